@@ -1,0 +1,66 @@
+"""Every error this package raises on purpose.
+
+Qwen3RagError
+├── ConfigurationError (ValueError)      an argument is out of range or names nothing known
+│   └── WrongModelKindError              a reranker was given to Embedder, or the other way round
+├── MissingExtraError (ImportError)      an optional dependency is not installed
+├── CheckpointError (OSError)            weights or tokenizer absent, corrupt or not a Qwen3 checkpoint
+├── PromptTooLongError (ValueError)      the part of a prompt that is never cut leaves no room
+├── NonFiniteOutputError (ArithmeticError)  the model returned NaN or infinity
+├── OutOfMemoryError (MemoryError)       one text alone does not fit into the device's memory
+├── EngineClosedError (RuntimeError)     the engine was closed before the call was computed
+└── ForkedProcessError (RuntimeError)    a loaded engine was used in a forked child process
+
+Each also derives from the builtin in parentheses, so code that catches the builtin keeps working.
+A text that is not a string is a plain ``TypeError`` naming its index.
+"""
+
+from __future__ import annotations
+
+
+class Qwen3RagError(Exception):
+    """Base class of all errors raised by this package."""
+
+
+class ConfigurationError(Qwen3RagError, ValueError):
+    """An argument is out of range or names something that does not exist."""
+
+
+class WrongModelKindError(ConfigurationError):
+    """An embedding checkpoint was given to `Reranker`, or a reranker to `Embedder`."""
+
+
+class MissingExtraError(Qwen3RagError, ImportError):
+    """An optional dependency is needed that is not installed."""
+
+    def __init__(self, purpose: str, extra: str) -> None:
+        super().__init__(f'{purpose} needs an extra that is not installed: pip install "qwen3-rag[{extra}]"')
+        self.purpose = purpose
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), (self.purpose, self.extra)
+
+
+class CheckpointError(Qwen3RagError, OSError):
+    """A checkpoint's weights or tokenizer are absent, corrupt, or not a Qwen3 model."""
+
+
+class PromptTooLongError(Qwen3RagError, ValueError):
+    """Template, instruction and query leave no room for anything else within `max_tokens`."""
+
+
+class NonFiniteOutputError(Qwen3RagError, ArithmeticError):
+    """The model returned NaN or infinity for a text."""
+
+
+class OutOfMemoryError(Qwen3RagError, MemoryError):
+    """A single text does not fit into the device's memory."""
+
+
+class EngineClosedError(Qwen3RagError, RuntimeError):
+    """The engine was closed before the call was computed."""
+
+
+class ForkedProcessError(Qwen3RagError, RuntimeError):
+    """A loaded engine was used in a child process made by fork."""

@@ -1,0 +1,44 @@
+"""From log-odds to scores and rankings. Pure numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3_rag.errors import ConfigurationError
+
+
+class Ranked(NamedTuple):
+    """One document of a ranking.
+
+    Attributes:
+        index: place of the document in the list that was given.
+        score: P(yes), 0 to 1.
+        text: the document.
+    """
+
+    index: int
+    score: float
+    text: str
+
+
+def yes_probability(log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return P(yes) = sigmoid(logit_yes - logit_no): the softmax over both logits, taken at yes."""
+    # exp of a non-positive number never overflows.
+    small = np.exp(-np.abs(log_odds.astype(np.float64)))
+    return np.where(log_odds >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
+
+
+def rank(scores: NDArray[np.float32], documents: Sequence[str], top_k: int | None) -> list[Ranked]:
+    """Return documents best first, equal scores in input order, at most `top_k` of them.
+
+    Raises:
+        ConfigurationError: `top_k` is negative.
+    """
+    if top_k is not None and top_k < 0:
+        raise ConfigurationError(f"top_k must be 0 or more, or None for all, got {top_k}")
+    order = np.argsort(-scores, kind="stable")[:top_k]
+    return [Ranked(int(i), float(scores[i]), documents[i]) for i in order]

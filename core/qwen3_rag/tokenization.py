@@ -1,0 +1,216 @@
+"""From texts to exact token ids: the contract between the core and every backend.
+
+User text is data. Queries, documents and instructions are encoded by a tokenizer that knows no
+added token, so a document that contains `<|im_end|>` or `</think>` cannot close its own turn.
+(`split_special_tokens` alone would not do: `<think>` and the tool tokens are added tokens that
+are not "special".) Only the template's own strings are encoded with added tokens recognised.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from qwen3_rag import prompts
+from qwen3_rag.errors import CheckpointError, ConfigurationError, PromptTooLongError
+
+TokenIds = NDArray[np.int32]
+"""One prompt's token ids, shape (length,), at least one."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts of one call, tokenised.
+
+    Attributes:
+        token_ids: one array per prompt, in the caller's order.
+        truncated: how many documents were cut.
+    """
+
+    token_ids: list[TokenIds]
+    truncated: int
+
+
+class PromptTokenizer:
+    """Encodes embedding and rerank prompts to exact token ids.
+
+    Args:
+        tokenizer: the checkpoint's tokenizer. It is copied; its padding, truncation and
+            post-processing settings do not matter, since nothing here uses them.
+        parse_special_tokens: recognise added tokens inside user text, as the published snippets
+            do. Leave it False for text that you did not write yourself.
+
+    Raises:
+        CheckpointError: the tokenizer lacks `<|endoftext|>`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, parse_special_tokens: bool = False) -> None:
+        specification = json.loads(tokenizer.to_str())
+        specification.update(padding=None, truncation=None, post_processor=None)
+        self._template = Tokenizer.from_str(json.dumps(specification))
+        if parse_special_tokens:
+            self._text = self._template
+        else:
+            self._text = Tokenizer.from_str(json.dumps({**specification, "added_tokens": []}))
+        self.end_of_text = self._id_of(prompts.END_OF_TEXT)
+        self._rerank_prefix = self._encode_template(prompts.RERANK_PREFIX)
+        self._rerank_suffix = self._encode_template(prompts.RERANK_SUFFIX)
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, parse_special_tokens: bool = False) -> PromptTokenizer:
+        """Load the tokenizer of a checkpoint folder.
+
+        Raises:
+            CheckpointError: there is no readable `tokenizer.json`, nor `vocab.json` with `merges.txt`.
+        """
+        path = folder / "tokenizer.json"
+        try:
+            if path.is_file():
+                tokenizer = Tokenizer.from_file(str(path))
+            else:
+                tokenizer = _convert_slow_tokenizer(folder)
+        except Exception as error:  # tokenizers raises bare Exception for malformed files
+            raise CheckpointError(f"cannot read a tokenizer from {folder}: {error}") from error
+        return cls(tokenizer, parse_special_tokens=parse_special_tokens)
+
+    def answer_ids(self) -> tuple[int, int]:
+        """Return the ids of the answers `yes` and `no`, each one token.
+
+        Source: 9693 and 2152 in the published rerankers.
+        """
+        return self._id_of(prompts.YES), self._id_of(prompts.NO)
+
+    def encode_texts(
+        self, texts: Sequence[str], *, prompt: str, max_tokens: int, cut: bool, name: str = "text"
+    ) -> Prompts:
+        """Encode `prompt + text + <|endoftext|>` for each text.
+
+        Args:
+            texts: any strings, the empty one included.
+            prompt: what stands before each text; never cut.
+            max_tokens: most tokens of one prompt, the closing token included.
+            cut: whether a text's tail may be cut to fit.
+            name: what the texts are called in errors.
+
+        Raises:
+            TypeError: a text is not a string, or `texts` is a string itself.
+            ValueError: a text holds a lone surrogate, which no UTF-8 text can.
+            PromptTooLongError: the part that may not be cut exceeds `max_tokens`.
+        """
+        check_texts(texts, name)
+        encoded = self._encode_batch([prompt + text for text in texts], name)
+        room = max_tokens - 1
+        fixed = len(self._text.encode(prompt).ids) if prompt else 0
+        if fixed > room:
+            raise _too_long("the instruction and template", fixed + 1, max_tokens)
+        token_ids: list[TokenIds] = []
+        truncated = 0
+        for index, ids in enumerate(encoded):
+            if len(ids) > room:
+                if not cut:
+                    raise _too_long(f"{name} {index} with its instruction", len(ids) + 1, max_tokens)
+                truncated += 1
+                ids = ids[:room]
+            token_ids.append(np.array([*ids, self.end_of_text], dtype=np.int32))
+        return Prompts(token_ids, truncated)
+
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]], *, instruction: str, max_tokens: int) -> Prompts:
+        """Encode the rerank prompt of each (query, document) pair, cutting documents' tails only.
+
+        Args:
+            pairs: strings.
+            instruction: the task sentence.
+            max_tokens: most tokens of one whole prompt, templates included.
+
+        Raises:
+            TypeError, ValueError: as `encode_texts`.
+            PromptTooLongError: template, instruction and query alone exceed `max_tokens`.
+        """
+        queries = [query for query, _ in pairs]
+        check_texts(queries, "query")
+        check_texts([document for _, document in pairs], "document")
+        room = max_tokens - len(self._rerank_prefix) - len(self._rerank_suffix)
+        fixed: dict[str, int] = {}
+        for index, query in enumerate(queries):
+            if query not in fixed:
+                # The space before the document may merge into the document's first token, so it
+                # is not part of what must stay.
+                head = prompts.rerank_head(instruction, query).rstrip(" ")
+                fixed[query] = len(self._encode_batch([head], f"query {index}:")[0])
+                if fixed[query] > room:
+                    needed = fixed[query] + max_tokens - room
+                    raise _too_long(f"query {index} with instruction and template", needed, max_tokens)
+        bodies = self._encode_batch(
+            [prompts.rerank_head(instruction, query) + document for query, document in pairs], "pair"
+        )
+        token_ids: list[TokenIds] = []
+        truncated = 0
+        for ids in bodies:
+            if len(ids) > room:
+                truncated += 1
+                ids = ids[:room]
+            token_ids.append(np.array([*self._rerank_prefix, *ids, *self._rerank_suffix], dtype=np.int32))
+        return Prompts(token_ids, truncated)
+
+    def _encode_batch(self, texts: list[str], name: str) -> list[list[int]]:
+        try:
+            return [e.ids for e in self._text.encode_batch_fast(texts, add_special_tokens=False)]
+        except (TypeError, UnicodeEncodeError):
+            for index, text in enumerate(texts):
+                try:
+                    text.encode()
+                except UnicodeEncodeError as error:
+                    raise ValueError(
+                        f"{name} {index} is not valid Unicode: lone surrogate at character {error.start}; "
+                        'decode it again, or use text.encode(errors="replace").decode()'
+                    ) from error
+            raise
+
+    def _encode_template(self, text: str) -> list[int]:
+        ids: list[int] = self._template.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _id_of(self, text: str) -> int:
+        ids = self._encode_template(text)
+        if len(ids) != 1:
+            raise CheckpointError(
+                f"the tokenizer encodes {text!r} as {len(ids)} tokens, but Qwen3 needs it to be one; "
+                "this is not a Qwen3 tokenizer"
+            )
+        return ids[0]
+
+
+def check_texts(texts: Sequence[str], name: str) -> None:
+    """Raise TypeError, naming the index, unless `texts` is a sequence of strings."""
+    if isinstance(texts, str):
+        raise TypeError(f"expected a list of {name} strings, got one str; wrap it in a list")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"{name} {index} must be a str, got {type(text).__name__}")
+
+
+def check_max_tokens(max_tokens: int, context: int) -> int:
+    """Return `max_tokens` when it lies in 1 to `context`, the model's longest input."""
+    if not 1 <= max_tokens <= context:
+        raise ConfigurationError(f"max_tokens must be 1 to {context} (the model's context), got {max_tokens}")
+    return max_tokens
+
+
+def _too_long(what: str, tokens: int, max_tokens: int) -> PromptTooLongError:
+    return PromptTooLongError(
+        f"{what} needs {tokens} tokens, more than max_tokens={max_tokens}, and is never cut; "
+        "shorten it or raise max_tokens (published models take 32768)"
+    )
+
+
+def _convert_slow_tokenizer(folder: Path) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(str(folder), use_fast=True).backend_tokenizer
+    return tokenizer

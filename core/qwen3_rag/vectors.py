@@ -1,0 +1,103 @@
+"""From last-token hidden states to the vectors a user gets: cut, normalise, quantise. Pure numpy.
+
+One rule for every backend: the Matryoshka cut comes first, normalisation second.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3_rag.errors import ConfigurationError
+
+Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
+"""Element type of returned vectors, with the meaning Sentence Transformers gives these names."""
+
+MIN_DIMENSIONS: Final = 32
+"""Smallest Matryoshka dimension that the published models were trained for (model cards)."""
+
+_CALIBRATION_ROWS: Final = 100
+"""Fewer rows than this make poor int8 ranges; Sentence Transformers warns at the same number."""
+
+
+def check_dimensions(dimensions: int | None, hidden_size: int) -> int:
+    """Return the vector length to cut to; None means the model's own.
+
+    Raises:
+        ConfigurationError: not within 32 and the model's hidden size.
+    """
+    if dimensions is None:
+        return hidden_size
+    if isinstance(dimensions, bool) or not isinstance(dimensions, int):
+        raise TypeError(f"dimensions must be an int or None, got {type(dimensions).__name__}")
+    if not MIN_DIMENSIONS <= dimensions <= hidden_size:
+        raise ConfigurationError(
+            f"dimensions must be {MIN_DIMENSIONS} to {hidden_size} (the model's hidden size), got {dimensions}"
+        )
+    return dimensions
+
+
+def cut_and_normalise(hidden: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
+    """Return the first `dimensions` columns of `hidden` (n, hidden_size), rows scaled to L2 norm 1."""
+    cut = hidden[:, :dimensions].astype(np.float32, copy=True)
+    norms = np.linalg.norm(cut, axis=1, keepdims=True)
+    # An all-zero row has no direction; it stays zero, as torch.nn.functional.normalize leaves it.
+    np.divide(cut, norms, out=cut, where=norms > 0)
+    return cut
+
+
+def quantize(
+    vectors: NDArray[np.float32], precision: Precision, ranges: NDArray[np.float32] | None = None
+) -> NDArray[Any]:
+    """Convert unit vectors (n, d) to another element type.
+
+    Args:
+        vectors: float32, shape (n, d).
+        precision: "float32" and "float16" convert; "int8" and "uint8" spread each column's range
+            over 256 steps; "binary" and "ubinary" keep the sign, eight columns to a byte (d / 8
+            columns, rounded up), "binary" shifted by -128 into int8.
+        ranges: for int8 and uint8 the lowest and highest value of each column, float32 of shape
+            (2, d), measured once on a sample of your corpus. None measures them on `vectors`
+            themselves: then values of two calls cannot be compared.
+
+    Raises:
+        ConfigurationError: unknown precision, `ranges` of another shape, or None for no rows.
+    """
+    if precision not in get_args(Precision):
+        raise ConfigurationError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
+    if precision == "float32":
+        return vectors
+    if precision == "float16":
+        return vectors.astype(np.float16)
+    if precision in ("binary", "ubinary"):
+        packed = np.packbits(vectors > 0, axis=1)
+        return packed if precision == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
+    low, step = _steps(vectors, ranges)
+    levels = np.clip((vectors - low) / step, 0, 255)
+    return levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)
+
+
+def _steps(
+    vectors: NDArray[np.float32], ranges: NDArray[np.float32] | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    if ranges is None:
+        if len(vectors) == 0:
+            return np.zeros(vectors.shape[1], np.float32), np.ones(vectors.shape[1], np.float32)
+        if len(vectors) < _CALIBRATION_ROWS:
+            warnings.warn(
+                f"int8/uint8 ranges measured on only {len(vectors)} vectors; measure them once on at least "
+                f"{_CALIBRATION_ROWS} and pass ranges=",
+                stacklevel=4,
+            )
+        ranges = np.stack([vectors.min(axis=0), vectors.max(axis=0)])
+    ranges = np.asarray(ranges, dtype=np.float32)
+    if ranges.shape != (2, vectors.shape[1]):
+        raise ConfigurationError(
+            f"ranges must have shape (2, {vectors.shape[1]}): lowest and highest value of each column, "
+            f"got {ranges.shape}"
+        )
+    step = (ranges[1] - ranges[0]) / 255
+    return ranges[0], np.where(step > 0, step, np.float32(1))
