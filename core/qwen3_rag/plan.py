@@ -119,7 +119,8 @@ def plan_batches(
     ordered = sort_sequences(sequences)
     if not share_prefixes:
         ordered.shared[:] = 0
-    paths = _paths([len(sequences[i]) for i in ordered.order], ordered.shared)
+    lengths = np.array([len(sequences[i]) for i in ordered.order], dtype=np.int64)
+    paths = _paths(lengths, ordered.shared)
     first = 0
     while first < len(paths):
         last, tokens = first, 0
@@ -138,22 +139,24 @@ _Node = tuple[int, int, int]
 """A stretch of one or more sequences: (place of the first sequence having it, start, stop)."""
 
 
-def _paths(lengths: list[int], shared: NDArray[np.int64]) -> list[list[_Node]]:
+def _paths(lengths: NDArray[np.int64], shared: NDArray[np.int64]) -> list[list[_Node]]:
     """Cut each sorted sequence into the nodes of the prefix tree; equal nodes are shared.
 
     The last node of a path is the sequence's own, and may be empty where the sequence ends with a
     node that others continue.
     """
     paths: list[list[_Node]] = [[] for _ in lengths]
-    todo = [(0, len(lengths), 0)]
+    same = shared == lengths
+    same[1:] &= lengths[1:] == lengths[:-1]
+    todo = [(0, len(lengths), 0)] if paths else []
     while todo:
         low, high, depth = todo.pop()
         if high - low == 1:
-            paths[low].append((low, depth, lengths[low]))
+            paths[low].append((low, depth, int(lengths[low])))
             continue
         common = int(shared[low + 1 : high].min())
-        if lengths[low] == common == lengths[high - 1]:
-            # Identical sequences: one node, for all of them their own.
+        if same[low + 1 : high].all():
+            # Identical sequences have one node for their own.
             for place in range(low, high):
                 paths[place].append((low, depth, common))
             continue
@@ -161,19 +164,13 @@ def _paths(lengths: list[int], shared: NDArray[np.int64]) -> list[list[_Node]]:
             for place in range(low, high):
                 paths[place].append((low, depth, common))
             depth = common
-        todo.extend(_runs(low, high, depth, shared, deeper=len(paths[low]) < MAX_PREFIX_DEPTH))
+        # Split where neighbours share too little beyond `depth` to be worth a segment.
+        joined = same[low + 1 : high].copy()
+        if len(paths[low]) < MAX_PREFIX_DEPTH:
+            joined |= shared[low + 1 : high] - depth >= MIN_SHARED_TOKENS
+        cuts = [low, *(low + 1 + np.flatnonzero(~joined)).tolist(), high]
+        todo.extend((start, stop, depth) for start, stop in zip(cuts, cuts[1:], strict=False))
     return paths
-
-
-def _runs(
-    low: int, high: int, depth: int, shared: NDArray[np.int64], *, deeper: bool
-) -> Iterator[tuple[int, int, int]]:
-    """Split low..high where neighbours share too little beyond `depth` to be worth a segment."""
-    start = low
-    for place in range(low + 1, high + 1):
-        if place == high or not deeper or shared[place] - depth < MIN_SHARED_TOKENS:
-            yield start, place, depth
-            start = place
 
 
 def _pack(sequences: Sequence[TokenIds], order: NDArray[np.int64], paths: list[list[_Node]]) -> PackedBatch:

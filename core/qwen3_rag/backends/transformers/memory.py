@@ -1,0 +1,65 @@
+"""How many tokens fit into one batch.
+
+No key-value cache is kept, so a batch's memory is its activations, and those are proportional to
+its tokens with a factor that the config determines.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+import torch
+
+MIN_TOKEN_BUDGET: Final = 512
+CPU_TOKEN_BUDGET: Final = 4096
+"""Beyond a few thousand tokens a CPU's matrix products get no faster, and its caches overflow."""
+ACCELERATOR_TOKEN_BUDGET: Final = 65536
+SHARE_OF_FREE_MEMORY: Final = 0.5
+"""The rest is left to allocator fragmentation, kernels' workspaces and other programs."""
+
+
+def activation_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
+    """Return the peak bytes of activations that one token of a batch needs in a Qwen3 layer.
+
+    Alive at once: the residual stream, a norm's input and float32 copy, and either the attention's
+    tensors (q, k, v, their rotated and gathered copies, the output and its float32 merge) or the
+    MLP's three.
+    """
+    element = torch.finfo(dtype).bits // 8
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    query = config.num_attention_heads * head_dim
+    key = config.num_key_value_heads * head_dim
+    stream = config.hidden_size * (3 * element + 2 * 4)
+    attention = (4 * query + 6 * key) * element + 2 * query * 4
+    mlp = 3 * config.intermediate_size * element
+    return int(stream + max(attention, mlp))
+
+
+def choose_token_budget(config: Any, dtype: torch.dtype, device: torch.device) -> int:
+    """Return the most tokens of one batch that free memory allows, within bounds that pay."""
+    most = CPU_TOKEN_BUDGET if device.type == "cpu" else ACCELERATOR_TOKEN_BUDGET
+    fits = int(free_bytes(device) * SHARE_OF_FREE_MEMORY) // activation_bytes_per_token(config, dtype)
+    return max(MIN_TOKEN_BUDGET, min(most, fits))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that new tensors on the device may take, in bytes."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
+    if "SC_AVPHYS_PAGES" in names:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 4 << 30  # systems that do not tell; enough for CPU_TOKEN_BUDGET on every published model
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that an allocation failed, on any device."""
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+        or (isinstance(error, RuntimeError) and "MPS backend out of memory" in str(error))
+    )
