@@ -97,9 +97,7 @@ def _download(settings: EngineSettings, patterns: list[str]) -> Path:
             from modelscope import snapshot_download as modelscope_download
         except ImportError as error:
             raise MissingExtraError('hub="modelscope"', "modelscope") from error
-        return Path(
-            modelscope_download(settings.model, revision=settings.revision, allow_patterns=patterns)
-        )
+        return Path(modelscope_download(settings.model, revision=settings.revision, allow_patterns=patterns))
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(settings.model, revision=settings.revision, allow_patterns=patterns))
@@ -137,7 +135,9 @@ def _check_modules(folder: Path) -> None:
                 if key.startswith("pooling_mode_") and value is True
             ]
             if mode not in ("lasttoken", ["lasttoken"]):
-                raise CheckpointError(f"{folder} was saved with pooling {mode}, not last-token pooling; {advice}")
+                raise CheckpointError(
+                    f"{folder} was saved with pooling {mode}, not last-token pooling; {advice}"
+                )
 
 
 def _read_json(path: Path) -> Any:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -169,7 +170,7 @@ def _paths(lengths: NDArray[np.int64], shared: NDArray[np.int64]) -> list[list[_
         if len(paths[low]) < MAX_PREFIX_DEPTH:
             joined |= shared[low + 1 : high] - depth >= MIN_SHARED_TOKENS
         cuts = [low, *(low + 1 + np.flatnonzero(~joined)).tolist(), high]
-        todo.extend((start, stop, depth) for start, stop in zip(cuts, cuts[1:], strict=False))
+        todo.extend((start, stop, depth) for start, stop in pairwise(cuts))
     return paths
 
 
@@ -201,9 +202,7 @@ def _pack(sequences: Sequence[TokenIds], order: NDArray[np.int64], paths: list[l
                 segment = parent
             elif parent is not None and depth > keep and users[node] == users[path[depth - 1]]:
                 # Within this batch nobody else continues the segment before: one segment is enough.
-                segments[parent] = Segment(
-                    segments[parent].start, row + stop - start, segments[parent].parent
-                )
+                segments[parent] = Segment(segments[parent].start, row + stop - start, segments[parent].parent)
                 segment = parent
             else:
                 segments.append(Segment(row, row + stop - start, parent))

@@ -29,11 +29,3 @@ def query_prompt(instruction: str) -> str:
 def rerank_head(instruction: str, query: str) -> str:
     """Return the part of a rerank prompt's body before the document."""
     return f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: "
-
-
-def instruction_of(saved_prompt: str) -> str | None:
-    """Return the instruction inside a saved query prompt, or None when it has another form."""
-    head, tail = query_prompt("\0").split("\0")
-    if saved_prompt.startswith(head) and saved_prompt.endswith(tail):
-        return saved_prompt[len(head) : len(saved_prompt) - len(tail)]
-    return None

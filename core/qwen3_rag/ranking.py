@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from qwen3_rag.errors import ConfigurationError
 
 
-class Ranked(NamedTuple):
+@dataclass(frozen=True)
+class Ranked:
     """One document of a ranking.
 
     Attributes:
@@ -32,13 +33,13 @@ def yes_probability(log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(log_odds >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
 
 
-def rank(scores: NDArray[np.float32], documents: Sequence[str], top_k: int | None) -> list[Ranked]:
-    """Return documents best first, equal scores in input order, at most `top_k` of them.
-
-    Raises:
-        ConfigurationError: `top_k` is negative.
-    """
+def check_top_k(top_k: int | None) -> None:
+    """Raise ConfigurationError unless `top_k` is None or 0 or more."""
     if top_k is not None and top_k < 0:
         raise ConfigurationError(f"top_k must be 0 or more, or None for all, got {top_k}")
+
+
+def rank(scores: NDArray[np.float32], documents: Sequence[str], top_k: int | None) -> list[Ranked]:
+    """Return documents best first, equal scores in input order, at most `top_k` of them."""
     order = np.argsort(-scores, kind="stable")[:top_k]
     return [Ranked(int(i), float(scores[i]), documents[i]) for i in order]

@@ -56,4 +56,6 @@ class EngineSettings:
     def key(self) -> str:
         """Equal for settings whose components may share one engine."""
         fields = {**self.__dict__, "model_kwargs": dict(self.model_kwargs or {})}
-        return json.dumps(fields, sort_keys=True, default=lambda value: f"{type(value).__qualname__} {id(value)}")
+        return json.dumps(
+            fields, sort_keys=True, default=lambda value: f"{type(value).__qualname__} {id(value)}"
+        )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from qwen3_rag import prompts
-from qwen3_rag.errors import CheckpointError, ConfigurationError, PromptTooLongError
+from qwen3_rag.errors import CheckpointError, PromptTooLongError
 
 TokenIds = NDArray[np.int32]
 """One prompt's token ids, shape (length,), at least one."""
@@ -71,10 +71,7 @@ class PromptTokenizer:
         """
         path = folder / "tokenizer.json"
         try:
-            if path.is_file():
-                tokenizer = Tokenizer.from_file(str(path))
-            else:
-                tokenizer = _convert_slow_tokenizer(folder)
+            tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else _convert_slow_tokenizer(folder)
         except Exception as error:  # tokenizers raises bare Exception for malformed files
             raise CheckpointError(f"cannot read a tokenizer from {folder}: {error}") from error
         return cls(tokenizer, parse_special_tokens=parse_special_tokens)
@@ -132,12 +129,10 @@ class PromptTokenizer:
             TypeError, ValueError: as `encode_texts`.
             PromptTooLongError: template, instruction and query alone exceed `max_tokens`.
         """
-        queries = [query for query, _ in pairs]
-        check_texts(queries, "query")
-        check_texts([document for _, document in pairs], "document")
+        check_pairs(pairs)
         room = max_tokens - len(self._rerank_prefix) - len(self._rerank_suffix)
         fixed: dict[str, int] = {}
-        for index, query in enumerate(queries):
+        for index, (query, _) in enumerate(pairs):
             if query not in fixed:
                 # The space before the document may merge into the document's first token, so it
                 # is not part of what must stay.
@@ -195,11 +190,14 @@ def check_texts(texts: Sequence[str], name: str) -> None:
             raise TypeError(f"{name} {index} must be a str, got {type(text).__name__}")
 
 
-def check_max_tokens(max_tokens: int, context: int) -> int:
-    """Return `max_tokens` when it lies in 1 to `context`, the model's longest input."""
-    if not 1 <= max_tokens <= context:
-        raise ConfigurationError(f"max_tokens must be 1 to {context} (the model's context), got {max_tokens}")
-    return max_tokens
+def check_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Raise TypeError, naming the index, unless `pairs` is a sequence of (query, document) strings."""
+    for index, pair in enumerate(pairs):
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise TypeError(f"pair {index} must be (query, document), got {pair!r:.80}")
+        for name, text in zip(("query", "document"), pair, strict=True):
+            if not isinstance(text, str):
+                raise TypeError(f"{name} {index} must be a str, got {type(text).__name__}")
 
 
 def _too_long(what: str, tokens: int, max_tokens: int) -> PromptTooLongError:

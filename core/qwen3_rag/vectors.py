@@ -73,7 +73,7 @@ def quantize(
     if precision == "float16":
         return vectors.astype(np.float16)
     if precision in ("binary", "ubinary"):
-        packed = np.packbits(vectors > 0, axis=1)
+        packed: NDArray[np.uint8] = np.packbits(vectors > 0, axis=1)
         return packed if precision == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
     low, step = _steps(vectors, ranges)
     levels = np.clip((vectors - low) / step, 0, 255)

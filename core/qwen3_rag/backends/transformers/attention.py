@@ -220,11 +220,10 @@ def _by_segment(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout,
 
 def _by_kernel(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scale: float) -> Tensor:
     assert layout.kernel is not None and layout.causal_spans is not None
-    rows_of = [tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value)]
-    output, own = layout.kernel(*rows_of, layout.causal_spans, causal=True, scale=scale)
+    query_rows, key_rows, value_rows = (t[0].transpose(0, 1).contiguous() for t in (query, key, value))
+    output, own = layout.kernel(query_rows, key_rows, value_rows, layout.causal_spans, causal=True, scale=scale)
     call = layout.prefix_call
     if call is not None:
-        query_rows, key_rows, value_rows = rows_of
         over_prefix, prefix = layout.kernel(
             query_rows.index_select(0, call.query_rows),
             key_rows.index_select(0, call.key_rows),
@@ -263,4 +262,4 @@ def _move(parts: list[NDArray[np.int32]], device: torch.device) -> list[Tensor]:
     flat = torch.from_numpy(np.concatenate(parts).astype(np.int32, copy=False))
     if device.type == "cuda":
         flat = flat.pin_memory()
-    return list(flat.to(device, non_blocking=True).split([len(part) for part in parts]))
+    return list(torch.split(flat.to(device, non_blocking=True), [len(part) for part in parts]))

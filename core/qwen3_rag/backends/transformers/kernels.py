@@ -129,9 +129,7 @@ def _check(kernel: tuple[str, VarlenKernel], device: torch.device, dtype: torch.
         torch.randn(rows, heads, head_dim, device=device, generator=generator).to(dtype) for _ in range(3)
     )
     offsets = torch.tensor([0, rows], dtype=torch.int32, device=device)
-    output, log_sum_exp = run(
-        query, key, value, Spans(offsets, offsets, rows, rows), causal=False, scale=scale
-    )
+    output, log_sum_exp = run(query, key, value, Spans(offsets, offsets, rows, rows), causal=False, scale=scale)
     scores = torch.einsum("qhd,khd->qhk", query.float(), key.float()) * scale
     expected = torch.einsum("qhk,khd->qhd", scores.softmax(-1), value.float())
     fits = log_sum_exp.shape == (rows, heads)

@@ -1,0 +1,262 @@
+"""What `Embedder` and `Reranker` have in common: a lazily opened checkpoint, a share of an engine,
+and one way to run prompts that serves sync and async callers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from qwen3_rag import engines
+from qwen3_rag.backends.base import Backend, BackendOutput
+from qwen3_rag.checkpoint import Checkpoint, check_share_of_context, open_checkpoint
+from qwen3_rag.engine import Engine
+from qwen3_rag.errors import EngineClosedError, NonFiniteOutputError
+from qwen3_rag.settings import EngineSettings
+from qwen3_rag.tokenization import Prompts, PromptTokenizer
+from qwen3_rag.usage import Usage
+
+Item = TypeVar("Item")
+Self = TypeVar("Self", bound="Component")
+
+_CHUNK: Final = 512
+"""Inputs tokenised at a time: while the model runs one chunk, the next is tokenised."""
+
+_CHUNKS_AHEAD: Final = 3
+"""Chunks of one call that may be queued, so that a bulk job's token ids need bounded memory."""
+
+_INLINE_CHARACTERS: Final = 20_000
+"""An async call tokenises up to this much text (about 5 ms) on the event loop itself, more in a thread."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint's description and tokenizer, opened together on first use."""
+
+    checkpoint: Checkpoint
+    tokenizer: PromptTokenizer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Values of all prompts of a call, in order, and what they cost."""
+
+    values: NDArray[np.float32]
+    usage: Usage
+
+
+class Component:
+    """Base of `Embedder` and `Reranker`. Thread-safe; pickles as its configuration.
+
+    Args:
+        settings: which model to run, and how.
+        max_tokens: most tokens of one prompt.
+        parse_special_tokens: recognise added tokens inside user text.
+    """
+
+    _arguments: dict[str, Any]
+    """The constructor's arguments, for pickling."""
+
+    def __init__(self, settings: EngineSettings, *, max_tokens: int, parse_special_tokens: bool) -> None:
+        self._settings = settings
+        self._max_tokens = max_tokens
+        self._parse_special_tokens = parse_special_tokens
+        self._lock = threading.Lock()
+        self._source: Source | None = None
+        self._engine: Engine | None = None
+        self._release: Callable[[], Any] | None = None
+        self._closed = False
+        self._usage = Usage()
+
+    @property
+    def model(self) -> str:
+        """The model as it was named to the constructor."""
+        return self._settings.model
+
+    @property
+    def usage(self) -> Usage:
+        """What all finished calls of this object cost together."""
+        return self._usage
+
+    @property
+    def backend(self) -> Backend | None:
+        """The loaded backend, or None before the first use. Its model may be shared with others."""
+        return self._engine.backend if self._engine is not None else None
+
+    def load(self: Self) -> Self:
+        """Load tokenizer and weights now instead of on first use.
+
+        Raises:
+            CheckpointError, ConfigurationError, MissingExtraError: what is wrong with the settings.
+        """
+        self._open()
+        self._acquire().load()
+        return self
+
+    def close(self) -> None:
+        """Give the engine back. The last component to do so frees the weights."""
+        with self._lock:
+            self._closed = True
+            release, self._release, self._engine = self._release, None, None
+        if release is not None:
+            release()
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[type[Component], dict[str, Any]]]:
+        return _rebuild, (type(self), self._arguments)
+
+    def __deepcopy__(self, _: object) -> Component:
+        return _rebuild(type(self), self._arguments)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{k}={v!r}" for k, v in self._arguments.items() if k not in ("model", "model_kwargs")
+        )
+        return f"{type(self).__name__}({self.model!r}, {shown})"
+
+    def _open(self) -> Source:
+        with self._lock:
+            if self._source is None:
+                checkpoint = open_checkpoint(self._settings, weights=False)
+                check_share_of_context(self._max_tokens, checkpoint)
+                tokenizer = PromptTokenizer.from_folder(
+                    checkpoint.folder, parse_special_tokens=self._parse_special_tokens
+                )
+                self._source = Source(checkpoint, tokenizer)
+            return self._source
+
+    def _acquire(self) -> Engine:
+        with self._lock:
+            if self._closed:
+                raise EngineClosedError(f"this {type(self).__name__} is closed; create a new one")
+            if self._engine is None:
+                self._engine = engines.acquire(self._settings)
+                # Also runs when this object is garbage collected, and at interpreter exit.
+                self._release = weakref.finalize(self, engines.release, self._settings)
+            return self._engine
+
+    def _run(
+        self, items: Sequence[Item], encode: Callable[[Source, Sequence[Item]], Prompts], *, progress: bool
+    ) -> Outcome:
+        """Encode and run items chunk by chunk, tokenising ahead of the model."""
+        source, engine = self._open(), self._acquire()
+        collected = _Collector()
+        pending: deque[tuple[int, Prompts, Future[BackendOutput]]] = deque()
+        with tqdm(total=len(items), disable=not progress, unit="text") as bar, _cancelling(pending):
+            for start, chunk in _chunks(items):
+                prompts = encode(source, chunk)
+                pending.append((start, prompts, engine.submit(prompts.token_ids)))
+                while len(pending) > _CHUNKS_AHEAD:
+                    bar.update(collected.add(pending[0], pending[0][2].result()))
+                    pending.popleft()
+            while pending:
+                bar.update(collected.add(pending[0], pending[0][2].result()))
+                pending.popleft()
+        return self._finish(collected)
+
+    async def _arun(
+        self, items: Sequence[Item], encode: Callable[[Source, Sequence[Item]], Prompts], *, progress: bool
+    ) -> Outcome:
+        """`_run` for an event loop: waits without blocking it, and cancels its work when cancelled."""
+        source = self._source if self._source is not None else await asyncio.to_thread(self._open)
+        engine = self._acquire()
+        collected = _Collector()
+        pending: deque[tuple[int, Prompts, Future[BackendOutput]]] = deque()
+        with tqdm(total=len(items), disable=not progress, unit="text") as bar, _cancelling(pending):
+            for start, chunk in _chunks(items):
+                if _is_small(chunk):
+                    prompts = encode(source, chunk)
+                else:
+                    prompts = await asyncio.to_thread(encode, source, chunk)
+                pending.append((start, prompts, engine.submit(prompts.token_ids)))
+                while len(pending) > _CHUNKS_AHEAD:
+                    bar.update(collected.add(pending[0], await asyncio.wrap_future(pending[0][2])))
+                    pending.popleft()
+            while pending:
+                bar.update(collected.add(pending[0], await asyncio.wrap_future(pending[0][2])))
+                pending.popleft()
+        return self._finish(collected)
+
+    def _finish(self, collected: _Collector) -> Outcome:
+        outcome = collected.outcome()
+        if outcome.usage.truncated_texts:
+            warnings.warn(
+                f"{outcome.usage.truncated_texts} of {outcome.usage.texts} documents were cut to fit "
+                f"max_tokens={self._max_tokens}; raise it or split them",
+                stacklevel=4,
+            )
+        with self._lock:
+            self._usage += outcome.usage
+        return outcome
+
+
+class _Collector:
+    """Gathers the chunks of a call and checks their numbers."""
+
+    def __init__(self) -> None:
+        self._values: list[NDArray[np.float32]] = []
+        self._usage = Usage()
+
+    def add(self, chunk: tuple[int, Prompts, Future[BackendOutput]], output: BackendOutput) -> int:
+        """Take a chunk's output and return how many inputs it had.
+
+        Raises:
+            NonFiniteOutputError: naming the first text whose value is NaN or infinite.
+        """
+        start, prompts, _ = chunk
+        finite = np.isfinite(output.values.reshape(len(output.values), -1)).all(axis=1)
+        if not finite.all():
+            raise NonFiniteOutputError(
+                f"the model returned NaN or infinity for text {start + int(finite.argmin())}; "
+                "its weights may be damaged, or float16 overflows (use bfloat16 or float32)"
+            )
+        self._values.append(output.values)
+        count = len(prompts.token_ids)
+        given = sum(len(ids) for ids in prompts.token_ids)
+        self._usage += Usage(count, given, int(output.computed.sum()), prompts.truncated)
+        return count
+
+    def outcome(self) -> Outcome:
+        values = np.concatenate(self._values) if self._values else np.zeros(0, np.float32)
+        return Outcome(values, self._usage)
+
+
+@contextlib.contextmanager
+def _cancelling(pending: deque[tuple[int, Prompts, Future[BackendOutput]]]) -> Iterator[None]:
+    """Drop the work that is still queued when a call ends early."""
+    try:
+        yield
+    finally:
+        for _, _, future in pending:
+            future.cancel()
+
+
+def _chunks(items: Sequence[Item]) -> Iterator[tuple[int, Sequence[Item]]]:
+    for start in range(0, len(items), _CHUNK):
+        yield start, items[start : start + _CHUNK]
+
+
+def _is_small(chunk: Sequence[Any]) -> bool:
+    return (
+        sum(len(item) if isinstance(item, str) else sum(map(len, item)) for item in chunk) <= _INLINE_CHARACTERS
+    )
+
+
+def _rebuild(cls: type[Component], arguments: dict[str, Any]) -> Component:
+    return cls(**arguments)

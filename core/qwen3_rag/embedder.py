@@ -1,0 +1,273 @@
+"""Texts to vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3_rag import prompts
+from qwen3_rag.component import Component, Outcome, Source
+from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
+from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
+from qwen3_rag.settings import DType, EngineSettings, Hub
+from qwen3_rag.tokenization import Prompts, check_texts
+from qwen3_rag.usage import Usage
+from qwen3_rag.vectors import Precision, check_dimensions, cut_and_normalise, quantize
+
+Role = Literal["query", "document"]
+
+
+class Embeddings(NamedTuple):
+    """Vectors and what they cost.
+
+    Attributes:
+        vectors: shape (n, dimensions), one row per text; float32 unless another precision was asked for.
+        usage: tokens and texts of the call.
+    """
+
+    vectors: NDArray[Any]
+    usage: Usage
+
+
+class Embedder(Component):
+    """Embeds queries and documents with a Qwen3-Embedding model.
+
+    The vector of a text is the final hidden state of its closing `<|endoftext|>` token, cut to
+    `dimensions`, then scaled to L2 norm 1. Queries carry an instruction, documents do not.
+    Weights are loaded on first use and shared with every `Embedder` of equal settings in the
+    process. All methods may be called from any thread.
+
+    Args:
+        model: hub repository or local folder.
+        backend: what runs the model; `qwen3-rag plugins` lists the names.
+        instruction: task sentence for queries, or a preset's name. None takes the checkpoint's
+            own saved query prompt, or else the published default.
+        dimensions: length of vectors, 32 to the model's hidden size; None for all.
+        max_tokens: longest prompt; longer documents are cut at their end, counted and warned of.
+        device: "cuda", "cuda:1", "mps" or "cpu"; None takes the best there is.
+        dtype: "auto" is bfloat16 where the hardware computes it, else float32.
+        revision: branch, tag or commit of the hub repository.
+        hub: "huggingface" or "modelscope".
+        parse_special_tokens: recognise `<|im_end|>` and the like inside your texts, as the published
+            snippets do. Leave it False for text that you did not write yourself.
+        token_budget: most tokens of one batch; None derives it from free memory.
+        share_prefixes: compute what prompts have in common at their beginning once.
+        model_kwargs: further arguments for the backend's loader, for example
+            `{"quantization_config": ...}`.
+
+    Raises:
+        ConfigurationError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_EMBEDDING_MODEL,
+        *,
+        backend: str = "transformers",
+        instruction: str | None = None,
+        dimensions: int | None = None,
+        max_tokens: int = 8192,
+        device: str | None = None,
+        dtype: DType = "auto",
+        revision: str | None = None,
+        hub: Hub = "huggingface",
+        parse_special_tokens: bool = False,
+        token_budget: int | None = None,
+        share_prefixes: bool = True,
+        model_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        settings = EngineSettings(
+            "embedding",
+            model,
+            backend,
+            device,
+            dtype,
+            revision,
+            hub,
+            token_budget,
+            share_prefixes,
+            model_kwargs,
+        )
+        super().__init__(settings, max_tokens=max_tokens, parse_special_tokens=parse_special_tokens)
+        self._instruction = None if instruction is None else resolve_instruction(instruction)
+        self._dimensions = dimensions
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the vectors. Reads the checkpoint's config, not its weights."""
+        return check_dimensions(self._dimensions, self._open().checkpoint.hidden_size)
+
+    def embed_documents(
+        self,
+        texts: Sequence[str],
+        *,
+        dimensions: int | None = None,
+        precision: Precision = "float32",
+        ranges: NDArray[np.float32] | None = None,
+        progress: bool = False,
+    ) -> NDArray[Any]:
+        """Embed documents as they are, without an instruction.
+
+        Args:
+            texts: any number of strings, the empty one included; never changed.
+            dimensions: overrides the constructor's for this call.
+            precision: element type; see `qwen3_rag.quantize`.
+            ranges: for int8 and uint8; see `qwen3_rag.quantize`.
+            progress: show a progress bar on standard error.
+
+        Returns:
+            Shape (n, dimensions), float32 unless `precision` says otherwise, rows of L2 norm 1.
+
+        Raises:
+            TypeError: a text is not a string (the message names its index).
+            CheckpointError: the model cannot be loaded.
+            NonFiniteOutputError: the model returned NaN for a text.
+            OutOfMemoryError: a text alone does not fit into memory.
+        """
+        return self.embed(
+            texts, role="document", dimensions=dimensions, precision=precision, ranges=ranges, progress=progress
+        ).vectors
+
+    def embed_queries(
+        self,
+        queries: Sequence[str],
+        *,
+        instruction: str | None = None,
+        dimensions: int | None = None,
+        precision: Precision = "float32",
+        ranges: NDArray[np.float32] | None = None,
+        progress: bool = False,
+    ) -> NDArray[Any]:
+        """Embed queries, each with the instruction.
+
+        Args:
+            queries: any number of strings.
+            instruction: task sentence or preset for this call; None takes the constructor's.
+            dimensions, precision, ranges, progress: as `embed_documents`.
+
+        Returns, raises:
+            As `embed_documents`; also PromptTooLongError, since queries are never cut.
+        """
+        return self.embed(
+            queries,
+            role="query",
+            instruction=instruction,
+            dimensions=dimensions,
+            precision=precision,
+            ranges=ranges,
+            progress=progress,
+        ).vectors
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        role: Role,
+        instruction: str | None = None,
+        dimensions: int | None = None,
+        precision: Precision = "float32",
+        ranges: NDArray[np.float32] | None = None,
+        progress: bool = False,
+    ) -> Embeddings:
+        """Embed texts as queries or as documents and say what it cost.
+
+        Args:
+            role: "query" puts the instruction before each text, "document" leaves texts alone.
+            texts, instruction, dimensions, precision, ranges, progress: as `embed_queries`.
+        """
+        encode = self._encoder(texts, role, instruction)
+        outcome = self._run(texts, encode, progress=progress)
+        return self._vectors(outcome, dimensions, precision, ranges)
+
+    async def aembed_documents(
+        self,
+        texts: Sequence[str],
+        *,
+        dimensions: int | None = None,
+        precision: Precision = "float32",
+        ranges: NDArray[np.float32] | None = None,
+        progress: bool = False,
+    ) -> NDArray[Any]:
+        """`embed_documents` for event loops; concurrent calls share batches."""
+        result = await self.aembed(
+            texts, role="document", dimensions=dimensions, precision=precision, ranges=ranges, progress=progress
+        )
+        return result.vectors
+
+    async def aembed_queries(
+        self,
+        queries: Sequence[str],
+        *,
+        instruction: str | None = None,
+        dimensions: int | None = None,
+        precision: Precision = "float32",
+        ranges: NDArray[np.float32] | None = None,
+        progress: bool = False,
+    ) -> NDArray[Any]:
+        """`embed_queries` for event loops; concurrent calls share batches."""
+        result = await self.aembed(
+            queries,
+            role="query",
+            instruction=instruction,
+            dimensions=dimensions,
+            precision=precision,
+            ranges=ranges,
+            progress=progress,
+        )
+        return result.vectors
+
+    async def aembed(
+        self,
+        texts: Sequence[str],
+        *,
+        role: Role,
+        instruction: str | None = None,
+        dimensions: int | None = None,
+        precision: Precision = "float32",
+        ranges: NDArray[np.float32] | None = None,
+        progress: bool = False,
+    ) -> Embeddings:
+        """`embed` for event loops. Cancelling it drops what is not computed yet."""
+        encode = self._encoder(texts, role, instruction)
+        outcome = await self._arun(texts, encode, progress=progress)
+        return self._vectors(outcome, dimensions, precision, ranges)
+
+    def _encoder(
+        self, texts: Sequence[str], role: Role, instruction: str | None
+    ) -> Callable[[Source, Sequence[str]], Prompts]:
+        check_texts(texts, "query" if role == "query" else "text")
+        if role not in ("query", "document"):
+            raise ConfigurationError(f'role must be "query" or "document", got {role!r}')
+        if role == "document" and instruction is not None:
+            raise ConfigurationError("documents take no instruction; Qwen3 puts it before queries only")
+        chosen = self._instruction if instruction is None else resolve_instruction(instruction)
+
+        def encode(source: Source, chunk: Sequence[str]) -> Prompts:
+            if role == "document":
+                prompt = source.checkpoint.document_prompt
+            elif chosen is not None:
+                prompt = prompts.query_prompt(chosen)
+            else:
+                prompt = source.checkpoint.query_prompt or prompts.query_prompt(DEFAULT_INSTRUCTION)
+            return source.tokenizer.encode_texts(
+                chunk, prompt=prompt, max_tokens=self._max_tokens, cut=role == "document", name="text"
+            )
+
+        return encode
+
+    def _vectors(
+        self,
+        outcome: Outcome,
+        dimensions: int | None,
+        precision: Precision,
+        ranges: NDArray[np.float32] | None,
+    ) -> Embeddings:
+        hidden_size = self._open().checkpoint.hidden_size
+        length = self.dimensions if dimensions is None else check_dimensions(dimensions, hidden_size)
+        vectors = cut_and_normalise(outcome.values.reshape(-1, hidden_size), length)
+        return Embeddings(quantize(vectors, precision, ranges), outcome.usage)

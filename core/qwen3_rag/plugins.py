@@ -1,0 +1,83 @@
+"""Backends and adapters by name, through entry points. Listing loads nothing; asking loads one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from typing import Any, Final
+
+from qwen3_rag.errors import ConfigurationError, MissingExtraError
+
+BACKENDS: Final = "qwen3_rag.backends"
+ADAPTERS: Final = "qwen3_rag.adapters"
+
+_REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
+    "langchain": ("langchain_core", "langchain"),
+    "llama-index": ("llama_index.core", "llama-index"),
+    "haystack": ("haystack", "haystack"),
+    "vllm": ("vllm", "vllm"),
+    "sentence-transformers": ("sentence_transformers", "sentence-transformers"),
+    "remote": ("httpx", "remote"),
+}
+"""Start of a plugin's name -> module it needs, and the extra that brings it."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point.
+
+    Attributes:
+        group: `qwen3_rag.backends` or `qwen3_rag.adapters`.
+        name: what users call it.
+        target: `module:attribute` that it loads.
+        distribution: package that declares it.
+        installed: whether the optional dependency that we know it to need is there.
+    """
+
+    group: str
+    name: str
+    target: str
+    distribution: str
+    installed: bool
+
+
+def list_plugins(group: str) -> list[Plugin]:
+    """Return all plugins of a group, by name, without importing any."""
+    found = sorted(entry_points(group=group), key=lambda entry: entry.name)
+    return [
+        Plugin(group, e.name, e.value, e.dist.name if e.dist else "", _missing_extra(e) is None) for e in found
+    ]
+
+
+def load_plugin(group: str, name: str) -> Any:
+    """Import one plugin and return what its entry point names.
+
+    Raises:
+        ConfigurationError: no plugin has that name.
+        MissingExtraError: it needs an extra that is not installed.
+    """
+    by_name = {entry.name: entry for entry in entry_points(group=group)}
+    if name not in by_name:
+        kind = group.rsplit(".", 1)[-1].removesuffix("s")
+        raise ConfigurationError(f"unknown {kind} {name!r}; there are: {', '.join(sorted(by_name)) or 'none'}")
+    extra = _missing_extra(by_name[name])
+    if extra is not None:
+        raise MissingExtraError(name, extra)
+    return by_name[name].load()
+
+
+def _missing_extra(entry: EntryPoint) -> str | None:
+    if entry.dist is None or entry.dist.name != "qwen3-rag":
+        return None
+    for start, (module, extra) in _REQUIREMENTS.items():
+        if entry.name == start or entry.name.startswith(start + "-"):
+            return None if _is_there(module) else extra
+    return None
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

@@ -1,0 +1,226 @@
+"""Query and document to P(yes)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3_rag.component import Component, Outcome, Source
+from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
+from qwen3_rag.models import DEFAULT_RERANKING_MODEL
+from qwen3_rag.ranking import Ranked, check_top_k, rank, yes_probability
+from qwen3_rag.settings import DType, EngineSettings, Hub
+from qwen3_rag.tokenization import Prompts, check_pairs, check_texts
+from qwen3_rag.usage import Usage
+
+
+class Scores(NamedTuple):
+    """Scores and what they cost.
+
+    Attributes:
+        scores: float32, shape (n,), P(yes) in [0, 1].
+        usage: tokens and pairs of the call.
+    """
+
+    scores: NDArray[np.float32]
+    usage: Usage
+
+
+class Reranker(Component):
+    """Scores documents for a query with a Qwen3-Reranker model.
+
+    A score is the model's probability of answering "yes" rather than "no" to whether the document
+    meets the query under the instruction: sigmoid(logit_yes - logit_no) at the last token.
+    Weights are loaded on first use and shared with every `Reranker` of equal settings in the
+    process. All methods may be called from any thread.
+
+    Args:
+        model: hub repository or local folder; causal checkpoints and their conversions to
+            sequence classification are both understood.
+        backend: what runs the model; `qwen3-rag plugins` lists the names.
+        instruction: task sentence, or a preset's name. None takes the published default.
+        max_tokens: longest prompt, template included; longer documents are cut at their end,
+            counted and warned of.
+        device: "cuda", "cuda:1", "mps" or "cpu"; None takes the best there is.
+        dtype: "auto" is bfloat16 where the hardware computes it, else float32.
+        revision: branch, tag or commit of the hub repository.
+        hub: "huggingface" or "modelscope".
+        parse_special_tokens: recognise `<|im_end|>` and the like inside your texts, as the published
+            snippets do. Leave it False for text that you did not write yourself: such a text could
+            close its own turn and answer for the model.
+        token_budget: most tokens of one batch; None derives it from free memory.
+        share_prefixes: compute template, instruction and query once for all documents of a query.
+        model_kwargs: further arguments for the backend's loader.
+
+    Raises:
+        ConfigurationError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_RERANKING_MODEL,
+        *,
+        backend: str = "transformers",
+        instruction: str | None = None,
+        max_tokens: int = 8192,
+        device: str | None = None,
+        dtype: DType = "auto",
+        revision: str | None = None,
+        hub: Hub = "huggingface",
+        parse_special_tokens: bool = False,
+        token_budget: int | None = None,
+        share_prefixes: bool = True,
+        model_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        settings = EngineSettings(
+            "reranking",
+            model,
+            backend,
+            device,
+            dtype,
+            revision,
+            hub,
+            token_budget,
+            share_prefixes,
+            model_kwargs,
+        )
+        super().__init__(settings, max_tokens=max_tokens, parse_special_tokens=parse_special_tokens)
+        self._instruction = resolve_instruction(DEFAULT_INSTRUCTION if instruction is None else instruction)
+
+    def score(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+    ) -> NDArray[np.float32]:
+        """Score documents for one query.
+
+        Args:
+            query: the question or search text; never cut.
+            documents: any number of strings; never changed.
+            instruction: task sentence or preset for this call; None takes the constructor's.
+            progress: show a progress bar on standard error.
+
+        Returns:
+            float32, shape (n,), P(yes) in [0, 1], in the order given.
+
+        Raises:
+            TypeError: a text is not a string (the message names its index).
+            PromptTooLongError: template, instruction and query leave no room for a document.
+            CheckpointError: the model cannot be loaded.
+            NonFiniteOutputError: the model returned NaN for a pair.
+            OutOfMemoryError: a pair alone does not fit into memory.
+        """
+        return self.evaluate(_pairs(query, documents), instruction=instruction, progress=progress).scores
+
+    def score_pairs(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+    ) -> NDArray[np.float32]:
+        """Score (query, document) pairs; pairs of one query share its computation wherever they stand.
+
+        Args, returns, raises:
+            As `score`.
+        """
+        return self.evaluate(pairs, instruction=instruction, progress=progress).scores
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_k: int | None = None,
+        instruction: str | None = None,
+        progress: bool = False,
+    ) -> list[Ranked]:
+        """Return the documents best first, equal scores in input order.
+
+        Args:
+            top_k: most documents to return, 0 or more; None for all.
+            query, documents, instruction, progress: as `score`.
+
+        Raises:
+            ConfigurationError: `top_k` is negative. Otherwise as `score`.
+        """
+        check_top_k(top_k)
+        scores = self.score(query, documents, instruction=instruction, progress=progress)
+        return rank(scores, documents, top_k)
+
+    def evaluate(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+    ) -> Scores:
+        """`score_pairs` that also says what it cost."""
+        encode = self._encoder(pairs, instruction)
+        return _scores(self._run(pairs, encode, progress=progress))
+
+    async def ascore(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+    ) -> NDArray[np.float32]:
+        """`score` for event loops; concurrent calls share batches."""
+        result = await self.aevaluate(_pairs(query, documents), instruction=instruction, progress=progress)
+        return result.scores
+
+    async def arerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_k: int | None = None,
+        instruction: str | None = None,
+        progress: bool = False,
+    ) -> list[Ranked]:
+        """`rerank` for event loops; concurrent calls share batches."""
+        check_top_k(top_k)
+        scores = await self.ascore(query, documents, instruction=instruction, progress=progress)
+        return rank(scores, documents, top_k)
+
+    async def aevaluate(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+    ) -> Scores:
+        """`evaluate` for event loops. Cancelling it drops what is not computed yet."""
+        encode = self._encoder(pairs, instruction)
+        return _scores(await self._arun(pairs, encode, progress=progress))
+
+    def _encoder(
+        self, pairs: Sequence[tuple[str, str]], instruction: str | None
+    ) -> Callable[[Source, Sequence[tuple[str, str]]], Prompts]:
+        check_pairs(pairs)
+        chosen = self._instruction if instruction is None else resolve_instruction(instruction)
+
+        def encode(source: Source, chunk: Sequence[tuple[str, str]]) -> Prompts:
+            return source.tokenizer.encode_pairs(chunk, instruction=chosen, max_tokens=self._max_tokens)
+
+        return encode
+
+
+def _pairs(query: str, documents: Sequence[str]) -> list[tuple[str, str]]:
+    if not isinstance(query, str):
+        raise TypeError(f"query must be a str, got {type(query).__name__}")
+    check_texts(documents, "document")
+    return [(query, document) for document in documents]
+
+
+def _scores(outcome: Outcome) -> Scores:
+    return Scores(yes_probability(outcome.values), outcome.usage)
