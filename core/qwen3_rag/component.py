@@ -28,6 +28,8 @@ from qwen3_rag.tokenization import Prompts, PromptTokenizer
 from qwen3_rag.usage import Usage
 
 Item = TypeVar("Item")
+Encode = Callable[["Source", Sequence[Item], int], Prompts]
+"""Turns a chunk of inputs, the first of which has the given number, into token ids."""
 Self = TypeVar("Self", bound="Component")
 
 _CHUNK: Final = 512
@@ -151,16 +153,14 @@ class Component:
                 self._release = weakref.finalize(self, engines.release, self._settings)
             return self._engine
 
-    def _run(
-        self, items: Sequence[Item], encode: Callable[[Source, Sequence[Item]], Prompts], *, progress: bool
-    ) -> Outcome:
+    def _run(self, items: Sequence[Item], encode: Encode[Item], *, progress: bool) -> Outcome:
         """Encode and run items chunk by chunk, tokenising ahead of the model."""
         source, engine = self._open(), self._acquire()
         collected = _Collector()
         pending: deque[tuple[int, Prompts, Future[BackendOutput]]] = deque()
         with tqdm(total=len(items), disable=not progress, unit="text") as bar, _cancelling(pending):
             for start, chunk in _chunks(items):
-                prompts = encode(source, chunk)
+                prompts = encode(source, chunk, start)
                 pending.append((start, prompts, engine.submit(prompts.token_ids)))
                 while len(pending) > _CHUNKS_AHEAD:
                     bar.update(collected.add(pending[0], pending[0][2].result()))
@@ -170,9 +170,7 @@ class Component:
                 pending.popleft()
         return self._finish(collected)
 
-    async def _arun(
-        self, items: Sequence[Item], encode: Callable[[Source, Sequence[Item]], Prompts], *, progress: bool
-    ) -> Outcome:
+    async def _arun(self, items: Sequence[Item], encode: Encode[Item], *, progress: bool) -> Outcome:
         """`_run` for an event loop: waits without blocking it, and cancels its work when cancelled."""
         source = self._source if self._source is not None else await asyncio.to_thread(self._open)
         engine = self._acquire()
@@ -181,9 +179,9 @@ class Component:
         with tqdm(total=len(items), disable=not progress, unit="text") as bar, _cancelling(pending):
             for start, chunk in _chunks(items):
                 if _is_small(chunk):
-                    prompts = encode(source, chunk)
+                    prompts = encode(source, chunk, start)
                 else:
-                    prompts = await asyncio.to_thread(encode, source, chunk)
+                    prompts = await asyncio.to_thread(encode, source, chunk, start)
                 pending.append((start, prompts, engine.submit(prompts.token_ids)))
                 while len(pending) > _CHUNKS_AHEAD:
                     bar.update(collected.add(pending[0], await asyncio.wrap_future(pending[0][2])))

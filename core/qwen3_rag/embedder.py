@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_rag import prompts
-from qwen3_rag.component import Component, Outcome, Source
+from qwen3_rag.component import Component, Encode, Outcome, Source
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
@@ -237,17 +237,15 @@ class Embedder(Component):
         outcome = await self._arun(texts, encode, progress=progress)
         return self._vectors(outcome, dimensions, precision, ranges)
 
-    def _encoder(
-        self, texts: Sequence[str], role: Role, instruction: str | None
-    ) -> Callable[[Source, Sequence[str]], Prompts]:
-        check_texts(texts, "query" if role == "query" else "text")
+    def _encoder(self, texts: Sequence[str], role: Role, instruction: str | None) -> Encode[str]:
+        check_texts(texts, "text")
         if role not in ("query", "document"):
             raise ConfigurationError(f'role must be "query" or "document", got {role!r}')
         if role == "document" and instruction is not None:
             raise ConfigurationError("documents take no instruction; Qwen3 puts it before queries only")
         chosen = self._instruction if instruction is None else resolve_instruction(instruction)
 
-        def encode(source: Source, chunk: Sequence[str]) -> Prompts:
+        def encode(source: Source, chunk: Sequence[str], first: int) -> Prompts:
             if role == "document":
                 prompt = source.checkpoint.document_prompt
             elif chosen is not None:
@@ -255,7 +253,7 @@ class Embedder(Component):
             else:
                 prompt = source.checkpoint.query_prompt or prompts.query_prompt(DEFAULT_INSTRUCTION)
             return source.tokenizer.encode_texts(
-                chunk, prompt=prompt, max_tokens=self._max_tokens, cut=role == "document", name="text"
+                chunk, prompt=prompt, max_tokens=self._max_tokens, cut=role == "document", first=first
             )
 
         return encode

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3_rag.component import Component, Outcome, Source
+from qwen3_rag.component import Component, Encode, Outcome, Source
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
 from qwen3_rag.ranking import Ranked, check_top_k, rank, yes_probability
@@ -203,14 +203,14 @@ class Reranker(Component):
         encode = self._encoder(pairs, instruction)
         return _scores(await self._arun(pairs, encode, progress=progress))
 
-    def _encoder(
-        self, pairs: Sequence[tuple[str, str]], instruction: str | None
-    ) -> Callable[[Source, Sequence[tuple[str, str]]], Prompts]:
+    def _encoder(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> Encode[tuple[str, str]]:
         check_pairs(pairs)
         chosen = self._instruction if instruction is None else resolve_instruction(instruction)
 
-        def encode(source: Source, chunk: Sequence[tuple[str, str]]) -> Prompts:
-            return source.tokenizer.encode_pairs(chunk, instruction=chosen, max_tokens=self._max_tokens)
+        def encode(source: Source, chunk: Sequence[tuple[str, str]], first: int) -> Prompts:
+            return source.tokenizer.encode_pairs(
+                chunk, instruction=chosen, max_tokens=self._max_tokens, first=first
+            )
 
         return encode
 

@@ -8,7 +8,6 @@ are not "special".) Only the template's own strings are encoded with added token
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +40,8 @@ class PromptTokenizer:
     """Encodes embedding and rerank prompts to exact token ids.
 
     Args:
-        tokenizer: the checkpoint's tokenizer. It is copied; its padding, truncation and
-            post-processing settings do not matter, since nothing here uses them.
+        tokenizer: the checkpoint's tokenizer. It is not changed; its padding, truncation and
+            post-processing settings do not matter.
         parse_special_tokens: recognise added tokens inside user text, as the published snippets
             do. Leave it False for text that you did not write yourself.
 
@@ -51,13 +50,12 @@ class PromptTokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer, *, parse_special_tokens: bool = False) -> None:
-        specification = json.loads(tokenizer.to_str())
-        specification.update(padding=None, truncation=None, post_processor=None)
-        self._template = Tokenizer.from_str(json.dumps(specification))
-        if parse_special_tokens:
-            self._text = self._template
-        else:
-            self._text = Tokenizer.from_str(json.dumps({**specification, "added_tokens": []}))
+        if tokenizer.padding is not None or tokenizer.truncation is not None:
+            tokenizer = Tokenizer.from_str(tokenizer.to_str())
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+        self._template = tokenizer
+        self._text = tokenizer if parse_special_tokens else _without_added_tokens(tokenizer)
         self.end_of_text = self._id_of(prompts.END_OF_TEXT)
         self._rerank_prefix = self._encode_template(prompts.RERANK_PREFIX)
         self._rerank_suffix = self._encode_template(prompts.RERANK_SUFFIX)
@@ -84,7 +82,7 @@ class PromptTokenizer:
         return self._id_of(prompts.YES), self._id_of(prompts.NO)
 
     def encode_texts(
-        self, texts: Sequence[str], *, prompt: str, max_tokens: int, cut: bool, name: str = "text"
+        self, texts: Sequence[str], *, prompt: str, max_tokens: int, cut: bool, first: int = 0
     ) -> Prompts:
         """Encode `prompt + text + <|endoftext|>` for each text.
 
@@ -93,37 +91,40 @@ class PromptTokenizer:
             prompt: what stands before each text; never cut.
             max_tokens: most tokens of one prompt, the closing token included.
             cut: whether a text's tail may be cut to fit.
-            name: what the texts are called in errors.
+            first: number of the first text, for errors.
 
         Raises:
             TypeError: a text is not a string, or `texts` is a string itself.
             ValueError: a text holds a lone surrogate, which no UTF-8 text can.
             PromptTooLongError: the part that may not be cut exceeds `max_tokens`.
         """
-        check_texts(texts, name)
-        encoded = self._encode_batch([prompt + text for text in texts], name)
+        check_texts(texts, "text")
+        encoded = self._encode_batch([prompt + text for text in texts], "text", first)
         room = max_tokens - 1
         fixed = len(self._text.encode(prompt).ids) if prompt else 0
         if fixed > room:
             raise _too_long("the instruction and template", fixed + 1, max_tokens)
         token_ids: list[TokenIds] = []
         truncated = 0
-        for index, ids in enumerate(encoded):
+        for index, ids in enumerate(encoded, first):
             if len(ids) > room:
                 if not cut:
-                    raise _too_long(f"{name} {index} with its instruction", len(ids) + 1, max_tokens)
+                    raise _too_long(f"text {index} with its instruction", len(ids) + 1, max_tokens)
                 truncated += 1
                 ids = ids[:room]
             token_ids.append(np.array([*ids, self.end_of_text], dtype=np.int32))
         return Prompts(token_ids, truncated)
 
-    def encode_pairs(self, pairs: Sequence[tuple[str, str]], *, instruction: str, max_tokens: int) -> Prompts:
+    def encode_pairs(
+        self, pairs: Sequence[tuple[str, str]], *, instruction: str, max_tokens: int, first: int = 0
+    ) -> Prompts:
         """Encode the rerank prompt of each (query, document) pair, cutting documents' tails only.
 
         Args:
             pairs: strings.
             instruction: the task sentence.
             max_tokens: most tokens of one whole prompt, templates included.
+            first: number of the first pair, for errors.
 
         Raises:
             TypeError, ValueError: as `encode_texts`.
@@ -132,17 +133,17 @@ class PromptTokenizer:
         check_pairs(pairs)
         room = max_tokens - len(self._rerank_prefix) - len(self._rerank_suffix)
         fixed: dict[str, int] = {}
-        for index, (query, _) in enumerate(pairs):
+        for index, (query, _) in enumerate(pairs, first):
             if query not in fixed:
                 # The space before the document may merge into the document's first token, so it
                 # is not part of what must stay.
                 head = prompts.rerank_head(instruction, query).rstrip(" ")
-                fixed[query] = len(self._encode_batch([head], f"query {index}:")[0])
+                fixed[query] = len(self._encode_batch([head], "query", index)[0])
                 if fixed[query] > room:
                     needed = fixed[query] + max_tokens - room
                     raise _too_long(f"query {index} with instruction and template", needed, max_tokens)
         bodies = self._encode_batch(
-            [prompts.rerank_head(instruction, query) + document for query, document in pairs], "pair"
+            [prompts.rerank_head(instruction, query) + document for query, document in pairs], "pair", first
         )
         token_ids: list[TokenIds] = []
         truncated = 0
@@ -153,11 +154,11 @@ class PromptTokenizer:
             token_ids.append(np.array([*self._rerank_prefix, *ids, *self._rerank_suffix], dtype=np.int32))
         return Prompts(token_ids, truncated)
 
-    def _encode_batch(self, texts: list[str], name: str) -> list[list[int]]:
+    def _encode_batch(self, texts: list[str], name: str, first: int) -> list[list[int]]:
         try:
             return [e.ids for e in self._text.encode_batch_fast(texts, add_special_tokens=False)]
         except (TypeError, UnicodeEncodeError):
-            for index, text in enumerate(texts):
+            for index, text in enumerate(texts, first):
                 try:
                     text.encode()
                 except UnicodeEncodeError as error:
@@ -198,6 +199,16 @@ def check_pairs(pairs: Sequence[tuple[str, str]]) -> None:
         for name, text in zip(("query", "document"), pair, strict=True):
             if not isinstance(text, str):
                 raise TypeError(f"{name} {index} must be a str, got {type(text).__name__}")
+
+
+def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a tokenizer of the same vocabulary, normaliser and splits that knows no added token."""
+    plain = Tokenizer(tokenizer.model)
+    if tokenizer.normalizer is not None:
+        plain.normalizer = tokenizer.normalizer
+    if tokenizer.pre_tokenizer is not None:
+        plain.pre_tokenizer = tokenizer.pre_tokenizer
+    return plain
 
 
 def _too_long(what: str, tokens: int, max_tokens: int) -> PromptTooLongError:

@@ -77,7 +77,8 @@ def quantize(
         return packed if precision == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
     low, step = _steps(vectors, ranges)
     levels = np.clip((vectors - low) / step, 0, 255)
-    return levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)
+    whole: NDArray[Any] = levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)
+    return whole
 
 
 def _steps(

@@ -137,13 +137,12 @@ def to_device(batch: PackedBatch, device: torch.device, kernel: VarlenKernel | N
 
 
 def packed_attention(
-    module: nn.Module,
+    _module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    _attention_mask: Tensor | None,
     scaling: float,
-    dropout: float = 0.0,
     sliding_window: int | None = None,
     packed_layout: PackedLayout | None = None,
     **_: Any,
@@ -151,15 +150,14 @@ def packed_attention(
     """Attend within a packed row, as Hugging Face's attention functions are called.
 
     Args:
-        module: the calling attention module.
+        _module: the calling attention module, not needed.
         query: shape (1, heads, tokens, head_dim), rotary embedding applied.
         key, value: shape (1, kv_heads, tokens, head_dim).
-        attention_mask: ignored; the layout says what sees what.
+        _attention_mask: ignored; the layout says what sees what.
         scaling: factor of the scores.
-        dropout: 0 outside training.
         sliding_window: None; Qwen3's published checkpoints use none.
         packed_layout: the row's layout, passed to the model's forward call.
-        _: further keywords of the forward call that Hugging Face hands through.
+        _: dropout, zero outside training, and keywords of the forward call that Hugging Face hands on.
 
     Returns:
         The output, shape (1, tokens, heads, head_dim), and no attention weights.
@@ -219,7 +217,8 @@ def _by_segment(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout,
 
 
 def _by_kernel(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scale: float) -> Tensor:
-    assert layout.kernel is not None and layout.causal_spans is not None
+    assert layout.kernel is not None
+    assert layout.causal_spans is not None
     query_rows, key_rows, value_rows = (t[0].transpose(0, 1).contiguous() for t in (query, key, value))
     output, own = layout.kernel(query_rows, key_rows, value_rows, layout.causal_spans, causal=True, scale=scale)
     call = layout.prefix_call

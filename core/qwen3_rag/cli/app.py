@@ -1,0 +1,42 @@
+"""The command group: its commands, and how errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from qwen3_rag.cli.demo import demo
+from qwen3_rag.cli.doctor import doctor
+from qwen3_rag.cli.embed import embed
+from qwen3_rag.cli.listing import models, plugins
+from qwen3_rag.cli.rerank import rerank
+from qwen3_rag.errors import Qwen3RagError
+
+USAGE_ERROR: Final = 2
+"""Exit code of bad usage and of every error this package raises; 1 is a failed check."""
+
+
+class _Commands(TyperGroup):
+    """Turns expected errors into one line on standard error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (Qwen3RagError, OSError) as error:
+            if isinstance(error, BrokenPipeError):  # `qwen3-rag models | head -1`
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(USAGE_ERROR) from error
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+for command in (demo, embed, rerank, models, plugins, doctor):
+    app.command()(command)
+
+
+@app.callback()
+def main() -> None:
+    """Qwen3-Embedding and Qwen3-Reranker from the command line."""

@@ -1,0 +1,80 @@
+"""From finished parts to the output file, holding one part at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3_rag.cli.files import force_to_disk, publish
+from qwen3_rag.cli.parts import Parts
+from qwen3_rag.cli.rows import EMBEDDING_FIELD, Rows
+from qwen3_rag.errors import ConfigurationError
+
+OUTPUT_ENDINGS: Final = (".npy", ".jsonl", ".parquet")
+
+_DIGITS: Final = {"float32": "%.9g", "float16": "%.5g"}
+"""Just enough decimal digits to give back the same number when read."""
+
+
+def check_output(output: Path) -> None:
+    """Raise ConfigurationError unless the output's format is known, MissingExtraError without pyarrow."""
+    if output.suffix.lower() not in OUTPUT_ENDINGS:
+        raise ConfigurationError(f"cannot write {output}: outputs end in {', '.join(OUTPUT_ENDINGS)}")
+    if output.suffix.lower() == ".parquet":
+        import qwen3_rag.cli.parquet  # noqa: F401
+
+
+def assemble(output: Path, rows: Rows, count: int, parts: Parts, part_count: int, schema: Any) -> None:
+    """Write the output from all parts and give it its name in one step.
+
+    Args:
+        output: final file; what is there is replaced.
+        rows: the input, read again for its own fields.
+        count: how many rows there are.
+        parts: all of them done.
+        part_count: how many parts there are.
+        schema: for Parquet, what `output_schema` returned.
+    """
+    first = parts.read(0).vectors
+    columns, dtype = first.shape[1], first.dtype
+    vectors = (parts.read(number).vectors for number in range(part_count))
+    temporary = parts.assembled
+    if output.suffix.lower() == ".npy":
+        _write_npy(temporary, vectors, (count, columns), dtype)
+    elif output.suffix.lower() == ".jsonl":
+        _write_jsonl(temporary, rows, vectors)
+    else:
+        from qwen3_rag.cli.parquet import write_parquet
+
+        write_parquet(temporary, rows, schema, vectors, columns, dtype)
+    force_to_disk(temporary)
+    publish(temporary, output)
+
+
+def _write_npy(path: Path, parts: Iterator[NDArray[Any]], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+    if shape[0] == 0:  # nothing cannot be mapped into memory
+        with path.open("wb") as file:
+            np.save(file, np.zeros(shape, dtype))
+        return
+    matrix = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    start = 0
+    for vectors in parts:
+        matrix[start : start + len(vectors)] = vectors
+        start += len(vectors)
+    matrix.flush()
+
+
+def _write_jsonl(path: Path, rows: Rows, parts: Iterator[NDArray[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        all_vectors = (vector for vectors in parts for vector in vectors)
+        for row, vector in zip(rows.open_json(), all_vectors, strict=True):
+            digits = _DIGITS.get(vector.dtype.name, "%d")
+            numbers = ", ".join([digits % number for number in vector.tolist()])
+            file.write(f'{row}, "{EMBEDDING_FIELD}": [{numbers}]}}\n')
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,214 @@
+"""`qwen3-rag doctor`."""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from qwen3_rag.cli import options
+from qwen3_rag.errors import Qwen3RagError
+from qwen3_rag.plugins import ADAPTERS, BACKENDS, Plugin, list_plugins
+
+if TYPE_CHECKING:
+    import torch
+
+    from qwen3_rag.cli.self_test import Check
+
+CHECK_FAILED: Final = 1
+_NEEDED: Final = ("qwen3-rag", "torch", "transformers", "tokenizers", "huggingface-hub", "numpy")
+_OPTIONAL: Final = (
+    "langchain-core",
+    "llama-index-core",
+    "haystack-ai",
+    "sentence-transformers",
+    "vllm",
+    "flash-attn",
+    "httpx",
+    "pyarrow",
+    "modelscope",
+    "accelerate",
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was found.
+
+    Attributes:
+        versions: of Python and packages; None for what is not installed.
+        devices: a line on each.
+        device, dtype: what "auto" comes to here.
+        attention: the attention path for them.
+        plugins: backends and adapters.
+    """
+
+    versions: dict[str, str | None]
+    devices: list[str]
+    device: str
+    dtype: str
+    attention: str
+    plugins: list[Plugin]
+
+
+def doctor(
+    model: Annotated[
+        str | None, typer.Option(help="Test this embedding model instead of a small random one.")
+    ] = None,
+    reranker: Annotated[
+        str | None, typer.Option(help="Test this reranking model instead of a small random one.")
+    ] = None,
+    device: options.Device = None,
+    as_json: options.Json = False,
+) -> None:
+    """Report versions, devices and attention path, and test this machine's numbers.
+
+    The self-test compares this package with a plain Hugging Face forward pass in float32, padded and
+    with all logits. It passes up to 1e-5 on a CPU and 1e-4 on other devices, which add in another
+    order. Exit code 1 if it fails.
+    """
+    from qwen3_rag.backends.transformers.device import choose_device
+
+    chosen = choose_device(device)
+    machine, checks = _examine(chosen), []
+    if "error" in machine.attention:
+        checks.append(_failed("attention kernel", machine.attention))
+    checks += _self_test(chosen, model, reranker)
+    passed = all(check.passed for check in checks)
+    if as_json:
+        content = {
+            **asdict(machine),
+            "self_test": [{**asdict(check), "passed": check.passed} for check in checks],
+            "passed": passed,
+        }
+        print(json.dumps(content, indent=2))
+    else:
+        _show(machine, checks)
+    if not passed:
+        raise typer.Exit(CHECK_FAILED)
+
+
+def _examine(device: torch.device) -> Machine:
+    from qwen3_rag.backends.transformers.device import choose_dtype
+    from qwen3_rag.backends.transformers.kernels import find_varlen_kernel
+
+    dtype = choose_dtype("auto", device)
+    try:
+        kernel = find_varlen_kernel(device, dtype)
+        attention = kernel[0] if kernel is not None else "sdpa per segment"
+    except RuntimeError as error:
+        attention = f"error: {error}"
+    versions = {"python": platform.python_version(), **{name: _version(name) for name in _NEEDED + _OPTIONAL}}
+    plugins = [plugin for group in (BACKENDS, ADAPTERS) for plugin in list_plugins(group)]
+    return Machine(versions, _devices(), str(device), str(dtype).removeprefix("torch."), attention, plugins)
+
+
+def _devices() -> list[str]:
+    import torch
+
+    from qwen3_rag.backends.transformers.device import computes_bfloat16
+
+    found = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        found.append(
+            f"cuda:{index}: {properties.name}, compute capability {properties.major}.{properties.minor}, "
+            f"{properties.total_memory / 2**30:.0f} GiB"
+        )
+    if torch.backends.mps.is_available():
+        found.append("mps: Apple graphics processor")
+    computes = "computes" if computes_bfloat16(torch.device("cpu")) else "does not compute"
+    found.append(f"cpu: {torch.get_num_threads()} threads, {computes} bfloat16")
+    return found
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _self_test(device: torch.device, model: str | None, reranker: str | None) -> list[Check]:
+    from qwen3_rag.cli import self_test
+    from qwen3_rag.cli.progress import hide_library_bars
+    from qwen3_rag.demo.tokenizer import train_tokenizer
+    from qwen3_rag.demo.untrained import save_random_checkpoint
+
+    if model is None and reranker is None:
+        hide_library_bars()
+    with tempfile.TemporaryDirectory(prefix="qwen3-rag-doctor-") as name:
+        folder = Path(name)
+        if model is None or reranker is None:
+            tokenizer = train_tokenizer([*self_test.DOCUMENTS, *self_test.QUERIES], vocabulary=512)
+            for part in ("embedder", "reranker"):
+                (folder / part).mkdir()
+        if model is None:
+            model = str(save_random_checkpoint(folder / "embedder", tokenizer, causal=False))
+        if reranker is None:
+            reranker = str(save_random_checkpoint(folder / "reranker", tokenizer, causal=True, seed=1))
+        return [
+            _guarded("embedding", lambda: self_test.check_embedder(model, device)),
+            _guarded("reranking", lambda: self_test.check_reranker(reranker, device)),
+        ]
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    """Run a check; what breaks inside is its outcome, but a wrong model name is the caller's error."""
+    try:
+        return check()
+    except Qwen3RagError:
+        raise
+    except Exception as error:
+        return _failed(name, f"{type(error).__name__}: {error}")
+
+
+def _failed(name: str, error: str) -> Check:
+    from qwen3_rag.cli.self_test import CPU_TOLERANCE, Check
+
+    return Check(name, None, CPU_TOLERANCE, error)
+
+
+def _show(machine: Machine, checks: list[Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table("package", "version", title="versions", title_justify="left")
+    for name, found in machine.versions.items():
+        if found is not None:
+            table.add_row(name, found)
+    console.print(table)
+    absent = [name for name, found in machine.versions.items() if found is None]
+    console.print(f"not installed: {', '.join(absent) or 'nothing'}", markup=False, soft_wrap=True)
+    for line in machine.devices:
+        console.print(line, markup=False, soft_wrap=True)
+    console.print(
+        f"used: {machine.device} in {machine.dtype}, attention by {machine.attention}",
+        markup=False,
+        soft_wrap=True,
+    )
+    for plugin in machine.plugins:
+        state = "" if plugin.installed else " (not installed)"
+        console.print(
+            f"{plugin.group.rsplit('.', 1)[-1].removesuffix('s')}: {plugin.name}{state}",
+            markup=False,
+            soft_wrap=True,
+        )
+    for check in checks:
+        if check.error is not None:
+            outcome = f"FAILED: {check.error}"
+        else:
+            word = "passed" if check.passed else "FAILED"
+            outcome = (
+                f"{word}: largest difference {check.largest_difference:.1e}, at most {check.tolerance:.0e} "
+                f"(float32, {machine.device})"
+            )
+        console.print(f"self-test {check.name}: {outcome}", markup=False, soft_wrap=True)

@@ -1,0 +1,78 @@
+"""Writing that a crash cannot leave half done, and a lock that dies with its process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from qwen3_rag.errors import ConfigurationError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file under a temporary name, force it to disk, then give it its name.
+
+    Whoever sees `path` sees it whole, also after a power cut.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    publish(temporary, path)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename a file that is already on disk, replacing what was there, and force the name to disk."""
+    os.replace(temporary, path)
+    if sys.platform != "win32":  # Windows cannot open folders
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def force_to_disk(path: Path) -> None:
+    """Force to disk what was written to a file through other means."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+class FolderLock:
+    """Held by one process at a time; the system frees it when that process ends, however it ends.
+
+    Raises:
+        ConfigurationError: another process holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "lock"
+        self._file = self._path.open("ab")
+        try:
+            if sys.platform == "win32":
+                msvcrt.locking(self._file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise ConfigurationError(f"another process is working in {folder}") from error
+
+        if not self._path.exists():  # its last holder removed it just now, and with it the folder
+            self._file.close()
+            raise ConfigurationError(f"another process was working in {folder}; try again")
+
+    def remove(self) -> None:
+        """Remove the lock's file while holding it."""
+        if sys.platform != "win32":  # Windows removes no open file; there it stays, and is harmless
+            self._path.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        self._file.close()

@@ -1,0 +1,228 @@
+"""A long embedding job: survey the input, compute what is missing part by part, assemble.
+
+Every part is one call of the embedder for a fixed range of rows, whenever a job was interrupted. So an
+interrupted job gives the numbers of an uninterrupted one (bit for bit where the backend makes up its
+batches alike, else to rounding).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from qwen3_rag.checkpoint import open_checkpoint
+from qwen3_rag.cli.assemble import assemble, check_output
+from qwen3_rag.cli.parts import FORMAT, Part, Parts
+from qwen3_rag.cli.rows import Rows
+from qwen3_rag.embedder import Embedder, Role
+from qwen3_rag.errors import ConfigurationError, NonFiniteOutputError, OutOfMemoryError, PromptTooLongError
+from qwen3_rag.settings import EngineSettings
+from qwen3_rag.usage import Usage
+from qwen3_rag.vectors import Precision
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to embed, and how.
+
+    Attributes:
+        rows: the input.
+        output: the file to make.
+        role: "document" or "query".
+        instruction: for queries; None for the model's own.
+        precision: element type of the vectors.
+        ranges: for int8 and uint8.
+        chunk_size: rows of one part, the most that a kill can cost.
+        settings: whatever else changes the vectors, by name, for the manifest.
+    """
+
+    rows: Rows
+    output: Path
+    role: Role
+    instruction: str | None
+    precision: Precision
+    ranges: NDArray[np.float32] | None
+    chunk_size: int
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a job did. Tokens are of all rows, those of earlier runs included."""
+
+    output: str
+    rows: int
+    rows_of_earlier_runs: int
+    dimensions: int
+    precision: str
+    prompt_tokens: int
+    computed_tokens: int
+    reused_tokens: int
+    truncated_texts: int
+    seconds: float
+
+
+def run_job(
+    job: Job, embedder: Embedder, engine: EngineSettings, *, restart: bool, overwrite: bool, progress: bool
+) -> Summary:
+    """Do a job, or the rest of it.
+
+    Args:
+        job: the work.
+        embedder: not yet loaded; its weights are read only if something is left to compute.
+        engine: the settings that the embedder was made with.
+        restart: throw away what an interrupted run left.
+        overwrite: replace an output that is there.
+        progress: show a bar on standard error.
+
+    Raises:
+        ConfigurationError: a row is broken, the output is there, or what an interrupted run left
+            belongs to other settings or another input.
+    """
+    started = time.perf_counter()
+    _refuse_finished(job.output, overwrite)
+    check_output(job.output)
+    with Parts(job.output, restart=restart) as parts:
+        _refuse_finished(job.output, overwrite)
+        count, schema, manifest = _survey(job)
+        parts.check(manifest)
+        # An input without rows still has one part, which says how long its vectors would be.
+        part_count = max(1, -(-count // job.chunk_size))
+        missing = [number for number in range(part_count) if not parts.has(number)]
+        if missing:
+            embedder.load()
+            loaded = {"weights": _weights(engine), "computed in": str(getattr(embedder.backend, "dtype", ""))}
+            parts.check(loaded)
+            parts.begin({**manifest, **loaded})
+            _compute(job, embedder, parts, set(missing), count, progress=progress)
+        _check_unchanged(job, manifest)
+        usage, dimensions = _total(parts, part_count)
+        assemble(job.output, job.rows, count, parts, part_count, schema)
+        parts.forget()
+    return Summary(
+        str(job.output),
+        count,
+        count - sum(min(job.chunk_size, count - number * job.chunk_size) for number in missing),
+        dimensions,
+        job.precision,
+        usage.prompt_tokens,
+        usage.computed_tokens,
+        usage.reused_tokens,
+        usage.truncated_texts,
+        round(time.perf_counter() - started, 3),
+    )
+
+
+def _refuse_finished(output: Path, overwrite: bool) -> None:
+    if output.exists() and not overwrite:
+        raise ConfigurationError(f"{output} is there already; use --overwrite to replace it")
+
+
+def _survey(job: Job) -> tuple[int, Any, dict[str, Any]]:
+    """Check every row before the first is embedded, and return what identifies the job."""
+    count = sum(1 for _ in job.rows.texts())
+    schema = None
+    if job.output.suffix.lower() != ".npy":
+        job.rows.check_new_field()
+    if job.output.suffix.lower() == ".parquet":
+        from qwen3_rag.cli.parquet import output_schema
+
+        schema = output_schema(job.rows)
+    manifest = {
+        "format": FORMAT,
+        "input's rows": count,
+        "input's SHA-256": _digest(job.rows.path),
+        "role": job.role,
+        "instruction": job.instruction,
+        "precision": job.precision,
+        "ranges": None if job.ranges is None else hashlib.sha256(job.ranges.tobytes()).hexdigest(),
+        "chunk size": job.chunk_size,
+        **job.settings,
+    }
+    return count, schema, manifest
+
+
+def _compute(
+    job: Job, embedder: Embedder, parts: Parts, missing: set[int], count: int, *, progress: bool
+) -> None:
+    done = count - sum(min(job.chunk_size, count - number * job.chunk_size) for number in missing)
+    with tqdm(total=count, initial=done, disable=not progress, unit="row", file=sys.stderr) as bar:
+        for number, texts in enumerate(_chunks(job.rows.texts(), job.chunk_size)):
+            if number in missing:
+                with _naming_rows(number * job.chunk_size, len(texts), job.rows.path):
+                    result = embedder.embed(
+                        texts,
+                        role=job.role,
+                        instruction=job.instruction,
+                        precision=job.precision,
+                        ranges=job.ranges,
+                    )
+                parts.write(number, Part(result.vectors, result.usage))
+                bar.update(len(texts))
+
+
+def _total(parts: Parts, part_count: int) -> tuple[Usage, int]:
+    usage = Usage()
+    for number in range(part_count):
+        part = parts.read(number)
+        usage += part.usage
+    return usage, part.vectors.shape[1]
+
+
+def _check_unchanged(job: Job, manifest: dict[str, Any]) -> None:
+    """Refuse to put vectors beside rows that were changed while they were computed."""
+    if _digest(job.rows.path) != manifest["input's SHA-256"]:
+        raise ConfigurationError(f"{job.rows.path} was changed while it was read; use --restart")
+
+
+def _chunks(texts: Iterator[str], size: int) -> Iterator[list[str]]:
+    chunk = list(islice(texts, size))
+    yield chunk
+    while chunk := list(islice(texts, size)):
+        yield chunk
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _weights(engine: EngineSettings) -> str:
+    """Return what tells one checkpoint from another of the same name: commit, or files' sizes."""
+    folder = open_checkpoint(engine, weights=False).folder
+    if folder.parent.name == "snapshots":
+        return folder.name
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*")):
+        if path.suffix == ".json":
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        elif path.suffix in (".safetensors", ".bin"):
+            state = path.stat()
+            digest.update(f"{path.name}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _naming_rows(first: int, count: int, path: Path) -> Iterator[None]:
+    """Name the rows in errors, and leave cut texts to the summary instead of a warning per part."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"\d+ of \d+ documents were cut")
+            yield
+    except (PromptTooLongError, NonFiniteOutputError, OutOfMemoryError) as error:
+        raise type(error)(f"rows {first + 1} to {first + count} of {path}: {error}") from error

@@ -1,0 +1,44 @@
+"""`qwen3-rag models` and `qwen3-rag plugins`: tables that need no torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+
+from qwen3_rag.cli.options import Json
+from qwen3_rag.models import PUBLISHED_MODELS
+from qwen3_rag.plugins import ADAPTERS, BACKENDS, list_plugins
+
+
+def models(as_json: Json = False) -> None:
+    """List the published models with their shapes."""
+    if as_json:
+        print(json.dumps([asdict(model) for model in PUBLISHED_MODELS], indent=2))
+        return
+    table = Table("model", "kind", "layers", "dimensions", "context")
+    for model in PUBLISHED_MODELS:
+        table.add_row(
+            model.name,
+            model.kind,
+            str(model.layers),
+            str(model.dimensions),
+            str(model.context),
+        )
+    Console().print(table)
+
+
+def plugins(as_json: Json = False) -> None:
+    """List backends and framework adapters, installed or not."""
+    found = [plugin for group in (BACKENDS, ADAPTERS) for plugin in list_plugins(group)]
+    if as_json:
+        print(json.dumps([asdict(plugin) for plugin in found], indent=2))
+        return
+    table = Table("kind", "name", "usable", "from", "loads")
+    for plugin in found:
+        kind = plugin.group.rsplit(".", 1)[-1].removesuffix("s")
+        usable = "yes" if plugin.installed else "not installed"
+        table.add_row(kind, plugin.name, usable, plugin.distribution, plugin.target)
+    Console().print(table)

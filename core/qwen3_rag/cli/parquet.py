@@ -1,0 +1,154 @@
+"""Parquet in and out. The only module that needs pyarrow."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3_rag.cli.rows import EMBEDDING_FIELD, JsonlRows, Rows
+from qwen3_rag.errors import ConfigurationError, MissingExtraError
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError as error:
+    raise MissingExtraError("reading and writing Parquet", "parquet") from error
+
+_ROWS_AT_A_TIME = 1024
+
+
+class ParquetRows(Rows):
+    """Rows of a Parquet file; the text is a string column."""
+
+    def __init__(self, path: Path, field: str) -> None:
+        super().__init__(path, field)
+        try:
+            self.schema = pq.read_schema(path)
+        except pa.ArrowInvalid as error:
+            raise ConfigurationError(f"{path} is not a Parquet file: {error}") from error
+        if field not in self.schema.names:
+            have = ", ".join(self.schema.names) or "none"
+            raise ConfigurationError(f"{path} has no column {field!r}; it has: {have} (choose with --field)")
+        kind = self.schema.field(field).type
+        value_kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_string(value_kind) or pa.types.is_large_string(value_kind)):
+            raise ConfigurationError(f"column {field!r} of {path} is {kind}, not text")
+
+    def texts(self) -> Iterator[str]:
+        number = 0
+        for batch in self.batches([self.field]):
+            for value in batch.column(0):
+                text = value.as_py()
+                if text is None:
+                    raise self.bad(number, f"has null in {self.field!r}, not a string")
+                yield text
+                number += 1
+
+    def open_json(self) -> Iterator[str]:
+        number = 0
+        for batch in self.batches(None):
+            for record in batch.to_pylist():
+                try:
+                    yield json.dumps(record, ensure_ascii=False, allow_nan=False)[:-1]
+                except (TypeError, ValueError) as error:
+                    raise self.bad(number, f"cannot be written as JSON ({error}); write .parquet") from error
+                number += 1
+
+    def check_new_field(self) -> None:
+        if EMBEDDING_FIELD in self.schema.names:
+            raise ConfigurationError(f'{self.path} already has a column "{EMBEDDING_FIELD}"')
+
+    def batches(self, columns: list[str] | None) -> Iterator[Any]:
+        """Yield record batches of a bounded number of rows."""
+        with pq.ParquetFile(self.path) as file:
+            yield from file.iter_batches(_ROWS_AT_A_TIME, columns=columns)
+
+
+def output_schema(rows: Rows) -> Any:
+    """Return the schema of the input's own columns; for JSONL it takes a pass over the file.
+
+    Raises:
+        ConfigurationError: JSONL fields have values that no common column type holds.
+    """
+    if isinstance(rows, ParquetRows):
+        return rows.schema
+    if not isinstance(rows, JsonlRows):
+        return pa.schema([(rows.field, pa.string())])
+    schema = pa.schema([])
+    with _fitting(rows):
+        for records in _grouped(rows.records()):
+            names = dict.fromkeys(name for record in records for name in record)
+            found = [(name, pa.array([record.get(name) for record in records]).type) for name in names]
+            schema = pa.unify_schemas([schema, pa.schema(found)], promote_options="permissive")
+        # A later row may have widened a column so that it no longer holds an earlier row's value,
+        # and some types exist in memory but not in the format, such as a struct without fields.
+        for records in _grouped(rows.records()):
+            _table(records, schema)
+        pq.write_table(schema.empty_table(), pa.BufferOutputStream())
+    return schema
+
+
+@contextlib.contextmanager
+def _fitting(rows: Rows) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OverflowError) as error:
+        raise ConfigurationError(
+            f"rows of {rows.path} have fields that no Parquet column holds ({error}); write .jsonl"
+        ) from error
+
+
+def _table(records: list[dict[str, Any]], schema: Any) -> Any:
+    columns = [pa.array([record.get(field.name) for record in records], type=field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def write_parquet(
+    path: Path, rows: Rows, schema: Any, parts: Iterator[NDArray[Any]], columns: int, dtype: np.dtype[Any]
+) -> None:
+    """Write the input's columns and `embedding`, a fixed-size list, one row group per part."""
+    vector = pa.list_(pa.from_numpy_dtype(dtype), columns)
+    tables = _Tables(rows, schema)
+    with pq.ParquetWriter(path, schema.append(pa.field(EMBEDDING_FIELD, vector))) as writer:
+        for vectors in parts:
+            flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+            embedding = pa.FixedSizeListArray.from_arrays(flat, columns)
+            table = tables.take(len(vectors))
+            writer.write_table(table.append_column(pa.field(EMBEDDING_FIELD, vector), embedding))
+
+
+class _Tables:
+    """The input's rows as tables of whatever sizes are asked for."""
+
+    def __init__(self, rows: Rows, schema: Any) -> None:
+        self._rows, self._schema = rows, schema
+        self._batches = rows.batches(None) if isinstance(rows, ParquetRows) else None
+        self._records = _records(rows) if self._batches is None else iter(())
+        self._left: Any = pa.Table.from_batches([], schema)
+
+    def take(self, count: int) -> Any:
+        if self._batches is None:
+            return _table(list(islice(self._records, count)), self._schema)
+        while len(self._left) < count:
+            batch = pa.Table.from_batches([next(self._batches)])
+            self._left = pa.concat_tables([self._left, batch.cast(self._schema)])
+        taken, self._left = self._left.slice(0, count), self._left.slice(count)
+        return taken
+
+
+def _records(rows: Rows) -> Iterator[dict[str, Any]]:
+    if isinstance(rows, JsonlRows):
+        return rows.records()
+    return ({rows.field: text} for text in rows.texts())
+
+
+def _grouped(records: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while group := list(islice(records, _ROWS_AT_A_TIME)):
+        yield group

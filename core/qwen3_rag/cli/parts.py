@@ -1,0 +1,145 @@
+"""The folder `OUTPUT.parts`: what is done of a long job, so that a killed one goes on.
+
+A part holds the vectors of a fixed range of rows: part k has rows k * size to (k + 1) * size. It
+gets its name only once it is whole and on disk, so a part that is there is done, and a part that
+is not is computed (again); no row can be lost or come twice. The manifest says which input and
+which settings the parts belong to, and is written before the first part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3_rag.cli.files import FolderLock, write_atomically
+from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.usage import Usage
+
+FORMAT: Final = 1
+"""Raised when a part's content changes meaning."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Vectors of a range of rows and what they cost."""
+
+    vectors: NDArray[Any]
+    usage: Usage
+
+
+class Parts:
+    """The parts of one output, locked while this object is open (a context manager).
+
+    Args:
+        output: the final file; the folder stands beside it.
+        restart: throw away what is there.
+
+    Raises:
+        ConfigurationError: another process works on the same output.
+    """
+
+    def __init__(self, output: Path, *, restart: bool) -> None:
+        self.folder = output.with_name(output.name + ".parts")
+        if not output.parent.is_dir():
+            raise ConfigurationError(f"no such folder: {output.parent}")
+        self.folder.mkdir(exist_ok=True)
+        self._lock = FolderLock(self.folder)
+        if restart or not self._manifest.is_file():
+            # Without a manifest nobody knows what parts are of.
+            self._clear()
+
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._manifest.is_file():  # finished, or stopped before there was anything to keep
+            self._clear()
+            self._lock.remove()
+            with contextlib.suppress(OSError):  # somebody else's files are in it
+                self.folder.rmdir()
+        self._lock.release()
+
+    @property
+    def assembled(self) -> Path:
+        """Where the final file grows; on the output's file system, so that renaming is one step."""
+        return self.folder / "assembled.tmp"
+
+    def check(self, expected: dict[str, Any]) -> None:
+        """Refuse to go on with parts that belong to something else.
+
+        Args:
+            expected: what the manifest must say under each of these names, if there is a manifest.
+
+        Raises:
+            ConfigurationError: naming everything that differs.
+        """
+        if not self._manifest.is_file():
+            return
+        try:
+            saved = json.loads(self._manifest.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigurationError(f"{self._manifest} is damaged ({error}); use --restart") from error
+        differences = [
+            f"{name} was {saved.get(name)!r} and is now {value!r}"
+            for name, value in expected.items()
+            if saved.get(name) != value
+        ]
+        if differences:
+            raise ConfigurationError(
+                f"{self.folder} holds the unfinished work of another run: {'; '.join(differences)}. "
+                "Run it again as it was to go on, or use --restart to throw that work away"
+            )
+
+    def begin(self, manifest: dict[str, Any]) -> None:
+        """Write the manifest, unless this goes on with the work of an earlier run."""
+        if not self._manifest.is_file():
+            content = json.dumps(manifest, indent=2).encode()
+            write_atomically(self._manifest, lambda file: file.write(content))
+
+    def has(self, number: int) -> bool:
+        """Whether a part is done."""
+        return self._path(number).is_file()
+
+    def write(self, number: int, part: Part) -> None:
+        """Save a part; it is there as a whole or not at all."""
+        usage = np.array(astuple(part.usage), dtype=np.int64)
+        write_atomically(self._path(number), lambda file: np.savez(file, vectors=part.vectors, usage=usage))
+
+    def read(self, number: int) -> Part:
+        """Load a part.
+
+        Raises:
+            ConfigurationError: its file is damaged.
+        """
+        path = self._path(number)
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                return Part(saved["vectors"], Usage(*map(int, saved["usage"])))
+        except Exception as error:  # zipfile, zlib, numpy and the system each raise their own
+            raise ConfigurationError(
+                f"{path} is damaged ({error}); delete that file and run again to compute it anew"
+            ) from error
+
+    def forget(self) -> None:
+        """Count everything as done with; leaving the context then removes it all."""
+        self._manifest.unlink(missing_ok=True)
+
+    @property
+    def _manifest(self) -> Path:
+        return self.folder / "manifest.json"
+
+    def _clear(self) -> None:
+        """Remove our own files; the manifest first, so that what a crash leaves counts for nothing."""
+        self._manifest.unlink(missing_ok=True)
+        for pattern in ("[0-9]*.npz", "*.tmp"):
+            for path in self.folder.glob(pattern):
+                path.unlink()
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:08d}.npz"

@@ -1,0 +1,107 @@
+"""`qwen3-rag rerank`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qwen3_rag.cli import options
+from qwen3_rag.cli.progress import hide_library_bars
+from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.models import DEFAULT_RERANKING_MODEL
+from qwen3_rag.ranking import rank
+from qwen3_rag.reranker import Reranker
+
+
+def rerank(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="Question or search text.")],
+    input_file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help='Documents: a .txt, .jsonl or .parquet file, or "-" for lines of standard input.',
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="Hub repository or local folder.")] = DEFAULT_RERANKING_MODEL,
+    top_k: Annotated[int | None, typer.Option(min=0, help="Most documents to print; all by default.")] = None,
+    instruction: Annotated[str | None, typer.Option(help="Task sentence, or a preset's name.")] = None,
+    field: options.Field = "text",
+    device: options.Device = None,
+    dtype: options.DType = options.DTypeName.auto,
+    max_tokens: options.MaxTokens = 8192,
+    token_budget: options.TokenBudget = None,
+    backend: options.Backend = "transformers",
+    hub: options.Hub = options.HubName.huggingface,
+    revision: options.Revision = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Order the documents of a file by how well they answer a query, best first.
+
+    A score is the model's probability of "yes". "row" counts the documents from 1; the JSON's
+    "index" counts from 0.
+    """
+    documents = _read_documents(input_file, field)
+    arguments = options.model_arguments(
+        backend=backend,
+        device=device,
+        dtype=dtype,
+        max_tokens=max_tokens,
+        token_budget=token_budget,
+        hub=hub,
+        revision=revision,
+    )
+    if quiet:
+        hide_library_bars()
+    with Reranker(model, instruction=instruction, **arguments) as reranker:
+        progress = sys.stderr.isatty() and not quiet
+        scores, usage = reranker.evaluate([(query, document) for document in documents], progress=progress)
+    ranking = rank(scores, documents, top_k)
+    if as_json:
+        content = {
+            "query": query,
+            "ranking": [asdict(item) for item in ranking],
+            "usage": {**asdict(usage), "reused_tokens": usage.reused_tokens},
+        }
+        print(json.dumps(content, ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("rank", "score", "row"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("text", no_wrap=True, overflow="ellipsis")
+    for place, item in enumerate(ranking, 1):
+        table.add_row(str(place), f"{item.score:.4f}", str(item.index + 1), one_line(item.text))
+    Console().print(table)
+    if not quiet:
+        print(
+            f"{usage.texts} documents; {usage.prompt_tokens} tokens, {usage.computed_tokens} computed, "
+            f"{usage.reused_tokens} reused",
+            file=sys.stderr,
+        )
+
+
+def one_line(text: str, width: int = 300) -> str:
+    """Return the beginning of a text for a table's cell, markup and line ends taken out of effect."""
+    from rich.markup import escape
+
+    shown = " ".join(text[: 4 * width].split())
+    return escape(shown if len(shown) <= width else shown[: width - 1] + "…")
+
+
+def _read_documents(path: Path, field: str) -> list[str]:
+    from qwen3_rag.cli.rows import TextRows, decode_line, open_rows
+
+    if str(path) != "-":
+        return list(open_rows(path, field).texts())
+    if sys.stdin.isatty():
+        raise ConfigurationError("standard input is a terminal; pipe one document per line into it")
+    rows = TextRows(Path("standard input"), field)
+    return [decode_line(rows, number, line) for number, line in enumerate(sys.stdin.buffer)]

@@ -1,0 +1,80 @@
+"""`doctor` passes here, and says so when numbers are wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command import Invoke
+from qwen3_rag import Embedder, Reranker
+
+
+def test_doctor_passes_and_reports_what_it_found(invoke: Invoke) -> None:
+    run = invoke("doctor", "--device", "cpu", "--json")
+    assert run.code == 0, run.out
+    report = json.loads(run.out)
+    assert report["passed"] is True
+    assert [check["name"] for check in report["self_test"]] == ["embedding", "reranking"]
+    assert all(check["largest_difference"] <= 1e-5 for check in report["self_test"])
+    assert report["versions"]["torch"]
+    assert report["attention"] == "sdpa per segment"
+
+
+def test_doctor_tests_the_checkpoints_it_is_given(
+    invoke: Invoke, embedding_checkpoint: Path, reranking_checkpoint: Path
+) -> None:
+    run = invoke(
+        "doctor", "--device", "cpu", "--model", embedding_checkpoint, "--reranker", reranking_checkpoint
+    )
+    assert run.code == 0, run.out
+    assert run.out.count("passed") == 2
+
+
+def test_doctor_tests_rerankers_converted_to_classification(
+    invoke: Invoke, embedding_checkpoint: Path, tmp_path: Path
+) -> None:
+    from checkpoints import Qwen3ForSequenceClassification, genuine_tokenizer, make_checkpoint
+
+    tokenizer = genuine_tokenizer(appends_end_of_text=False)
+    folder = make_checkpoint(tmp_path, tokenizer, architecture=Qwen3ForSequenceClassification)
+    run = invoke("doctor", "--device", "cpu", "--model", embedding_checkpoint, "--reranker", folder)
+    assert run.code == 0, run.out
+
+
+def test_wrong_vectors_fail_the_check(
+    invoke: Invoke, embedding_checkpoint: Path, reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Embedder.embed_documents
+    monkeypatch.setattr(Embedder, "embed_documents", lambda self, texts: right(self, texts) * 1.001)
+    models = ("--model", embedding_checkpoint, "--reranker", reranking_checkpoint)
+    run = invoke("doctor", "--device", "cpu", *models)
+    assert run.code == 1
+    assert "self-test embedding: FAILED" in run.out
+    assert "self-test reranking: passed" in run.out
+
+
+def test_a_crash_inside_the_self_test_is_a_failed_check(
+    invoke: Invoke, embedding_checkpoint: Path, reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("kernel lost")
+
+    monkeypatch.setattr(Reranker, "score_pairs", broken)
+    run = invoke(
+        "doctor", "--device", "cpu", "--model", embedding_checkpoint, "--reranker", reranking_checkpoint
+    )
+    assert run.code == 1
+    assert "FAILED: RuntimeError: kernel lost" in run.out
+
+
+def test_a_model_that_is_not_there_is_bad_usage(invoke: Invoke, tmp_path: Path) -> None:
+    run = invoke("doctor", "--device", "cpu", "--model", tmp_path / "none")
+    assert run.code == 2
+    assert "no such folder" in run.err
+
+
+def test_a_device_that_is_not_there_is_bad_usage(invoke: Invoke) -> None:
+    run = invoke("doctor", "--device", "cuda:99")
+    assert run.code == 2
+    assert "not available" in run.err

@@ -1,0 +1,362 @@
+"""`embed`: formats, summaries, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from command import Invoke
+from qwen3_rag import Embedder
+
+SMALL = ("--dtype", "float32", "--dimensions", "32", "--chunk-size", "3")
+
+
+@pytest.fixture(scope="module")
+def embedder(embedding_checkpoint: Path) -> Embedder:
+    return Embedder(str(embedding_checkpoint), dtype="float32", dimensions=32)
+
+
+@pytest.fixture
+def expected(embedder: Embedder, texts: list[str]) -> np.ndarray:
+    return embedder.embed_documents(texts)
+
+
+@pytest.fixture
+def jsonl(tmp_path: Path, texts: list[str]) -> Path:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"id": number, "body": text, "tags": ["a", "b"]} for number, text in enumerate(texts)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def parquet(tmp_path: Path, texts: list[str]) -> Path:
+    path = tmp_path / "rows.parquet"
+    table = pa.table(
+        {"id": list(range(len(texts))), "body": texts, "when": pa.array([0] * len(texts), pa.date32())}
+    )
+    pq.write_table(table, path, row_group_size=2)
+    return path
+
+
+def test_text_lines_become_the_rows_of_a_matrix(
+    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path, expected: np.ndarray
+) -> None:
+    output = tmp_path / "vectors.npy"
+    run = invoke("embed", lines, output, "--model", embedding_checkpoint, *SMALL)
+    assert run.code == 0, run.err
+    matrix = np.load(output)
+    assert matrix.dtype == np.float32
+    np.testing.assert_allclose(matrix, expected, atol=1e-6)
+    assert f"{len(expected)} rows" in run.err
+    assert run.out == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.txt", "vectors.npy"]
+
+
+@pytest.mark.parametrize("source", ["lines", "jsonl", "parquet"])
+def test_jsonl_output_keeps_rows_and_gives_back_the_same_numbers(
+    invoke: Invoke,
+    source: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    embedding_checkpoint: Path,
+    texts: list[str],
+    expected: np.ndarray,
+) -> None:
+    path = request.getfixturevalue(source)
+    if source == "parquet":
+        table = pq.read_table(path).drop_columns("when")
+        pq.write_table(table, path)
+    field = "text" if source == "lines" else "body"
+    matrix = tmp_path / "v.npy"
+    output = tmp_path / "v.jsonl"
+    for target in (matrix, output):
+        run = invoke("embed", path, target, "--model", embedding_checkpoint, "--field", field, *SMALL)
+        assert run.code == 0, run.err
+    rows = [json.loads(line) for line in output.read_bytes().split(b"\n")[:-1]]
+    assert [row[field] for row in rows] == texts
+    if source != "lines":
+        assert [row["id"] for row in rows] == list(range(len(texts)))
+    vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)
+    np.testing.assert_array_equal(vectors, np.load(matrix))
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("source", ["lines", "jsonl", "parquet"])
+def test_parquet_output_keeps_columns_and_adds_the_vectors(
+    invoke: Invoke,
+    source: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    embedding_checkpoint: Path,
+    texts: list[str],
+    expected: np.ndarray,
+) -> None:
+    path = request.getfixturevalue(source)
+    field = "text" if source == "lines" else "body"
+    output = tmp_path / "v.parquet"
+    run = invoke("embed", path, output, "--model", embedding_checkpoint, "--field", field, *SMALL)
+    assert run.code == 0, run.err
+    table = pq.read_table(output)
+    assert table[field].to_pylist() == texts
+    if source == "parquet":
+        assert table.drop_columns("embedding").equals(pq.read_table(path))
+    vectors = np.array(table["embedding"].to_pylist(), dtype=np.float32)
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+
+
+def test_jsonl_rows_are_copied_character_by_character(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    path = tmp_path / "odd.jsonl"
+    row = '{"n": 1.000, "big": 123456789012345678901234567890, "same": 1, "same": 2,"text":"\\u00e9 é" }'
+    path.write_text(row + "\r\n", encoding="utf-8", newline="")
+    output = tmp_path / "v.jsonl"
+    assert invoke("embed", path, output, "--model", embedding_checkpoint, *SMALL).code == 0
+    written = output.read_text(encoding="utf-8")
+    assert written.startswith(row.removesuffix(" }") + ', "embedding": [')
+    assert written.count("\n") == 1
+
+
+def test_windows_line_ends_and_a_byte_order_mark_are_no_part_of_the_texts(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path, embedder: Embedder
+) -> None:
+    path = tmp_path / "windows.txt"
+    path.write_bytes("\ufefffirst\r\nsecond\r\n".encode())
+    output = tmp_path / "v.npy"
+    assert invoke("embed", path, output, "--model", embedding_checkpoint, *SMALL).code == 0
+    np.testing.assert_allclose(np.load(output), embedder.embed_documents(["first", "second"]), atol=1e-6)
+
+
+def test_queries_carry_the_instruction(
+    invoke: Invoke,
+    lines: Path,
+    tmp_path: Path,
+    embedding_checkpoint: Path,
+    embedder: Embedder,
+    texts: list[str],
+) -> None:
+    output = tmp_path / "v.npy"
+    run = invoke(
+        "embed",
+        lines,
+        output,
+        "--model",
+        embedding_checkpoint,
+        "--role",
+        "query",
+        "--instruction",
+        "code",
+        *SMALL,
+    )
+    assert run.code == 0, run.err
+    np.testing.assert_allclose(np.load(output), embedder.embed_queries(texts, instruction="code"), atol=1e-6)
+
+
+def test_documents_take_no_instruction(
+    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    run = invoke("embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, "--instruction", "code")
+    assert run.code == 2
+    assert "documents take no instruction" in run.err
+
+
+@pytest.mark.parametrize("ending", [".npy", ".jsonl", ".parquet"])
+def test_an_input_without_rows_gives_an_output_without_rows(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path, ending: str
+) -> None:
+    path = tmp_path / "empty.txt"
+    path.touch()
+    output = tmp_path / f"v{ending}"
+    run = invoke("embed", path, output, "--model", embedding_checkpoint, *SMALL)
+    assert run.code == 0, run.err
+    if ending == ".npy":
+        assert np.load(output).shape == (0, 32)
+    elif ending == ".jsonl":
+        assert output.read_bytes() == b""
+    else:
+        assert pq.read_table(output).num_rows == 0
+
+
+def test_the_json_summary_counts_rows_tokens_and_cut_texts(
+    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path, texts: list[str]
+) -> None:
+    run = invoke(
+        "embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, *SMALL, "--max-tokens", 5, "--json"
+    )
+    summary = json.loads(run.out)
+    assert summary["rows"] == len(texts)
+    assert summary["rows_of_earlier_runs"] == 0
+    assert summary["dimensions"] == 32
+    assert summary["prompt_tokens"] == summary["computed_tokens"] + summary["reused_tokens"]
+    assert summary["truncated_texts"] > 0
+    assert "lost their end" in run.err
+
+
+def test_quiet_prints_nothing(invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path) -> None:
+    run = invoke("embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, *SMALL, "--quiet")
+    assert (run.code, run.out, run.err) == (0, "", "")
+
+
+def test_int8_needs_ranges_and_uses_them_for_every_part(
+    invoke: Invoke,
+    lines: Path,
+    tmp_path: Path,
+    embedding_checkpoint: Path,
+    embedder: Embedder,
+    texts: list[str],
+) -> None:
+    output = tmp_path / "v.npy"
+    command = ("embed", lines, output, "--model", embedding_checkpoint, *SMALL, "--precision", "int8")
+    run = invoke(*command)
+    assert run.code == 2
+    assert "--ranges" in run.err
+    ranges = np.stack([np.full(32, -0.5), np.full(32, 0.5)]).astype(np.float32)
+    np.save(tmp_path / "ranges.npy", ranges)
+    run = invoke(*command, "--ranges", tmp_path / "ranges.npy")
+    assert run.code == 0, run.err
+    difference = np.load(output).astype(int) - embedder.embed_documents(texts, precision="int8", ranges=ranges)
+    assert np.abs(difference).max() <= 1  # a value at the edge of a step may round either way
+
+
+def test_ranges_of_another_shape_are_refused_before_work_begins(
+    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    np.save(tmp_path / "ranges.npy", np.zeros((2, 31), np.float32))
+    run = invoke(
+        *("embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, *SMALL),
+        *("--precision", "uint8", "--ranges", tmp_path / "ranges.npy"),
+    )
+    assert run.code == 2
+    assert "(2, 32)" in run.err
+    assert not (tmp_path / "v.npy.parts").exists()
+
+
+@pytest.mark.parametrize("precision", ["float16", "binary", "ubinary"])
+def test_other_precisions_reach_the_output(
+    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path, precision: str, embedder: Embedder
+) -> None:
+    matrix, rows = tmp_path / "v.npy", tmp_path / "v.jsonl"
+    for output in (matrix, rows):
+        run = invoke("embed", lines, output, "--model", embedding_checkpoint, *SMALL, "--precision", precision)
+        assert run.code == 0, run.err
+    vectors = np.load(matrix)
+    assert vectors.dtype == embedder.embed_documents(["a"], precision=precision).dtype  # type: ignore[arg-type]
+    read = [json.loads(line)["embedding"] for line in rows.read_bytes().split(b"\n")[:-1]]
+    np.testing.assert_array_equal(np.array(read, dtype=vectors.dtype), vectors)
+
+
+BAD_ROWS = {
+    "no JSON": ("{", "is not JSON"),
+    "no object": ("[1]", "is not a JSON object"),
+    "no field": ('{"other": 1}', "has no field 'text'"),
+    "no string": ('{"text": 7}', "has a int in 'text'"),
+    "a null": ('{"text": null}', "has a NoneType in 'text'"),
+    "a blank line": ("", "is not JSON"),
+    "a lone surrogate": ('{"text": "\\ud800"}', "lone surrogate"),
+    "an embedding": ('{"text": "a", "embedding": []}', 'already has a field "embedding"'),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_a_bad_row_is_named_before_any_row_is_embedded(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path, name: str
+) -> None:
+    row, problem = BAD_ROWS[name]
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f'{{"text": "good"}}\n{row}\n{{"text": "good"}}\n', encoding="utf-8")
+    run = invoke("embed", path, tmp_path / "v.jsonl", "--model", embedding_checkpoint, "--chunk-size", 1)
+    assert run.code == 2
+    assert f"error: row 2 of {path} " in run.err
+    assert problem in run.err
+    assert "Traceback" not in run.err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_line_that_is_not_utf8_is_named(invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path) -> None:
+    path = tmp_path / "latin.txt"
+    path.write_bytes(b"good\ncaf\xe9\n")
+    run = invoke("embed", path, tmp_path / "v.npy", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert "row 2" in run.err
+    assert "UTF-8" in run.err
+
+
+def test_a_null_or_a_number_in_parquet_is_refused(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    path = tmp_path / "rows.parquet"
+    command = ("embed", path, tmp_path / "v.npy", "--model", embedding_checkpoint)
+    pq.write_table(pa.table({"text": ["a", None]}), path)
+    assert "row 2" in invoke(*command).err
+    pq.write_table(pa.table({"text": [1, 2]}), path)
+    assert "is int64, not text" in invoke(*command).err
+    pq.write_table(pa.table({"body": ["a"]}), path)
+    assert "has no column 'text'" in invoke(*command).err
+
+
+def test_jsonl_fields_that_fit_no_column_are_refused_before_any_row_is_embedded(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a", "id": 1}\n{"text": "b", "id": "x"}\n', encoding="utf-8")
+    run = invoke("embed", path, tmp_path / "v.parquet", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert "write .jsonl" in run.err
+
+
+def test_fields_that_only_later_rows_have_get_a_column(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"text": "a", "n": 1}] * 1500 + [{"text": "a", "n": 1.5, "late": {"x": "y"}}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    output = tmp_path / "v.parquet"
+    run = invoke("embed", path, output, "--model", embedding_checkpoint, "--dimensions", 32)
+    assert run.code == 0, run.err
+    table = pq.read_table(output)
+    assert table["n"].to_pylist() == [1.0] * 1500 + [1.5]
+    assert table["late"].to_pylist() == [None] * 1500 + [{"x": "y"}]
+
+
+def test_unknown_endings_and_absent_files_are_refused(
+    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    model = ("--model", embedding_checkpoint)
+    assert "no such file" in invoke("embed", tmp_path / "none.txt", tmp_path / "v.npy", *model).err
+    assert "outputs end in" in invoke("embed", lines, tmp_path / "v.csv", *model).err
+    (tmp_path / "a.csv").touch()
+    assert "inputs end in" in invoke("embed", tmp_path / "a.csv", tmp_path / "v.npy", *model).err
+    assert "no such folder" in invoke("embed", lines, tmp_path / "none" / "v.npy", *model).err
+
+
+def test_without_pyarrow_the_error_names_the_extra(
+    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "qwen3_rag.cli.parquet", raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    run = invoke("embed", lines, tmp_path / "v.parquet", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert 'pip install "qwen3-rag[parquet]"' in run.err
+
+
+def test_a_checkpoint_that_cannot_be_had_is_one_line_and_exit_code_2(
+    invoke: Invoke, lines: Path, tmp_path: Path
+) -> None:
+    run = invoke("embed", lines, tmp_path / "v.npy", "--model", tmp_path / "no-model")
+    assert run.code == 2
+    assert run.err.startswith("error: ")
+    assert "Traceback" not in run.err
+
+
+def test_an_unknown_backend_is_answered_with_those_there_are(
+    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    run = invoke("embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, "--backend", "nothing")
+    assert run.code == 2
+    assert "transformers" in run.err

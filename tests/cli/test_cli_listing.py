@@ -1,0 +1,52 @@
+"""`models`, `plugins`, help, and what they do not import."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from command import Invoke
+from qwen3_rag import PUBLISHED_MODELS
+
+
+def test_models_shows_every_published_model(invoke: Invoke) -> None:
+    run = invoke("models")
+    assert run.code == 0
+    for model in PUBLISHED_MODELS:
+        assert model.name in run.out
+
+
+def test_models_as_json_is_the_list_of_models(invoke: Invoke) -> None:
+    content = json.loads(invoke("models", "--json").out)
+    assert [entry["name"] for entry in content] == [model.name for model in PUBLISHED_MODELS]
+    assert content[0]["dimensions"] == 1024
+
+
+def test_plugins_lists_the_transformers_backend_as_installed(invoke: Invoke) -> None:
+    assert "transformers" in invoke("plugins").out
+    content = json.loads(invoke("plugins", "--json").out)
+    backends = {entry["name"]: entry for entry in content if entry["group"] == "qwen3_rag.backends"}
+    assert backends["transformers"]["installed"] is True
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["models"], ["plugins"], ["embed", "--help"], ["doctor", "--help"]]
+)
+def test_help_and_lists_import_neither_torch_nor_transformers(arguments: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "from qwen3_rag.cli import app\n"
+        f"try: app({arguments!r})\n"
+        "except SystemExit as error: assert not error.code, error.code\n"
+        "loaded = {'torch', 'transformers', 'pyarrow'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_bad_usage_exits_with_2(invoke: Invoke) -> None:
+    assert invoke("embed").code == 2
+    assert invoke("no-such-command").code == 2

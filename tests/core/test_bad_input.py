@@ -1,0 +1,277 @@
+"""Wrong input and damaged models give their documented result or one clear error."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import Qwen3Model, genuine_tokenizer
+from qwen3_rag import (
+    CheckpointError,
+    ConfigurationError,
+    Embedder,
+    EngineClosedError,
+    MissingExtraError,
+    NonFiniteOutputError,
+    OutOfMemoryError,
+    PromptTooLongError,
+    Reranker,
+    WrongModelKindError,
+)
+from safetensors.torch import load_file, save_file
+
+OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def embedder(embedding_checkpoint: Path) -> Embedder:
+    return Embedder(str(embedding_checkpoint), **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def reranker(reranking_checkpoint: Path) -> Reranker:
+    return Reranker(str(reranking_checkpoint), **OPTIONS)
+
+
+def damaged(checkpoint: Path, folder: Path, damage: Any) -> Path:
+    """Copy a checkpoint and change its weights."""
+    shutil.copytree(checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    damage(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_no_texts_give_no_rows(embedder: Embedder, reranker: Reranker) -> None:
+    assert embedder.embed_documents([]).shape == (0, 64)
+    assert embedder.embed_queries([], dimensions=32).shape == (0, 32)
+    assert embedder.embed_documents([], precision="int8").dtype == np.int8
+    assert reranker.score("why?", []).shape == (0,)
+    assert reranker.rerank("why?", []) == []
+
+
+def test_the_empty_string_has_a_vector_and_a_score(embedder: Embedder, reranker: Reranker) -> None:
+    assert np.linalg.norm(embedder.embed_documents([""])) == pytest.approx(1)
+    assert 0 <= reranker.score("", [""])[0] <= 1
+
+
+@pytest.mark.parametrize("wrong", [None, 3, 2.5, b"bytes", ["nested"]])
+def test_what_is_not_a_string_is_named_by_its_index(embedder: Embedder, reranker: Reranker, wrong: Any) -> None:
+    kind = type(wrong).__name__
+    with pytest.raises(TypeError, match=f"text 2 must be a str, got {kind}"):
+        embedder.embed_documents(["a", "b", wrong])
+    with pytest.raises(TypeError, match=f"document 1 must be a str, got {kind}"):
+        reranker.score("q", ["a", wrong])
+    with pytest.raises(TypeError, match=f"query must be a str, got {kind}"):
+        reranker.score(wrong, ["a"])
+    with pytest.raises(TypeError, match=f"document 1 must be a str, got {kind}"):
+        reranker.score_pairs([("q", "a"), ("q", wrong)])
+
+
+def test_one_string_in_place_of_a_list_is_refused(embedder: Embedder, reranker: Reranker) -> None:
+    with pytest.raises(TypeError, match="wrap it in a list"):
+        embedder.embed_documents("a single text")
+    with pytest.raises(TypeError, match="wrap it in a list"):
+        reranker.score("q", "a single text")
+    with pytest.raises(TypeError, match=r"pair 0 must be \(query, document\)"):
+        reranker.score_pairs(["ab"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("dimensions", [0, -1, 31, 65])
+def test_dimensions_out_of_range_are_refused(embedder: Embedder, dimensions: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"dimensions must be 32 to 64 .*got {dimensions}"):
+        embedder.embed_documents(["a"], dimensions=dimensions)
+
+
+def test_options_that_do_not_exist_are_refused_with_those_that_do(embedding_checkpoint: Path) -> None:
+    model = str(embedding_checkpoint)
+    with pytest.raises(ConfigurationError, match=r"unknown backend 'tpu'; there are: .*transformers"):
+        Embedder(model, backend="tpu").load()
+    with pytest.raises(ConfigurationError, match="device must be"):
+        Embedder(model, device="toaster").load()
+    with pytest.raises(ConfigurationError, match=r"not available here; this machine has: .*cpu"):
+        Embedder(model, device="cuda:99").load()
+    with pytest.raises(ConfigurationError, match="dtype must be one of"):
+        Embedder(model, dtype="int4")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="hub must be one of"):
+        Embedder(model, hub="github")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="precision must be one of"):
+        Embedder(model, **OPTIONS).embed_documents(["a"], precision="int3")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="instruction must not be blank"):
+        Embedder(model, instruction=" ")
+    with pytest.raises(ConfigurationError, match="documents take no instruction"):
+        Embedder(model).embed(["a"], role="document", instruction="Find it")
+    with pytest.raises(ConfigurationError, match="max_tokens must be 1 to 32768"):
+        Embedder(model, max_tokens=40_000).load()
+    with pytest.raises(ConfigurationError, match="token_budget must be 1 or more"):
+        Embedder(model, token_budget=0)
+
+
+def test_an_unknown_or_absent_model_is_a_checkpoint_error(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(CheckpointError, match="cannot get model 'nobody/nothing'"):
+        Embedder("nobody/nothing").load()
+    with pytest.raises(CheckpointError, match="no such folder"):
+        Embedder(str(tmp_path / "absent")).load()
+    with pytest.raises(CheckpointError, match=r"holds no config\.json"):
+        Embedder(str(tmp_path)).load()
+
+
+def test_a_missing_extra_is_answered_with_the_pip_line(monkeypatch: Any) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "modelscope", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "qwen3-rag\[modelscope\]"'):
+        Embedder("Qwen/Qwen3-Embedding-0.6B", hub="modelscope").load()
+
+
+def test_corrupt_and_incomplete_weights_are_refused(embedding_checkpoint: Path, tmp_path: Path) -> None:
+    corrupt = shutil.copytree(embedding_checkpoint, tmp_path / "corrupt")
+    weights = corrupt / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="cannot load weights"):
+        Embedder(str(corrupt), **OPTIONS).load()
+    weights.unlink()
+    with pytest.raises(CheckpointError, match="cannot load weights"):
+        Embedder(str(corrupt), **OPTIONS).load()
+    lacking = damaged(
+        embedding_checkpoint, tmp_path / "lacking", lambda w: w.pop("layers.1.mlp.up_proj.weight")
+    )
+    with pytest.raises(CheckpointError, match=r"lacks 1 weights.*layers\.1\.mlp\.up_proj"):
+        Embedder(str(lacking), **OPTIONS).load()
+
+
+def test_pickled_weights_are_not_loaded_unless_asked(embedding_checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(embedding_checkpoint, tmp_path / "pickled")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError):
+        Embedder(str(folder), **OPTIONS).load()
+    vectors = Embedder(str(folder), **OPTIONS, model_kwargs={"use_safetensors": False}).embed_documents(["a"])
+    assert vectors.shape == (1, 64)
+
+
+def test_damaged_tokenizers_are_refused(embedding_checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(embedding_checkpoint, tmp_path / "broken")
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(CheckpointError, match="cannot read a tokenizer"):
+        Embedder(str(folder), **OPTIONS).load()
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="cannot read a tokenizer"):
+        Embedder(str(folder), **OPTIONS).load()
+
+
+def test_nan_weights_name_the_text_and_give_no_vector(
+    embedding_checkpoint: Path, reranking_checkpoint: Path, tmp_path: Path
+) -> None:
+    tokenizer = genuine_tokenizer(appends_end_of_text=True)
+    (token,) = tokenizer.encode("gravity", add_special_tokens=False).ids
+
+    def damage(weights: dict[str, torch.Tensor]) -> None:
+        next(w for name, w in weights.items() if "embed_tokens" in name)[token] = float("nan")
+
+    model = str(damaged(embedding_checkpoint, tmp_path / "embedding", damage))
+    with pytest.raises(NonFiniteOutputError, match="NaN or infinity for text 1"):
+        Embedder(model, **OPTIONS).embed_documents(["fine", "gravity", "fine too"])
+    model = str(damaged(reranking_checkpoint, tmp_path / "reranking", damage))
+    with pytest.raises(NonFiniteOutputError, match="text 601"):
+        Reranker(model, **OPTIONS).score("why?", [*(["fine"] * 601), "gravity"])
+
+
+def test_kinds_are_told_apart_where_they_can_be(
+    embedding_checkpoint: Path, reranking_checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(WrongModelKindError, match="give it to Reranker"):
+        Embedder("Qwen/Qwen3-Reranker-4B").load()
+    with pytest.raises(WrongModelKindError, match="give it to Embedder"):
+        Reranker(str(embedding_checkpoint.parent / "Qwen3-Embedding-0.6B-tuned")).load()
+    saved = shutil.copytree(reranking_checkpoint, tmp_path / "mine")
+    (saved / "config_sentence_transformers.json").write_text('{"model_type": "SentenceTransformer"}')
+    with pytest.raises(WrongModelKindError, match="is a Qwen3 embedding model: give it to Embedder"):
+        Reranker(str(saved)).load()
+
+
+def test_other_architectures_are_refused(embedding_checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(embedding_checkpoint, tmp_path / "other")
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"model_type": "qwen3"', '"model_type": "bert"'))
+    with pytest.raises(CheckpointError, match="'bert' model; only Qwen3"):
+        Embedder(str(folder), **OPTIONS).load()
+
+
+def test_sliding_windows_are_refused(tmp_path: Path) -> None:
+    from transformers import Qwen3Config
+
+    genuine_tokenizer(appends_end_of_text=True).save(str(tmp_path / "tokenizer.json"))
+    config = Qwen3Config(
+        vocab_size=151669, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    config.use_sliding_window, config.sliding_window = True, 128
+    Qwen3Model(config).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="sliding-window attention"):
+        Embedder(str(tmp_path), **OPTIONS).load()
+
+
+def test_a_query_too_long_is_an_error_that_names_it(embedding_checkpoint: Path) -> None:
+    embedder = Embedder(str(embedding_checkpoint), max_tokens=60, **OPTIONS)
+    with pytest.raises(PromptTooLongError, match=r"text 600 .*max_tokens=60"):
+        embedder.embed_queries([*(["short"] * 600), "word " * 100])
+
+
+def test_cut_documents_are_counted_and_warned_of_once(embedding_checkpoint: Path) -> None:
+    embedder = Embedder(str(embedding_checkpoint), max_tokens=10, **OPTIONS)
+    with pytest.warns(UserWarning, match="2 of 3 documents were cut to fit max_tokens=10") as caught:
+        result = embedder.embed(["word " * 50, "a", "word " * 20], role="document")
+    assert len(caught) == 1
+    assert result.usage.truncated_texts == 2
+    assert caught[0].filename == __file__
+
+
+def test_negative_top_k_is_refused_and_zero_is_none(reranker: Reranker) -> None:
+    with pytest.raises(ConfigurationError, match="top_k must be 0 or more"):
+        reranker.rerank("q", ["a"], top_k=-1)
+    assert reranker.rerank("q", ["a"], top_k=0) == []
+    assert len(reranker.rerank("q", ["a", "b"], top_k=9)) == 2
+
+
+def test_a_closed_component_says_so(embedding_checkpoint: Path) -> None:
+    with Embedder(str(embedding_checkpoint), **OPTIONS) as embedder:
+        embedder.embed_documents(["a"])
+    with pytest.raises(EngineClosedError, match="Embedder is closed"):
+        embedder.embed_documents(["a"])
+    embedder.close()
+
+
+def running_out_of_memory(component: Any, most: int) -> list[int]:
+    """Make a loaded backend fail on batches of more than `most` tokens; return the sizes it computes."""
+    backend, computed = component.load().backend, []
+    forward = backend._forward
+
+    def limited(batch: Any) -> Any:
+        if len(batch.token_ids) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+        computed.append(len(batch.token_ids))
+        return forward(batch)
+
+    backend._forward = limited
+    return computed
+
+
+def test_out_of_memory_halves_batches_and_loses_nothing(embedding_checkpoint: Path) -> None:
+    texts = [f"text {i} " * (1 + i % 9) for i in range(60)]
+    expected = Embedder(str(embedding_checkpoint), **OPTIONS).embed_documents(texts)
+    embedder = Embedder(str(embedding_checkpoint), token_budget=5000, **OPTIONS)
+    computed = running_out_of_memory(embedder, 100)
+    np.testing.assert_allclose(embedder.embed_documents(texts), expected, atol=1e-5)
+    assert max(computed) <= 100
+    assert embedder.usage.computed_tokens == sum(computed)
+
+
+def test_a_text_that_fits_nowhere_is_a_clear_error_and_others_go_on(embedding_checkpoint: Path) -> None:
+    embedder = Embedder(str(embedding_checkpoint), token_budget=5000, **OPTIONS)
+    running_out_of_memory(embedder, 50)
+    with pytest.raises(OutOfMemoryError, match="a text of 101 tokens alone does not fit"):
+        embedder.embed_documents(["a", "word " * 100])
+    assert embedder.embed_documents(["a"]).shape == (1, 64)

@@ -1,0 +1,118 @@
+"""The CUDA path's logic, run on CPU with a plain implementation of the kernels' contract.
+
+What only a GPU can show (that PyTorch's kernel keeps that contract) is checked when the backend
+loads on one: `find_varlen_kernel` compares it with plain attention before it is used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from qwen3_rag import Embedder, Reranker
+from qwen3_rag.backends.transformers import kernels
+from qwen3_rag.backends.transformers.kernels import Spans
+from torch import Tensor
+
+
+def plain_kernel(
+    query: Tensor, key: Tensor, value: Tensor, spans: Spans, *, causal: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Attention within spans as the contract says, one span at a time."""
+    output, log_sum_exp = torch.empty_like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
+    q_ends, k_ends = spans.query_offsets.tolist(), spans.key_offsets.tolist()
+    assert q_ends[-1] == len(query)
+    assert k_ends[-1] == len(key)
+    assert max(np.diff(q_ends)) == spans.longest_query
+    assert max(np.diff(k_ends)) == spans.longest_key
+    groups = query.shape[1] // key.shape[1]
+    for low, high, k_low, k_high in zip(q_ends, q_ends[1:], k_ends, k_ends[1:], strict=False):
+        keys = key[k_low:k_high].repeat_interleave(groups, 1).float()
+        values = value[k_low:k_high].repeat_interleave(groups, 1).float()
+        scores = torch.einsum("qhd,khd->qhk", query[low:high].float(), keys) * scale
+        if causal:
+            hidden = torch.ones(high - low, k_high - k_low, dtype=torch.bool).triu(1)
+            scores.masked_fill_(hidden[:, None], float("-inf"))
+        log_sum_exp[low:high] = scores.logsumexp(-1)
+        output[low:high] = torch.einsum("qhk,khd->qhd", scores.softmax(-1), values).to(query.dtype)
+    return output, log_sum_exp
+
+
+def with_kernel(component: Any) -> Any:
+    """Give a loaded component's backend the plain kernel, as CUDA would give it a fast one."""
+    component.load().backend._kernel = plain_kernel
+    return component
+
+
+@pytest.mark.parametrize("token_budget", [150, 100_000])
+def test_joining_attentions_by_log_sum_exp_equals_concatenation(
+    reranking_checkpoint: Path, token_budget: int
+) -> None:
+    pairs = [
+        (query, f"Passage {i} tells of {topic}. " * (1 + i % 5))
+        for query in ("what shines?", "what shines in the night when the moon is new?")
+        for topic in ("the sun", "the sea")
+        for i in range(12)
+    ]
+    options: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
+    expected = Reranker(str(reranking_checkpoint), **options).score_pairs(pairs)
+    joined = with_kernel(Reranker(str(reranking_checkpoint), token_budget=token_budget, **options))
+    np.testing.assert_allclose(joined.score_pairs(pairs), expected, atol=1e-5)
+
+
+def test_rows_without_any_prefix_take_one_call(embedding_checkpoint: Path) -> None:
+    texts = ["gravity", "the capital of China", "", "a b c d"]
+    options: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
+    expected = Embedder(str(embedding_checkpoint), **options).embed_documents(texts)
+    joined = with_kernel(Embedder(str(embedding_checkpoint), token_budget=999, **options))
+    np.testing.assert_allclose(joined.embed_documents(texts), expected, atol=1e-5)
+
+
+def test_a_long_continuation_is_attended_in_blocks(reranking_checkpoint: Path) -> None:
+    """Blocks of a long document see the prefix, all blocks before, and themselves causally."""
+    documents = ["sun moon sea " * 900, "stars " * 1500, "short"]
+    options: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
+    shared = Reranker(str(reranking_checkpoint), **options).score("why?", documents)
+    apart = Reranker(str(reranking_checkpoint), share_prefixes=False, **options).score("why?", documents)
+    np.testing.assert_allclose(shared, apart, atol=1e-5)
+
+
+def test_a_kernel_is_compared_with_plain_attention_before_use() -> None:
+    cpu = torch.device("cpu")
+    kernels._check(("plain", plain_kernel), cpu, torch.float32)
+
+    def transposed(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        output, log_sum_exp = plain_kernel(*args, **options)
+        return output, log_sum_exp.T
+
+    def unscaled(*args: Any, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+        return plain_kernel(*args, causal=causal, scale=scale * 2)
+
+    for wrong in (transposed, unscaled):
+        with pytest.raises(RuntimeError, match="does not return what this package expects"):
+            kernels._check(("wrong", wrong), cpu, torch.float32)
+
+
+def test_pytorchs_kernel_is_found_on_this_release() -> None:
+    """Only its signature: the kernel itself needs a GPU."""
+    found = kernels._torch_kernel()
+    assert found is not None
+    assert found[0] == "torch.nn.attention.varlen"
+
+
+def test_no_kernel_is_used_where_none_can_run() -> None:
+    assert kernels.find_varlen_kernel(torch.device("cpu"), torch.bfloat16) is None
+    assert kernels.find_varlen_kernel(torch.device("cuda"), torch.float32) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("share", [True, False])
+def test_cuda_equals_the_cpu(reranking_checkpoint: Path, share: bool) -> None:
+    documents = [f"Passage {i} " * (1 + i % 9) for i in range(40)]
+    expected = Reranker(str(reranking_checkpoint), dtype="float32", device="cpu").score("why?", documents)
+    for dtype, tolerance in (("float32", 1e-4), ("bfloat16", 5e-2)):
+        reranker = Reranker(str(reranking_checkpoint), dtype=dtype, device="cuda", share_prefixes=share)
+        np.testing.assert_allclose(reranker.score("why?", documents), expected, atol=tolerance)

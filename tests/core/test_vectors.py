@@ -1,0 +1,102 @@
+"""Cutting comes before normalising; precisions mean what they mean to Sentence Transformers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import qwen3_rag
+from qwen3_rag import PRESETS, PUBLISHED_MODELS, ConfigurationError, quantize
+from qwen3_rag.ranking import rank, yes_probability
+from qwen3_rag.vectors import cut_and_normalise
+
+HIDDEN = np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32) * 3
+VECTORS = cut_and_normalise(HIDDEN, 64)
+
+
+def test_vectors_are_cut_first_and_normalised_second() -> None:
+    expected = HIDDEN[:, :32] / np.linalg.norm(HIDDEN[:, :32], axis=1, keepdims=True)
+    np.testing.assert_allclose(cut_and_normalise(HIDDEN, 32), expected, atol=1e-6)
+
+
+def test_the_given_states_are_not_changed() -> None:
+    before = HIDDEN.copy()
+    cut_and_normalise(HIDDEN, 64)
+    np.testing.assert_array_equal(HIDDEN, before)
+
+
+def test_binary_keeps_signs_eight_to_a_byte() -> None:
+    packed = quantize(VECTORS, "ubinary")
+    assert packed.dtype == np.uint8
+    assert packed.shape == (200, 8)
+    np.testing.assert_array_equal(np.unpackbits(packed, axis=1).astype(bool), VECTORS > 0)
+    shifted = quantize(VECTORS, "binary")
+    assert shifted.dtype == np.int8
+    np.testing.assert_array_equal(shifted.astype(int) + 128, packed)
+
+
+def test_int8_spreads_each_columns_range_over_256_steps() -> None:
+    low, high = VECTORS.min(axis=0), VECTORS.max(axis=0)
+    levels = quantize(VECTORS, "uint8")
+    assert levels.dtype == np.uint8
+    assert (levels.min(axis=0) == 0).all()
+    assert (levels.max(axis=0) >= 254).all()
+    step = (high - low) / 255
+    assert np.abs(low + levels * step - VECTORS).max() <= step.max() * 1.001
+    signed = quantize(VECTORS, "int8")
+    assert signed.dtype == np.int8
+    # As there: shifted before the fraction is dropped, so negative levels round towards zero.
+    np.testing.assert_array_equal(signed, ((VECTORS - low) / step - 128).astype(np.int8))
+
+
+def test_given_ranges_make_calls_comparable_and_outliers_saturate() -> None:
+    ranges = np.stack([VECTORS.min(axis=0), VECTORS.max(axis=0)]) / 2
+    together = quantize(VECTORS, "int8", ranges)
+    np.testing.assert_array_equal(
+        np.concatenate([quantize(v[None], "int8", ranges) for v in VECTORS]), together
+    )
+    assert (together == 127).any()
+    assert (together == -128).any()
+
+
+def test_few_vectors_without_ranges_warn() -> None:
+    with pytest.warns(UserWarning, match="measured on only 3 vectors"):
+        quantize(VECTORS[:3], "uint8")
+    with pytest.raises(ConfigurationError, match=r"ranges must have shape \(2, 64\)"):
+        quantize(VECTORS, "int8", np.zeros((2, 3), np.float32))
+
+
+def test_probabilities_are_the_softmax_at_yes() -> None:
+    log_odds = np.array([-1000, -2, 0, 3, 1000], dtype=np.float32)
+    expected = [0, 1 / (1 + np.exp(2)), 0.5, 1 / (1 + np.exp(-3)), 1]
+    np.testing.assert_allclose(yes_probability(log_odds), expected, atol=1e-7)
+
+
+def test_ties_keep_input_order() -> None:
+    scores = np.array([0.5, 0.9, 0.5, 0.9], dtype=np.float32)
+    assert [r.index for r in rank(scores, list("abcd"), None)] == [1, 3, 0, 2]
+
+
+def test_the_six_published_models_are_listed() -> None:
+    assert [m.name.rsplit("-", 1)[1] for m in PUBLISHED_MODELS] == ["0.6B", "4B", "8B"] * 2
+    assert all(m.context == 32768 for m in PUBLISHED_MODELS)
+    assert {m.kind for m in PUBLISHED_MODELS} == {"embedding", "reranking"}
+
+
+def test_presets_are_distinct_sentences() -> None:
+    assert len(set(PRESETS.values())) == len(PRESETS)
+    with pytest.raises(TypeError):
+        PRESETS["mine"] = "no"  # type: ignore[index]
+
+
+def test_every_public_name_exists() -> None:
+    assert sorted(qwen3_rag.__all__) == sorted(set(qwen3_rag.__all__))
+    for name in qwen3_rag.__all__:
+        assert getattr(qwen3_rag, name) is not None
+
+
+def test_importing_the_package_imports_no_framework() -> None:
+    script = "import sys, qwen3_rag; print(sorted({'torch', 'transformers', 'pandas'} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"

@@ -1,0 +1,133 @@
+"""No more work is done, and no larger tensor made, than the numbers need. Counted in the model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import VOCABULARY
+from qwen3_rag import Embedder, Reranker
+from qwen3_rag.plan import common_prefix
+from qwen3_rag.tokenization import PromptTokenizer
+from tokenizers import Tokenizer
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+PASSAGES = [f"Passage number {i} says that the sun is {i * 7} light minutes away. " * 3 for i in range(100)]
+
+
+@contextmanager
+def tokens_through_layers(component: Embedder | Reranker) -> Iterator[list[int]]:
+    """Tokens that reach the first decoder layer, one entry per forward call."""
+    backend: Any = component.load().backend
+    counted: list[int] = []
+    hook = backend._model.decoder.layers[0].register_forward_pre_hook(
+        lambda _, args: counted.append(args[0].shape[0] * args[0].shape[1])
+    )
+    try:
+        yield counted
+    finally:
+        hook.remove()
+
+
+def test_a_query_and_100_passages_compute_the_prefix_once(reranking_checkpoint: Path) -> None:
+    reranker = Reranker(str(reranking_checkpoint), dtype="float32", device="cpu", token_budget=100_000)
+    tokenizer = PromptTokenizer(Tokenizer.from_file(str(reranking_checkpoint / "tokenizer.json")))
+    pairs = [("How far is the sun?", passage) for passage in PASSAGES]
+    from qwen3_rag import DEFAULT_INSTRUCTION
+
+    prompts = tokenizer.encode_pairs(pairs, instruction=DEFAULT_INSTRUCTION, max_tokens=8192).token_ids
+    shared = min(common_prefix(prompts[0], prompt) for prompt in prompts[1:])
+    with reranker, tokens_through_layers(reranker) as counted:
+        usage = reranker.evaluate(pairs).usage
+        assert sum(counted) <= shared + sum(len(prompt) - shared for prompt in prompts)
+        assert sum(counted) == usage.computed_tokens
+    assert usage.prompt_tokens == sum(map(len, prompts))
+    assert len(counted) == 1
+
+
+def test_queries_of_a_call_compute_their_instruction_once(embedding_checkpoint: Path) -> None:
+    embedder = Embedder(str(embedding_checkpoint), dtype="float32", device="cpu", token_budget=100_000)
+    with embedder, tokens_through_layers(embedder) as counted:
+        usage = embedder.embed([f"q{i}" for i in range(50)], role="query").usage
+    assert sum(counted) == usage.computed_tokens < usage.prompt_tokens / 3
+
+
+class _NoVocabulary(TorchDispatchMode):
+    """Fails on any operation whose result has a dimension as long as the vocabulary."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if VOCABULARY in getattr(tensor, "shape", ()):
+                raise AssertionError(f"{func} made a tensor of shape {tuple(tensor.shape)}")
+        return result
+
+
+@pytest.mark.parametrize("kind", ["embedding", "reranking"])
+def test_nothing_as_long_as_the_vocabulary_is_made(
+    kind: str, reranking_checkpoint: Path, embedding_checkpoint: Path
+) -> None:
+    component: Any = (
+        Embedder(str(embedding_checkpoint), device="cpu")
+        if kind == "embedding"
+        else Reranker(str(reranking_checkpoint), device="cpu")
+    )
+    with component.load():
+        sequences = [np.arange(5, dtype=np.int32), np.arange(9, dtype=np.int32)]
+        with _NoVocabulary():
+            component.backend.run(sequences)
+
+
+def test_the_vocabulary_watch_notices_a_full_head(reranking_checkpoint: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(reranking_checkpoint)
+    with pytest.raises(AssertionError, match=str(VOCABULARY)), _NoVocabulary(), torch.inference_mode():
+        model(input_ids=torch.arange(5)[None])
+
+
+MEMORY_SCRIPT = """
+import resource, sys
+from qwen3_rag import Embedder, Reranker
+kind, folder = sys.argv[1:]
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+if kind == "pairs":
+    component = Reranker(folder, dtype="float32", device="cpu").load()
+    component.score("warm", ["up"])
+    before = peak()
+    component.score("why?", [f"{i} " + "word " * 930 for i in range(256)])
+else:
+    component = Embedder(folder, dtype="float32", device="cpu", max_tokens=32768).load()
+    component.embed_documents(["warm up"])
+    before = peak()
+    usage = component.embed([" word" * 32767], role="document").usage
+    assert usage.prompt_tokens == 32768 and usage.truncated_texts == 0, usage
+print(peak() - before)
+"""
+
+PAIRS_BOUND = 256 << 20
+"""Bytes above weights and warm-up for 256 pairs of 1,000 tokens: far below the 155 GB that float32
+logits of every position would take; most of it is one batch's activations and allocator slack."""
+DOCUMENT_BOUND = 512 << 20
+"""Bytes for one document of 32,768 tokens; one float32 mask or score matrix of it would be 4 GiB."""
+
+
+@pytest.mark.parametrize(("kind", "bound"), [("pairs", PAIRS_BOUND), ("document", DOCUMENT_BOUND)])
+def test_memory_stays_bounded(
+    kind: str, bound: int, embedding_checkpoint: Path, reranking_checkpoint: Path
+) -> None:
+    folder = reranking_checkpoint if kind == "pairs" else embedding_checkpoint
+    command = [sys.executable, "-c", MEMORY_SCRIPT, kind, str(folder)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    used = int(run.stdout.split()[-1])
+    print(f"{kind}: {used / 2**20:.0f} MiB above the weights")
+    assert used < bound
