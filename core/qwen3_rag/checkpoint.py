@@ -53,7 +53,7 @@ def open_checkpoint(settings: EngineSettings, *, weights: bool) -> Checkpoint:
     config = _read_json(folder / "config.json")
     if config is None:
         raise CheckpointError(f"{folder} holds no config.json: it is not a model checkpoint")
-    if not str(config.get("model_type", "")).startswith("qwen3"):
+    if config.get("model_type") != "qwen3":
         raise CheckpointError(
             f"{settings.model} is a {config.get('model_type')!r} model; only Qwen3 checkpoints run here"
         )

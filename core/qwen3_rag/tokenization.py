@@ -221,5 +221,7 @@ def _too_long(what: str, tokens: int, max_tokens: int) -> PromptTooLongError:
 def _convert_slow_tokenizer(folder: Path) -> Tokenizer:
     from transformers import AutoTokenizer
 
-    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(str(folder), use_fast=True).backend_tokenizer
+    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
+        str(folder), use_fast=True, trust_remote_code=False
+    ).backend_tokenizer
     return tokenizer

@@ -167,10 +167,10 @@ def test_nan_weights_name_the_text_and_give_no_vector(
     embedding_checkpoint: Path, reranking_checkpoint: Path, tmp_path: Path
 ) -> None:
     tokenizer = genuine_tokenizer(appends_end_of_text=True)
-    (token,) = tokenizer.encode("gravity", add_special_tokens=False).ids
+    tokens = [tokenizer.encode(text, add_special_tokens=False).ids[0] for text in ("gravity", " gravity")]
 
     def damage(weights: dict[str, torch.Tensor]) -> None:
-        next(w for name, w in weights.items() if "embed_tokens" in name)[token] = float("nan")
+        next(w for name, w in weights.items() if "embed_tokens" in name)[tokens] = float("nan")
 
     model = str(damaged(embedding_checkpoint, tmp_path / "embedding", damage))
     with pytest.raises(NonFiniteOutputError, match="NaN or infinity for text 1"):
@@ -196,8 +196,8 @@ def test_kinds_are_told_apart_where_they_can_be(
 def test_other_architectures_are_refused(embedding_checkpoint: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(embedding_checkpoint, tmp_path / "other")
     config = folder / "config.json"
-    config.write_text(config.read_text().replace('"model_type": "qwen3"', '"model_type": "bert"'))
-    with pytest.raises(CheckpointError, match="'bert' model; only Qwen3"):
+    config.write_text(config.read_text().replace('"model_type": "qwen3"', '"model_type": "qwen3_evil"'))
+    with pytest.raises(CheckpointError, match="'qwen3_evil' model; only Qwen3"):
         Embedder(str(folder), **OPTIONS).load()
 
 
@@ -272,6 +272,6 @@ def test_out_of_memory_halves_batches_and_loses_nothing(embedding_checkpoint: Pa
 def test_a_text_that_fits_nowhere_is_a_clear_error_and_others_go_on(embedding_checkpoint: Path) -> None:
     embedder = Embedder(str(embedding_checkpoint), token_budget=5000, **OPTIONS)
     running_out_of_memory(embedder, 50)
-    with pytest.raises(OutOfMemoryError, match="a text of 101 tokens alone does not fit"):
+    with pytest.raises(OutOfMemoryError, match="a text of 102 tokens alone does not fit"):
         embedder.embed_documents(["a", "word " * 100])
     assert embedder.embed_documents(["a"]).shape == (1, 64)

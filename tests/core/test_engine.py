@@ -24,7 +24,7 @@ from qwen3_rag.engine import Engine
 from qwen3_rag.tokenization import TokenIds
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
-POISON = 666
+POISON = 66_666
 
 
 class SumBackend:

@@ -54,7 +54,9 @@ def load_model(
     Raises:
         CheckpointError: weights are absent, corrupt or incomplete, or attention uses a sliding window.
     """
-    config = transformers.AutoConfig.from_pretrained(str(checkpoint.folder))
+    config = transformers.AutoConfig.from_pretrained(
+        str(checkpoint.folder), trust_remote_code=model_kwargs.get("trust_remote_code", False)
+    )
     if getattr(config, "use_sliding_window", False):
         raise CheckpointError(f"{checkpoint.folder} uses sliding-window attention, which is not supported")
     classifier = any("SequenceClassification" in name for name in config.architectures or [])
