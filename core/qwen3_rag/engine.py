@@ -140,62 +140,68 @@ class Engine:
             self._worker.join()
 
     def _work(self) -> None:
-        while (picks := self._next_round()) is not None:
-            self._run(picks)
-            # Nothing of a finished call may outlive it here while the thread waits for the next.
-            del picks
+        while self._wait():
+            if self._backend is not None or self._loaded():
+                self._run(self._pick())
         error = EngineClosedError("the engine was closed before this call was computed")
-        with self._changed:
-            calls, self._calls = self._calls, []
-        for call in calls:
-            call.fail(error)
+        self._fail_all(error)
         if self._backend is not None:
             self._backend.close()
             self._backend = None
 
-    def _next_round(self) -> list[_Pick] | None:
-        """Wait for work and return it; None when closing."""
+    def _wait(self) -> bool:
+        """Wait for calls; False when closing."""
         with self._changed:
-            while True:
-                self._calls = [call for call in self._calls if not call.future.cancelled()]
-                if self._closing:
-                    return None
-                if self._calls:
-                    return self._pick()
+            while not self._closing and not self._calls:
                 self._changed.wait()
+            return not self._closing
+
+    def _loaded(self) -> bool:
+        """Load the backend. A failure goes to every waiting call, and the next call tries again."""
+        try:
+            self._backend = self._load()
+        except BaseException as error:
+            self._fail_all(error)
+            return False
+        return True
+
+    def _fail_all(self, error: BaseException) -> None:
+        with self._changed:
+            calls, self._calls = self._calls, []
+        for call in calls:
+            call.fail(error)
 
     def _pick(self) -> list[_Pick]:
-        budget = self._backend.token_budget if self._backend is not None else 1
-        share = max(1, budget // len(self._calls))
-        picks: list[_Pick] = []
-        for call in self._calls:
-            taken = call.take(share) if call.waiting else np.zeros(0, dtype=np.int64)
-            budget -= call.cost(taken)
-            picks.append((call, taken))
-            if budget <= 0:
-                break
-        if budget > 0 and len(self._calls) > 1:
-            # What small calls leave of their share goes to those with more to do, oldest first.
+        """Take the next round's work: an equal share from every call, then what fits of the oldest."""
+        assert self._backend is not None
+        with self._changed:
+            self._calls = [call for call in self._calls if not call.future.cancelled()]
+            budget = self._backend.token_budget
+            share = max(1, budget // max(1, len(self._calls)))
+            picks: list[_Pick] = []
+            for call in self._calls:
+                taken = call.take(share) if call.waiting else np.zeros(0, dtype=np.int64)
+                budget -= call.cost(taken)
+                picks.append((call, taken))
+                if budget <= 0:
+                    break
             for call, _ in list(picks):
                 if call.waiting and budget > 0:
                     taken = call.take(budget)
                     budget -= call.cost(taken)
                     picks.append((call, taken))
-        # Calls served now go behind those that are not, so that many calls take turns.
-        served = {id(call) for call, _ in picks}
-        self._calls.sort(key=lambda call: id(call) in served)
-        return picks
+            # Calls served now go behind those that are not, so that many calls take turns.
+            served = {id(call) for call, _ in picks}
+            self._calls.sort(key=lambda call: id(call) in served)
+            return picks
 
     def _run(self, picks: list[_Pick]) -> None:
         try:
-            if self._backend is None:
-                self._backend = self._load()
             self._compute(picks)
         except BaseException as error:
             calls = list({id(call): call for call, _ in picks}.values())
-            if self._backend is None or len(calls) == 1:
-                for call in calls:
-                    self._end(call, error)
+            if len(calls) == 1:
+                self._end(calls[0], error)
             else:
                 # Find the calls at fault by running each one's part alone.
                 for call in calls:

@@ -1,7 +1,7 @@
 """The CUDA path's logic, run on CPU with a plain implementation of the kernels' contract.
 
-What only a GPU can show (that PyTorch's kernel keeps that contract) is checked when the backend
-loads on one: `find_varlen_kernel` compares it with plain attention before it is used.
+What only a GPU can show (that PyTorch's kernel keeps that contract) is checked when a backend
+loads there: `find_varlen_kernel` proves a kernel against plain attention before it is used.
 """
 
 from __future__ import annotations
@@ -80,20 +80,30 @@ def test_a_long_continuation_is_attended_in_blocks(reranking_checkpoint: Path) -
     np.testing.assert_allclose(shared, apart, atol=1e-5)
 
 
-def test_a_kernel_is_compared_with_plain_attention_before_use() -> None:
-    cpu = torch.device("cpu")
-    kernels._check(("plain", plain_kernel), cpu, torch.float32)
-
-    def transposed(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+def test_a_kernel_is_proved_against_plain_attention_whichever_way_its_output_lies() -> None:
+    def heads_first(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
         output, log_sum_exp = plain_kernel(*args, **options)
         return output, log_sum_exp.T
 
+    offsets = torch.tensor([0, 4], dtype=torch.int32)
+    query = torch.randn(4, 4, 8)  # as many heads as rows: the shape alone does not tell
+    arguments = (query, query, query, Spans(offsets, offsets, 4, 4))
+    expected = plain_kernel(*arguments, causal=True, scale=1.0)[1]
+    for kernel in (plain_kernel, heads_first):
+        proven = kernels.prove(kernel, torch.device("cpu"), torch.float32)
+        assert proven is not None
+        torch.testing.assert_close(proven(*arguments, causal=True, scale=1.0)[1], expected)
+
+
+def test_a_wrong_or_broken_kernel_is_left_aside() -> None:
     def unscaled(*args: Any, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
         return plain_kernel(*args, causal=causal, scale=scale * 2)
 
-    for wrong in (transposed, unscaled):
-        with pytest.raises(RuntimeError, match="does not return what this package expects"):
-            kernels._check(("wrong", wrong), cpu, torch.float32)
+    def broken(*_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        raise RuntimeError("no kernel image for this device")
+
+    for kernel in (unscaled, broken):
+        assert kernels.prove(kernel, torch.device("cpu"), torch.float32) is None
 
 
 def test_pytorchs_kernel_is_found_on_this_release() -> None:

@@ -6,7 +6,7 @@ its tokens with a factor that the config determines.
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -50,10 +50,21 @@ def free_bytes(device: torch.device) -> int:
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
-    if "SC_AVPHYS_PAGES" in names:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 4 << 30  # systems that do not tell; enough for CPU_TOKEN_BUDGET on every published model
+    return _free_host_bytes()
+
+
+def _free_host_bytes() -> int:
+    """What the system says is available, or less where a container's limit (cgroup v2) is nearer."""
+    try:
+        table = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 4 << 30  # systems that do not tell; enough for CPU_TOKEN_BUDGET on every published model
+    available = next(int(line.split()[1]) << 10 for line in table if line.startswith("MemAvailable"))
+    try:
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{n}").read_text("ascii")) for n in ("max", "current"))
+    except (OSError, ValueError):  # no such group, or "max": no limit
+        return available
+    return min(available, limit - used)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
