@@ -50,6 +50,14 @@ def test_a_query_and_100_passages_compute_the_prefix_once(reranking_checkpoint: 
     assert len(counted) == 1
 
 
+def test_the_call_that_loads_the_model_shares_prefixes_too(reranking_checkpoint: Path) -> None:
+    options: dict[str, Any] = {"dtype": "float32", "device": "cpu", "token_budget": 99_999}
+    with Reranker(str(reranking_checkpoint), **options) as reranker:
+        pairs = [("How far is the sun?", passage) for passage in PASSAGES]
+        first, second = reranker.evaluate(pairs).usage, reranker.evaluate(pairs).usage
+    assert first == second
+
+
 def test_queries_of_a_call_compute_their_instruction_once(embedding_checkpoint: Path) -> None:
     embedder = Embedder(str(embedding_checkpoint), dtype="float32", device="cpu", token_budget=100_000)
     with embedder, tokens_through_layers(embedder) as counted:

@@ -77,10 +77,8 @@ def doctor(
     from qwen3_rag.backends.transformers.device import choose_device
 
     chosen = choose_device(device)
-    machine, checks = _examine(chosen), []
-    if "error" in machine.attention:
-        checks.append(_failed("attention kernel", machine.attention))
-    checks += _self_test(chosen, model, reranker)
+    machine = _examine(chosen)
+    checks = _self_test(chosen, model, reranker)
     passed = all(check.passed for check in checks)
     if as_json:
         content = {
@@ -100,11 +98,8 @@ def _examine(device: torch.device) -> Machine:
     from qwen3_rag.backends.transformers.kernels import find_varlen_kernel
 
     dtype = choose_dtype("auto", device)
-    try:
-        kernel = find_varlen_kernel(device, dtype)
-        attention = kernel[0] if kernel is not None else "sdpa per segment"
-    except RuntimeError as error:
-        attention = f"error: {error}"
+    kernel = find_varlen_kernel(device, dtype)
+    attention = kernel[0] if kernel is not None else "sdpa per segment"
     versions = {"python": platform.python_version(), **{name: _version(name) for name in _NEEDED + _OPTIONAL}}
     plugins = [plugin for group in (BACKENDS, ADAPTERS) for plugin in list_plugins(group)]
     return Machine(versions, _devices(), str(device), str(dtype).removeprefix("torch."), attention, plugins)
@@ -167,13 +162,9 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
     except Qwen3RagError:
         raise
     except Exception as error:
-        return _failed(name, f"{type(error).__name__}: {error}")
+        from qwen3_rag.cli.self_test import CPU_TOLERANCE, Check
 
-
-def _failed(name: str, error: str) -> Check:
-    from qwen3_rag.cli.self_test import CPU_TOLERANCE, Check
-
-    return Check(name, None, CPU_TOLERANCE, error)
+        return Check(name, None, CPU_TOLERANCE, f"{type(error).__name__}: {error}")
 
 
 def _show(machine: Machine, checks: list[Any]) -> None:

@@ -72,7 +72,7 @@ def embed(
     revision: options.Revision = None,
     chunk_size: Annotated[
         int, typer.Option(min=1, help="Rows saved at a time: the most that has to be computed again.")
-    ] = 1024,
+    ] = 512,
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away what an interrupted run left in OUTPUT.parts.")
     ] = False,

@@ -1,8 +1,8 @@
 """A long embedding job: survey the input, compute what is missing part by part, assemble.
 
 Every part is one call of the embedder for a fixed range of rows, whenever a job was interrupted. So an
-interrupted job gives the numbers of an uninterrupted one (bit for bit where the backend makes up its
-batches alike, else to rounding).
+interrupted job gives the numbers of an uninterrupted one: bit for bit with parts of up to 512 rows, which
+the embedder submits as one; larger ones may meet other batches, which changes results by rounding.
 """
 
 from __future__ import annotations
