@@ -173,7 +173,8 @@ class Component:
     async def _arun(self, items: Sequence[Item], encode: Encode[Item], *, progress: bool) -> Outcome:
         """`_run` for an event loop: waits without blocking it, and cancels its work when cancelled."""
         source = self._source if self._source is not None else await asyncio.to_thread(self._open)
-        engine = self._acquire()
+        # The first use imports the backend, which takes seconds.
+        engine = self._engine if self._engine is not None else await asyncio.to_thread(self._acquire)
         collected = _Collector()
         pending: deque[tuple[int, Prompts, Future[BackendOutput]]] = deque()
         with tqdm(total=len(items), disable=not progress, unit="text") as bar, _cancelling(pending):

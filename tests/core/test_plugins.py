@@ -1,0 +1,45 @@
+"""Plugins are listed without being loaded, and a missing one is answered with what would help."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from qwen3_rag import ConfigurationError, MissingExtraError, plugins
+
+
+def test_listing_plugins_loads_none() -> None:
+    script = """
+import sys
+from qwen3_rag import plugins
+print([plugin.name for plugin in plugins.list_plugins(plugins.BACKENDS)], "torch" in sys.modules)
+"""
+    output = subprocess.check_output([sys.executable, "-c", script], text=True)
+    assert output.strip() == "['transformers'] False"
+
+
+def test_asking_for_one_loads_it() -> None:
+    from qwen3_rag.backends.transformers import create
+
+    assert plugins.load_plugin(plugins.BACKENDS, "transformers") is create
+
+
+def test_an_unknown_name_is_answered_with_the_names_there_are() -> None:
+    with pytest.raises(ConfigurationError, match="unknown backend 'x'; there are: transformers"):
+        plugins.load_plugin(plugins.BACKENDS, "x")
+    with pytest.raises(ConfigurationError, match="unknown adapter 'x'; there are: none"):
+        plugins.load_plugin(plugins.ADAPTERS, "x")
+
+
+def test_a_plugin_whose_extra_is_missing_is_listed_and_answered_with_the_pip_line(monkeypatch: Any) -> None:
+    """An environment without vLLM, whatever this one has."""
+    entry = SimpleNamespace(name="vllm", value="absent:create", dist=SimpleNamespace(name="qwen3-rag"))
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry] if group == plugins.BACKENDS else [])
+    monkeypatch.setattr(plugins, "find_spec", lambda name: None if name == "vllm" else object())
+    (listed,) = plugins.list_plugins(plugins.BACKENDS)
+    assert not listed.installed
+    with pytest.raises(MissingExtraError, match=r'vllm needs .*pip install "qwen3-rag\[vllm\]"'):
+        plugins.load_plugin(plugins.BACKENDS, "vllm")
