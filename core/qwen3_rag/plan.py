@@ -24,7 +24,7 @@ from qwen3_rag.tokenization import TokenIds
 
 MIN_SHARED_TOKENS: Final = 8
 """A common beginning that adds fewer tokens than this is recomputed: each segment costs one more
-attention call per layer, about as much as a few tokens of the smallest published model."""
+attention call per layer. Chosen, not tuned."""
 
 MAX_PREFIX_DEPTH: Final = 4
 """Longest chain of segments before a continuation. Template, instruction and query need two; the
@@ -128,7 +128,7 @@ def plan_batches(
         while last < len(paths):
             known = paths[last - 1] if last > first else []
             added = sum(stop - start for node, start, stop in paths[last] if (node, start, stop) not in known)
-            if last > first and tokens + added > token_budget:
+            if last > first and added and tokens + added > token_budget:
                 break
             tokens += added
             last += 1

@@ -272,6 +272,8 @@ def test_out_of_memory_halves_batches_and_loses_nothing(embedding_checkpoint: Pa
 def test_a_text_that_fits_nowhere_is_a_clear_error_and_others_go_on(embedding_checkpoint: Path) -> None:
     embedder = Embedder(str(embedding_checkpoint), token_budget=5000, **OPTIONS)
     running_out_of_memory(embedder, 50)
+    with pytest.raises(OutOfMemoryError, match="alone does not fit"):
+        embedder.embed_documents(["word " * 100] * 3)
     with pytest.raises(OutOfMemoryError, match="a text of 102 tokens alone does not fit"):
         embedder.embed_documents(["a", "word " * 100])
     assert embedder.embed_documents(["a"]).shape == (1, 64)

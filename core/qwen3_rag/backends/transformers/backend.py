@@ -71,27 +71,24 @@ class TransformersBackend:
         computed = np.zeros(len(sequences), dtype=np.int64)
         outputs: list[Tensor] = []
         order: list[int] = []
-        todo = [(list(range(len(sequences))), self.token_budget)]
-        while todo:
-            indices, budget = todo.pop()
+        remaining = list(range(len(sequences)))
+        while remaining:
             plan = plan_batches(
-                [sequences[i] for i in indices], token_budget=budget, share_prefixes=self._share_prefixes
+                [sequences[i] for i in remaining],
+                token_budget=self.token_budget,
+                share_prefixes=self._share_prefixes,
             )
-            done = 0
-            sorted_indices: list[int] = []
             for batch in plan:
-                given = [indices[i] for i in batch.sequences]
                 result = self._forward_or_none(batch)
                 if result is None:
-                    self.token_budget = budget = self._halved(batch, sequences, given)
-                    remaining = set(indices) - set(sorted_indices)
-                    todo.append((sorted(remaining), budget))
+                    self.token_budget = self._halved(batch)
                     break
+                given = [remaining[i] for i in batch.sequences]
                 outputs.append(result)
                 order += given
-                sorted_indices += given
                 computed[given] = batch.computed
-                done += len(given)
+            finished = set(order)
+            remaining = [i for i in remaining if i not in finished]
         values = torch.cat(outputs).cpu().numpy() if outputs else np.zeros(0, np.float32)
         restored = np.empty_like(values)
         restored[order] = values
@@ -135,11 +132,11 @@ class TransformersBackend:
         direction = self._model.yes_minus_no
         return last if direction is None else last @ direction
 
-    def _halved(self, batch: PackedBatch, sequences: Sequence[TokenIds], given: list[int]) -> int:
-        longest = max(len(sequences[i]) for i in given)
-        if len(given) == 1:
+    def _halved(self, batch: PackedBatch) -> int:
+        # Identical sequences are one computation: planning them anew would not part them.
+        if np.count_nonzero(batch.computed) == 1:
             raise OutOfMemoryError(
-                f"a text of {longest} tokens alone does not fit into the memory of {self.device}; "
-                "lower max_tokens, or use a smaller model, a shorter dtype or a larger device"
+                f"a text of {len(batch.token_ids)} tokens alone does not fit into the memory of "
+                f"{self.device}; lower max_tokens, or use a smaller model, a shorter dtype or a larger device"
             )
         return max(1, len(batch.token_ids) // 2)
