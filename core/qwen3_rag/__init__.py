@@ -9,8 +9,10 @@ Importing this package imports neither torch nor transformers.
 
 from qwen3_rag.embedder import Embedder, Embeddings
 from qwen3_rag.errors import (
+    BackendError,
     CheckpointError,
     ConfigurationError,
+    DeadlineExceededError,
     EngineClosedError,
     ForkedProcessError,
     MissingExtraError,
@@ -18,9 +20,11 @@ from qwen3_rag.errors import (
     OutOfMemoryError,
     PromptTooLongError,
     Qwen3RagError,
+    WorkerDiedError,
     WrongModelKindError,
 )
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION, PRESETS
+from qwen3_rag.metrics import EngineMetrics
 from qwen3_rag.models import PUBLISHED_MODELS, PublishedModel
 from qwen3_rag.ranking import Ranked
 from qwen3_rag.reranker import Reranker, Scores
@@ -33,11 +37,14 @@ __all__ = [
     "DEFAULT_INSTRUCTION",
     "PRESETS",
     "PUBLISHED_MODELS",
+    "BackendError",
     "CheckpointError",
     "ConfigurationError",
+    "DeadlineExceededError",
     "Embedder",
     "Embeddings",
     "EngineClosedError",
+    "EngineMetrics",
     "ForkedProcessError",
     "MissingExtraError",
     "NonFiniteOutputError",
@@ -49,6 +56,7 @@ __all__ = [
     "Reranker",
     "Scores",
     "Usage",
+    "WorkerDiedError",
     "WrongModelKindError",
     "quantize",
 ]

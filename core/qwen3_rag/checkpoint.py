@@ -11,11 +11,18 @@ from typing import Any, Final
 from qwen3_rag.errors import CheckpointError, ConfigurationError, MissingExtraError, WrongModelKindError
 from qwen3_rag.models import ModelKind, kind_of_name
 from qwen3_rag.settings import EngineSettings
+from qwen3_rag.tokenization import PromptTokenizer
+
+DEMO_MODEL: Final = "demo"
+"""Names the small trained pair inside this package: `Embedder("demo")`, `Reranker("demo")`."""
+
+_DEMO_NAMES: Final[dict[ModelKind, str]] = {"embedding": "embedding", "reranking": "reranker"}
 
 _DESCRIPTION_FILES: Final = ["*.json", "*.txt", "*.jinja"]
 _WEIGHT_FILES: Final = [*_DESCRIPTION_FILES, "*.safetensors"]
 _PICKLED_WEIGHT_FILES: Final = ["*.bin"]
 _KNOWN_MODULES: Final = {"Transformer", "Pooling", "Normalize"}
+_OTHER_BACKEND: Final = 'use backend="sentence-transformers" for it'
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class Checkpoint:
 
     Attributes:
         folder: local folder of the files.
-        hidden_size: length of the final hidden state.
+        hidden_size: length of the vector that the backend computes, not cut: that of the final hidden
+            state, unless a module saved by Sentence Transformers changes it.
         context: longest input in tokens.
         query_prompt: text before queries, as saved by Sentence Transformers; None when not saved.
         document_prompt: text before documents, likewise; published checkpoints have none.
@@ -59,11 +67,17 @@ def open_checkpoint(settings: EngineSettings, *, weights: bool) -> Checkpoint:
         )
     _check_kind(_kind_of_files(folder, config), settings)
     prompts = (_read_json(folder / "config_sentence_transformers.json") or {}).get("prompts") or {}
-    if settings.kind == "embedding":
+    hidden_size = int(config["hidden_size"])
+    if settings.backend == "sentence-transformers":
+        if settings.kind == "embedding":
+            hidden_size = _output_size(folder, hidden_size)
+    elif settings.kind == "embedding":
         _check_modules(folder)
+    else:
+        _check_head(folder)
     return Checkpoint(
         folder,
-        int(config["hidden_size"]),
+        hidden_size,
         int(config.get("max_position_embeddings", 32768)),
         prompts.get("query") or None,
         prompts.get("document") or prompts.get("passage") or "",
@@ -72,6 +86,8 @@ def open_checkpoint(settings: EngineSettings, *, weights: bool) -> Checkpoint:
 
 def _local_folder(settings: EngineSettings, *, weights: bool) -> Path:
     model = settings.model
+    if model == DEMO_MODEL:
+        return Path(__file__).parent / "demo" / "models" / f"demo-{_DEMO_NAMES[settings.kind]}"
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
@@ -122,22 +138,62 @@ def _kind_of_files(folder: Path, config: dict[str, Any]) -> ModelKind | None:
 
 def _check_modules(folder: Path) -> None:
     """Refuse Sentence Transformers repositories whose vector is not the normalised last token."""
-    advice = 'use backend="sentence-transformers" for it'
     for module in _read_json(folder / "modules.json") or []:
         name = module["type"].rsplit(".", 1)[-1]
         if name not in _KNOWN_MODULES:
-            raise CheckpointError(f"{folder} has a {name} module after pooling; {advice}")
+            raise CheckpointError(f"{folder} has a {name} module after pooling; {_OTHER_BACKEND}")
         if name == "Pooling":
-            pooling = _read_json(folder / module["path"] / "config.json") or {}
-            mode = pooling.get("pooling_mode") or [
-                key.removeprefix("pooling_mode_")
-                for key, value in pooling.items()
-                if key.startswith("pooling_mode_") and value is True
-            ]
-            if mode not in ("lasttoken", ["lasttoken"]):
+            modes = _pooling_modes(_read_json(folder / module["path"] / "config.json") or {})
+            if modes != ["lasttoken"]:
                 raise CheckpointError(
-                    f"{folder} was saved with pooling {mode}, not last-token pooling; {advice}"
+                    f"{folder} was saved with pooling {modes}, not last-token pooling; {_OTHER_BACKEND}"
                 )
+
+
+def _check_head(folder: Path) -> None:
+    """Refuse a saved `CrossEncoder` whose score is not the log-odds of yes and no, or of its one label."""
+    for module in _read_json(folder / "modules.json") or []:
+        name = module["type"].rsplit(".", 1)[-1]
+        if name == "LogitScore":
+            _check_answers(folder, _read_json(folder / module["path"] / "config.json") or {})
+        elif name != "Transformer":
+            raise CheckpointError(f"{folder} scores with a {name} module; {_OTHER_BACKEND}")
+
+
+def _check_answers(folder: Path, saved: dict[str, Any]) -> None:
+    answers = saved.get("true_token_id"), saved.get("false_token_id")
+    yes_and_no = PromptTokenizer.from_folder(folder).answer_ids()
+    if answers != yes_and_no:
+        raise CheckpointError(
+            f"{folder} was saved to score with true_token_id={answers[0]} and false_token_id={answers[1]}; "
+            f"Qwen3's answers are yes and no, tokens {yes_and_no[0]} and {yes_and_no[1]} of its tokenizer. "
+            f"To score as it was saved, {_OTHER_BACKEND}"
+        )
+
+
+def _output_size(folder: Path, hidden_size: int) -> int:
+    """Return the length of the vectors after all saved modules: several poolings add up, Dense decides."""
+    size = hidden_size
+    for module in _read_json(folder / "modules.json") or []:
+        name = module["type"].rsplit(".", 1)[-1]
+        config = _read_json(folder / module["path"] / "config.json") or {}
+        if name == "Pooling":
+            size = hidden_size * len(_pooling_modes(config))
+        elif name == "Dense":
+            size = int(config["out_features"])
+    return size
+
+
+def _pooling_modes(config: dict[str, Any]) -> list[str]:
+    """Return the poolings that a saved configuration asks for, in either of the library's spellings."""
+    mode = config.get("pooling_mode")
+    if mode is not None:
+        return [mode] if isinstance(mode, str) else list(mode)
+    return [
+        key.removeprefix("pooling_mode_")
+        for key, value in config.items()
+        if key.startswith("pooling_mode_") and value is True
+    ]
 
 
 def _read_json(path: Path) -> Any:

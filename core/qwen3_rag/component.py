@@ -3,7 +3,6 @@ and one way to run prompts that serves sync and async callers."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import warnings
@@ -12,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -22,8 +22,11 @@ from qwen3_rag import engines
 from qwen3_rag.backends.base import Backend, BackendOutput
 from qwen3_rag.checkpoint import Checkpoint, check_share_of_context, open_checkpoint
 from qwen3_rag.engine import Engine
-from qwen3_rag.errors import EngineClosedError, NonFiniteOutputError
+from qwen3_rag.errors import ConfigurationError, EngineClosedError, NonFiniteOutputError
+from qwen3_rag.metrics import EngineMetrics
+from qwen3_rag.secret import check_no_secret
 from qwen3_rag.settings import EngineSettings
+from qwen3_rag.steps import Steps, Task, drive, drive_async
 from qwen3_rag.tokenization import Prompts, PromptTokenizer
 from qwen3_rag.usage import Usage
 
@@ -65,13 +68,19 @@ class Component:
         settings: which model to run, and how.
         max_tokens: most tokens of one prompt.
         parse_special_tokens: recognise added tokens inside user text.
+        timeout: most seconds of one call; None for no limit.
     """
 
     _arguments: dict[str, Any]
     """The constructor's arguments, for pickling."""
 
-    def __init__(self, settings: EngineSettings, *, max_tokens: int, parse_special_tokens: bool) -> None:
+    def __init__(
+        self, settings: EngineSettings, *, max_tokens: int, parse_special_tokens: bool, timeout: float | None
+    ) -> None:
+        if timeout is not None and not timeout > 0:
+            raise ConfigurationError(f"timeout must be a number of seconds above 0, or None, got {timeout}")
         self._settings = settings
+        self._timeout = timeout
         self._max_tokens = max_tokens
         self._parse_special_tokens = parse_special_tokens
         self._lock = threading.Lock()
@@ -87,14 +96,24 @@ class Component:
         return self._settings.model
 
     @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments by name, those left to their defaults included. A new dict."""
+        return dict(self._arguments)
+
+    @property
     def usage(self) -> Usage:
         """What all finished calls of this object cost together."""
         return self._usage
 
     @property
     def backend(self) -> Backend | None:
-        """The loaded backend, or None before the first use. Its model may be shared with others."""
+        """The loaded backend (of the first device), or None before the first use. Others may share it."""
         return self._engine.backend if self._engine is not None else None
+
+    @property
+    def metrics(self) -> EngineMetrics:
+        """Queue, waiting and work of the engine, which may be shared; zeros before the first use."""
+        return self._engine.metrics if self._engine is not None else EngineMetrics()
 
     def load(self: Self) -> Self:
         """Load tokenizer and weights now instead of on first use.
@@ -121,6 +140,7 @@ class Component:
         self.close()
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[type[Component], dict[str, Any]]]:
+        check_no_secret(self._settings.model_kwargs)
         return _rebuild, (type(self), self._arguments)
 
     def __deepcopy__(self, _: object) -> Component:
@@ -155,45 +175,32 @@ class Component:
 
     def _run(self, items: Sequence[Item], encode: Encode[Item], *, progress: bool) -> Outcome:
         """Encode and run items chunk by chunk, tokenising ahead of the model."""
-        source, engine = self._open(), self._acquire()
-        collected = _Collector()
-        pending: deque[tuple[int, Prompts, Future[BackendOutput]]] = deque()
-        with tqdm(total=len(items), disable=not progress, unit="text") as bar, _cancelling(pending):
-            for start, chunk in _chunks(items):
-                prompts = encode(source, chunk, start)
-                pending.append((start, prompts, engine.submit(prompts.token_ids)))
-                while len(pending) > _CHUNKS_AHEAD:
-                    bar.update(collected.add(pending[0], pending[0][2].result()))
-                    pending.popleft()
-            while pending:
-                bar.update(collected.add(pending[0], pending[0][2].result()))
-                pending.popleft()
-        return self._finish(collected)
+        return self._finish(drive(self._steps(items, encode, progress), self._timeout))
 
     async def _arun(self, items: Sequence[Item], encode: Encode[Item], *, progress: bool) -> Outcome:
         """`_run` for an event loop: waits without blocking it, and cancels its work when cancelled."""
-        source = self._source if self._source is not None else await asyncio.to_thread(self._open)
-        # The first use imports the backend, which takes seconds.
-        engine = self._engine if self._engine is not None else await asyncio.to_thread(self._acquire)
+        return self._finish(await drive_async(self._steps(items, encode, progress), self._timeout))
+
+    def _steps(self, items: Sequence[Item], encode: Encode[Item], progress: bool) -> Steps[Outcome]:
+        source: Source = yield Task(self._open, is_short=self._source is not None)
+        engine = self._acquire()
         collected = _Collector()
         pending: deque[tuple[int, Prompts, Future[BackendOutput]]] = deque()
         with tqdm(total=len(items), disable=not progress, unit="text") as bar, _cancelling(pending):
             for start, chunk in _chunks(items):
-                if _is_small(chunk):
-                    prompts = encode(source, chunk, start)
-                else:
-                    prompts = await asyncio.to_thread(encode, source, chunk, start)
-                pending.append((start, prompts, engine.submit(prompts.token_ids)))
+                with _place(engine) as place:
+                    yield place
+                    prompts: Prompts = yield Task(partial(encode, source, chunk, start), _is_short(chunk))
+                    pending.append((start, prompts, engine.submit(prompts.prompts)))
                 while len(pending) > _CHUNKS_AHEAD:
-                    bar.update(collected.add(pending[0], await asyncio.wrap_future(pending[0][2])))
+                    bar.update(collected.add(pending[0], (yield pending[0][2])))
                     pending.popleft()
             while pending:
-                bar.update(collected.add(pending[0], await asyncio.wrap_future(pending[0][2])))
+                bar.update(collected.add(pending[0], (yield pending[0][2])))
                 pending.popleft()
-        return self._finish(collected)
+        return collected.outcome()
 
-    def _finish(self, collected: _Collector) -> Outcome:
-        outcome = collected.outcome()
+    def _finish(self, outcome: Outcome) -> Outcome:
         if outcome.usage.truncated_texts:
             warnings.warn(
                 f"{outcome.usage.truncated_texts} of {outcome.usage.texts} documents were cut to fit "
@@ -226,7 +233,7 @@ class _Collector:
                 "its weights may be damaged, or float16 overflows (use bfloat16 or float32)"
             )
         self._values.append(output.values)
-        count = len(prompts.token_ids)
+        count = len(prompts.prompts)
         given = sum(len(ids) for ids in prompts.token_ids)
         self._usage += Usage(count, given, int(output.computed.sum()), prompts.truncated)
         return count
@@ -246,15 +253,25 @@ def _cancelling(pending: deque[tuple[int, Prompts, Future[BackendOutput]]]) -> I
             future.cancel()
 
 
+@contextlib.contextmanager
+def _place(engine: Engine) -> Iterator[Future[None]]:
+    """A place in the engine's queue, given up unless work was submitted with it."""
+    place = engine.enter()
+    try:
+        yield place
+    except BaseException:
+        engine.give_up(place)
+        raise
+
+
 def _chunks(items: Sequence[Item]) -> Iterator[tuple[int, Sequence[Item]]]:
     for start in range(0, len(items), _CHUNK):
         yield start, items[start : start + _CHUNK]
 
 
-def _is_small(chunk: Sequence[Any]) -> bool:
-    return (
-        sum(len(item) if isinstance(item, str) else sum(map(len, item)) for item in chunk) <= _INLINE_CHARACTERS
-    )
+def _is_short(chunk: Sequence[Any]) -> bool:
+    characters = sum(len(item) if isinstance(item, str) else sum(map(len, item)) for item in chunk)
+    return characters <= _INLINE_CHARACTERS
 
 
 def _rebuild(cls: type[Component], arguments: dict[str, Any]) -> Component:

@@ -42,13 +42,14 @@ class Embedder(Component):
     process. All methods may be called from any thread.
 
     Args:
-        model: hub repository or local folder.
+        model: hub repository or local folder; "demo" is a tiny model inside this package, for trying out.
         backend: what runs the model; `qwen3-rag plugins` lists the names.
         instruction: task sentence for queries, or a preset's name. None takes the checkpoint's
             own saved query prompt, or else the published default.
         dimensions: length of vectors, 32 to the model's hidden size; None for all.
         max_tokens: longest prompt; longer documents are cut at their end, counted and warned of.
-        device: "cuda", "cuda:1", "mps" or "cpu"; None takes the best there is.
+        device: "cuda", "cuda:1", "mps" or "cpu", or a list of devices, each of which then runs the
+            model in a process of its own; None takes the best device there is.
         dtype: "auto" is bfloat16 where the hardware computes it, else float32.
         revision: branch, tag or commit of the hub repository.
         hub: "huggingface" or "modelscope".
@@ -56,6 +57,12 @@ class Embedder(Component):
             snippets do. Leave it False for text that you did not write yourself.
         token_budget: most tokens of one batch; None derives it from free memory.
         share_prefixes: compute what prompts have in common at their beginning once.
+        timeout: most seconds that a call may take, loading included; then it raises
+            DeadlineExceededError and what is not computed yet is dropped. None for no limit.
+        max_wait_ms: how long a batch that is not full waits for other calls to join it. At 0 calls
+            are merged that came while the device was busy.
+        max_queued: calls (or pieces of 512 texts) that may wait or run in the engine; further ones
+            wait until there is room.
         model_kwargs: further arguments for the backend's loader, for example
             `{"quantization_config": ...}`.
 
@@ -71,13 +78,16 @@ class Embedder(Component):
         instruction: str | None = None,
         dimensions: int | None = None,
         max_tokens: int = 8192,
-        device: str | None = None,
+        device: str | Sequence[str] | None = None,
         dtype: DType = "auto",
         revision: str | None = None,
         hub: Hub = "huggingface",
         parse_special_tokens: bool = False,
         token_budget: int | None = None,
         share_prefixes: bool = True,
+        timeout: float | None = None,
+        max_wait_ms: float = 0.0,
+        max_queued: int = 1024,
         model_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self._arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -85,15 +95,19 @@ class Embedder(Component):
             "embedding",
             model,
             backend,
-            device,
+            device if device is None or isinstance(device, str) else tuple(device),
             dtype,
             revision,
             hub,
             token_budget,
             share_prefixes,
+            max_wait_ms,
+            max_queued,
             model_kwargs,
         )
-        super().__init__(settings, max_tokens=max_tokens, parse_special_tokens=parse_special_tokens)
+        super().__init__(
+            settings, max_tokens=max_tokens, parse_special_tokens=parse_special_tokens, timeout=timeout
+        )
         self._instruction = None if instruction is None else resolve_instruction(instruction)
         self._dimensions = dimensions
 
@@ -128,6 +142,7 @@ class Embedder(Component):
             CheckpointError: the model cannot be loaded.
             NonFiniteOutputError: the model returned NaN for a text.
             OutOfMemoryError: a text alone does not fit into memory.
+            DeadlineExceededError: it took longer than `timeout`.
         """
         return self.embed(
             texts, role="document", dimensions=dimensions, precision=precision, ranges=ranges, progress=progress
@@ -150,8 +165,12 @@ class Embedder(Component):
             instruction: task sentence or preset for this call; None takes the constructor's.
             dimensions, precision, ranges, progress: as `embed_documents`.
 
-        Returns, raises:
-            As `embed_documents`; also PromptTooLongError, since queries are never cut.
+        Returns:
+            As `embed_documents`.
+
+        Raises:
+            PromptTooLongError: a query does not fit into `max_tokens`; queries are never cut. Otherwise as
+                `embed_documents`.
         """
         return self.embed(
             queries,
@@ -253,7 +272,7 @@ class Embedder(Component):
             else:
                 prompt = source.checkpoint.query_prompt or prompts.query_prompt(DEFAULT_INSTRUCTION)
             return source.tokenizer.encode_texts(
-                chunk, prompt=prompt, max_tokens=self._max_tokens, cut=role == "document", first=first
+                chunk, prompt=prompt, max_tokens=self._max_tokens, is_query=role == "query", first=first
             )
 
         return encode

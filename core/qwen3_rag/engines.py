@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
+from functools import partial
 
+from qwen3_rag.backends.base import Backend
+from qwen3_rag.backends.process import ProcessBackend
 from qwen3_rag.engine import Engine
 from qwen3_rag.plugins import BACKENDS, load_plugin
 from qwen3_rag.settings import EngineSettings
@@ -25,14 +28,13 @@ _lock = threading.RLock()
 def acquire(settings: EngineSettings) -> Engine:
     """Return the engine for these settings, made on first request. Pair it with `release`.
 
-    Raises:
-        ConfigurationError, MissingExtraError: the backend's name is unknown or not installed.
+    Nothing is loaded or imported here: the engine's own threads do that, so that nobody waits for
+    another model than his own.
     """
     with _lock:
         shared = _engines.get(settings.key)
         if shared is None:
-            factory = load_plugin(BACKENDS, settings.backend)
-            shared = _engines[settings.key] = _Shared(Engine(lambda: factory(settings)))
+            shared = _engines[settings.key] = _Shared(_new_engine(settings))
         shared.users += 1
         return shared.engine
 
@@ -48,6 +50,21 @@ def release(settings: EngineSettings) -> None:
             return
         del _engines[settings.key]
     shared.engine.close()
+
+
+def _new_engine(settings: EngineSettings) -> Engine:
+    devices = settings.per_device
+    load = _load_here if len(devices) == 1 else ProcessBackend
+    return Engine(
+        *(partial(load, one) for one in devices),
+        max_wait_ms=settings.max_wait_ms,
+        max_queued=settings.max_queued,
+    )
+
+
+def _load_here(settings: EngineSettings) -> Backend:
+    backend: Backend = load_plugin(BACKENDS, settings.backend)(settings)
+    return backend
 
 
 def _forget_after_fork() -> None:

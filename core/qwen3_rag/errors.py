@@ -8,6 +8,15 @@ Qwen3RagError
 ├── PromptTooLongError (ValueError)      the part of a prompt that is never cut leaves no room
 ├── NonFiniteOutputError (ArithmeticError)  the model returned NaN or infinity
 ├── OutOfMemoryError (MemoryError)       one text alone does not fit into the device's memory
+├── DeadlineExceededError (TimeoutError) a call took longer than its `timeout`
+├── BackendError (RuntimeError)          a backend or server gave no usable answer
+│   ├── WorkerDiedError                  the process that ran the model on a device is gone
+│   └── RemoteError                      a server gave no right answer; from here on `qwen3_rag.backends.remote`
+│       ├── RemoteUnavailableError (ConnectionError)
+│       ├── RemoteTimeoutError (TimeoutError)
+│       ├── RemoteRefusalError
+│       └── RemoteAnswerError
+│           └── RemoteNonFiniteError (NonFiniteOutputError)
 ├── EngineClosedError (RuntimeError)     the engine was closed before the call was computed
 └── ForkedProcessError (RuntimeError)    a loaded engine was used in a forked child process
 
@@ -56,6 +65,18 @@ class NonFiniteOutputError(Qwen3RagError, ArithmeticError):
 
 class OutOfMemoryError(Qwen3RagError, MemoryError):
     """A single text does not fit into the device's memory."""
+
+
+class DeadlineExceededError(Qwen3RagError, TimeoutError):
+    """A call took longer than the `timeout` that its component was given."""
+
+
+class BackendError(Qwen3RagError, RuntimeError):
+    """A backend or server gave no usable answer."""
+
+
+class WorkerDiedError(BackendError):
+    """The process that ran the model on a device is gone. The next call starts a new one."""
 
 
 class EngineClosedError(Qwen3RagError, RuntimeError):

@@ -6,6 +6,7 @@ angle-bracket tags, a newline or the think block; each of those moves scores.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 RERANK_PREFIX: Final = (
@@ -29,3 +30,33 @@ def query_prompt(instruction: str) -> str:
 def rerank_head(instruction: str, query: str) -> str:
     """Return the part of a rerank prompt's body before the document."""
     return f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: "
+
+
+@dataclass(frozen=True)
+class EmbeddingWords:
+    """An embedding prompt as text, for servers that take no token ids.
+
+    Attributes:
+        prompt: what stands before the text, "" for none; ends in "Query:" for queries.
+        text: the user's text, cut where its token ids are cut.
+        is_query: False for documents.
+    """
+
+    prompt: str
+    text: str
+    is_query: bool
+
+
+@dataclass(frozen=True)
+class RerankingWords:
+    """A rerank prompt's parts as text, for servers that apply the template themselves.
+
+    Attributes:
+        instruction: the task sentence.
+        query: as the user gave it.
+        document: the user's document, cut where its token ids are cut.
+    """
+
+    instruction: str
+    query: str
+    document: str

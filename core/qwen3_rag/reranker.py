@@ -38,13 +38,15 @@ class Reranker(Component):
     process. All methods may be called from any thread.
 
     Args:
-        model: hub repository or local folder; causal checkpoints and their conversions to
+        model: hub repository or local folder ("demo" is a tiny model inside this package, for
+            trying out); causal checkpoints and their conversions to
             sequence classification are both understood.
         backend: what runs the model; `qwen3-rag plugins` lists the names.
         instruction: task sentence, or a preset's name. None takes the published default.
         max_tokens: longest prompt, template included; longer documents are cut at their end,
             counted and warned of.
-        device: "cuda", "cuda:1", "mps" or "cpu"; None takes the best there is.
+        device: "cuda", "cuda:1", "mps" or "cpu", or a list of devices, each of which then runs the
+            model in a process of its own; None takes the best device there is.
         dtype: "auto" is bfloat16 where the hardware computes it, else float32.
         revision: branch, tag or commit of the hub repository.
         hub: "huggingface" or "modelscope".
@@ -53,6 +55,12 @@ class Reranker(Component):
             close its own turn and answer for the model.
         token_budget: most tokens of one batch; None derives it from free memory.
         share_prefixes: compute template, instruction and query once for all documents of a query.
+        timeout: most seconds that a call may take, loading included; then it raises
+            DeadlineExceededError and what is not computed yet is dropped. None for no limit.
+        max_wait_ms: how long a batch that is not full waits for other calls to join it. At 0 calls
+            are merged that came while the device was busy.
+        max_queued: calls (or pieces of 512 texts) that may wait or run in the engine; further ones
+            wait until there is room.
         model_kwargs: further arguments for the backend's loader.
 
     Raises:
@@ -66,13 +74,16 @@ class Reranker(Component):
         backend: str = "transformers",
         instruction: str | None = None,
         max_tokens: int = 8192,
-        device: str | None = None,
+        device: str | Sequence[str] | None = None,
         dtype: DType = "auto",
         revision: str | None = None,
         hub: Hub = "huggingface",
         parse_special_tokens: bool = False,
         token_budget: int | None = None,
         share_prefixes: bool = True,
+        timeout: float | None = None,
+        max_wait_ms: float = 0.0,
+        max_queued: int = 1024,
         model_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self._arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -80,15 +91,19 @@ class Reranker(Component):
             "reranking",
             model,
             backend,
-            device,
+            device if device is None or isinstance(device, str) else tuple(device),
             dtype,
             revision,
             hub,
             token_budget,
             share_prefixes,
+            max_wait_ms,
+            max_queued,
             model_kwargs,
         )
-        super().__init__(settings, max_tokens=max_tokens, parse_special_tokens=parse_special_tokens)
+        super().__init__(
+            settings, max_tokens=max_tokens, parse_special_tokens=parse_special_tokens, timeout=timeout
+        )
         self._instruction = resolve_instruction(DEFAULT_INSTRUCTION if instruction is None else instruction)
 
     def score(
@@ -116,6 +131,7 @@ class Reranker(Component):
             CheckpointError: the model cannot be loaded.
             NonFiniteOutputError: the model returned NaN for a pair.
             OutOfMemoryError: a pair alone does not fit into memory.
+            DeadlineExceededError: it took longer than `timeout`.
         """
         return self.evaluate(_pairs(query, documents), instruction=instruction, progress=progress).scores
 
@@ -145,15 +161,16 @@ class Reranker(Component):
         """Return the documents best first, equal scores in input order.
 
         Args:
-            top_k: most documents to return, 0 or more; None for all.
+            top_k: most documents to return, 0 or more; None for all. Nothing is computed for 0.
             query, documents, instruction, progress: as `score`.
 
         Raises:
             ConfigurationError: `top_k` is negative. Otherwise as `score`.
         """
         check_top_k(top_k)
-        scores = self.score(query, documents, instruction=instruction, progress=progress)
-        return rank(scores, documents, top_k)
+        wanted = [] if top_k == 0 else documents
+        scores = self.score(query, wanted, instruction=instruction, progress=progress)
+        return rank(scores, wanted, top_k)
 
     def evaluate(
         self,
@@ -189,8 +206,9 @@ class Reranker(Component):
     ) -> list[Ranked]:
         """`rerank` for event loops; concurrent calls share batches."""
         check_top_k(top_k)
-        scores = await self.ascore(query, documents, instruction=instruction, progress=progress)
-        return rank(scores, documents, top_k)
+        wanted = [] if top_k == 0 else documents
+        scores = await self.ascore(query, wanted, instruction=instruction, progress=progress)
+        return rank(scores, wanted, top_k)
 
     async def aevaluate(
         self,

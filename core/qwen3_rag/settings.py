@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, get_args
 
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import ModelKind
 
 Hub = Literal["huggingface", "modelscope"]
+_LONGEST_WAIT_MS: Final = 1000
+"""A batch that waits longer than a second for company is a mistake in units."""
+
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -22,25 +25,30 @@ class EngineSettings:
         kind: "embedding" (last-token hidden states) or "reranking" (yes/no log-odds).
         model: hub repository or local folder.
         backend: name in the entry-point group `qwen3_rag.backends`.
-        device: torch device such as "cuda:1", "mps" or "cpu"; None takes the best there is.
+        device: torch device such as "cuda:1", "mps" or "cpu", or several of them; None takes the
+            best there is.
         dtype: "auto", "float32", "bfloat16" or "float16".
         revision: branch, tag or commit of the hub repository; None for its default.
         hub: "huggingface" or "modelscope".
         token_budget: most tokens of one batch; None derives it from free memory.
         share_prefixes: compute beginnings that prompts have in common once.
-        model_kwargs: passed to the backend's own loader as they are.
+        max_wait_ms: how long a batch that is not full waits for more calls, in milliseconds.
+        max_queued: pieces of work (up to 512 texts each) that may wait or run; more calls wait in front.
+        model_kwargs: passed to the backend's own loader as they are. Never shown: they may hold a key.
     """
 
     kind: ModelKind
     model: str
     backend: str = "transformers"
-    device: str | None = None
+    device: str | Sequence[str] | None = None
     dtype: DType = "auto"
     revision: str | None = None
     hub: Hub = "huggingface"
     token_budget: int | None = None
     share_prefixes: bool = True
-    model_kwargs: Mapping[str, Any] | None = None
+    max_wait_ms: float = 0.0
+    max_queued: int = 1024
+    model_kwargs: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
@@ -51,11 +59,47 @@ class EngineSettings:
             raise ConfigurationError(f"hub must be one of {get_args(Hub)}, got {self.hub!r}")
         if self.token_budget is not None and self.token_budget < 1:
             raise ConfigurationError(f"token_budget must be 1 or more, or None, got {self.token_budget}")
+        if not 0 <= self.max_wait_ms <= _LONGEST_WAIT_MS:
+            raise ConfigurationError(f"max_wait_ms must be 0 to {_LONGEST_WAIT_MS}, got {self.max_wait_ms}")
+        if self.max_queued < 1:
+            raise ConfigurationError(f"max_queued must be 1 or more, got {self.max_queued}")
+        if self.device is not None and not isinstance(self.device, str):
+            self._check_devices(self.device)
+
+    def _check_devices(self, devices: Sequence[str]) -> None:
+        if len(devices) == 0:
+            raise ConfigurationError("device must name at least one device, or be None; got an empty list")
+        if self.backend == "remote":
+            raise ConfigurationError(
+                f'backend="remote" runs on no device of this machine, got device={list(devices)!r}; leave '
+                "device out, and spread the work over several servers with "
+                'model_kwargs={"base_url": ["http://one:8000", "http://two:8000"], ...}'
+            )
+
+    @property
+    def one_device(self) -> str | None:
+        """The device, for a backend that runs on one; each of several has a backend of its own."""
+        assert self.device is None or isinstance(self.device, str), "the engine deals out several devices"
+        return self.device
+
+    @property
+    def per_device(self) -> list[EngineSettings]:
+        """These settings for each of their devices."""
+        if self.device is None or isinstance(self.device, str):
+            return [self]
+        return [replace(self, device=device) for device in self.device]
 
     @property
     def key(self) -> str:
         """Equal for settings whose components may share one engine."""
         fields = {**self.__dict__, "model_kwargs": dict(self.model_kwargs or {})}
-        return json.dumps(
-            fields, sort_keys=True, default=lambda value: f"{type(value).__qualname__} {id(value)}"
-        )
+        return json.dumps(fields, sort_keys=True, default=_identity)
+
+
+def _identity(value: Any) -> str:
+    """Equal for equal objects that can be hashed, else only for the same object."""
+    try:
+        number = hash(value)
+    except TypeError:
+        number = id(value)
+    return f"{type(value).__qualname__} {number}"

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +20,31 @@ from tokenizers import Tokenizer
 
 from qwen3_rag import prompts
 from qwen3_rag.errors import CheckpointError, PromptTooLongError
+from qwen3_rag.prompts import EmbeddingWords, RerankingWords
+
+_TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json")
+
+_TOKENIZERS_KEPT: Final = 4
+"""Reading one takes about a second, and components of one model are often made by the handful."""
 
 TokenIds = NDArray[np.int32]
 """One prompt's token ids, shape (length,), at least one."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt, as every backend gets it.
+
+    Attributes:
+        token_ids: what the model is to see, exactly.
+        words: the same before tokenisation, for servers that take only text.
+        index: place of its text or pair in the caller's list, for errors. A round merges calls, so this
+            is not its place there.
+    """
+
+    token_ids: TokenIds
+    words: EmbeddingWords | RerankingWords
+    index: int = 0
 
 
 @dataclass(frozen=True)
@@ -28,12 +52,17 @@ class Prompts:
     """Prompts of one call, tokenised.
 
     Attributes:
-        token_ids: one array per prompt, in the caller's order.
+        prompts: in the caller's order.
         truncated: how many documents were cut.
     """
 
-    token_ids: list[TokenIds]
+    prompts: list[Prompt]
     truncated: int
+
+    @property
+    def token_ids(self) -> list[TokenIds]:
+        """Token ids of each prompt."""
+        return [prompt.token_ids for prompt in self.prompts]
 
 
 class PromptTokenizer:
@@ -62,11 +91,18 @@ class PromptTokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path, *, parse_special_tokens: bool = False) -> PromptTokenizer:
-        """Load the tokenizer of a checkpoint folder.
+        """Return the tokenizer of a checkpoint folder; those read last are shared, unless files changed.
 
         Raises:
             CheckpointError: there is no readable `tokenizer.json`, nor `vocab.json` with `merges.txt`.
         """
+        stamps = [path.stat() for path in map(folder.joinpath, _TOKENIZER_FILES) if path.is_file()]
+        versions = tuple((stamp.st_mtime_ns, stamp.st_size, stamp.st_ino) for stamp in stamps)
+        return cls._read(folder, versions, parse_special_tokens)
+
+    @classmethod
+    @lru_cache(maxsize=_TOKENIZERS_KEPT)
+    def _read(cls, folder: Path, _versions: object, parse_special_tokens: bool) -> PromptTokenizer:
         path = folder / "tokenizer.json"
         try:
             tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else _convert_slow_tokenizer(folder)
@@ -82,7 +118,7 @@ class PromptTokenizer:
         return self._id_of(prompts.YES), self._id_of(prompts.NO)
 
     def encode_texts(
-        self, texts: Sequence[str], *, prompt: str, max_tokens: int, cut: bool, first: int = 0
+        self, texts: Sequence[str], *, prompt: str, max_tokens: int, is_query: bool, first: int = 0
     ) -> Prompts:
         """Encode `prompt + text + <|endoftext|>` for each text.
 
@@ -90,8 +126,8 @@ class PromptTokenizer:
             texts: any strings, the empty one included.
             prompt: what stands before each text; never cut.
             max_tokens: most tokens of one prompt, the closing token included.
-            cut: whether a text's tail may be cut to fit.
-            first: number of the first text, for errors.
+            is_query: queries are never cut; a document's tail may be, to fit.
+            first: place of the first text in the caller's list.
 
         Raises:
             TypeError: a text is not a string, or `texts` is a string itself.
@@ -104,16 +140,18 @@ class PromptTokenizer:
         fixed = len(self._text.encode(prompt).ids) if prompt else 0
         if fixed > room:
             raise _too_long("the instruction and template", fixed + 1, max_tokens)
-        token_ids: list[TokenIds] = []
+        made: list[Prompt] = []
         truncated = 0
-        for index, ids in enumerate(encoded, first):
+        for index, (text, ids) in enumerate(zip(texts, encoded, strict=True), first):
             if len(ids) > room:
-                if not cut:
+                if is_query:
                     raise _too_long(f"text {index} with its instruction", len(ids) + 1, max_tokens)
                 truncated += 1
                 ids = ids[:room]
-            token_ids.append(np.array([*ids, self.end_of_text], dtype=np.int32))
-        return Prompts(token_ids, truncated)
+                text = self._kept(prompt, text, room)
+            token_ids = np.array([*ids, self.end_of_text], dtype=np.int32)
+            made.append(Prompt(token_ids, EmbeddingWords(prompt, text, is_query), index))
+        return Prompts(made, truncated)
 
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]], *, instruction: str, max_tokens: int, first: int = 0
@@ -124,7 +162,7 @@ class PromptTokenizer:
             pairs: strings.
             instruction: the task sentence.
             max_tokens: most tokens of one whole prompt, templates included.
-            first: number of the first pair, for errors.
+            first: place of the first pair in the caller's list.
 
         Raises:
             TypeError, ValueError: as `encode_texts`.
@@ -145,14 +183,23 @@ class PromptTokenizer:
         bodies = self._encode_batch(
             [prompts.rerank_head(instruction, query) + document for query, document in pairs], "pair", first
         )
-        token_ids: list[TokenIds] = []
+        made: list[Prompt] = []
         truncated = 0
-        for ids in bodies:
+        for index, ((query, document), ids) in enumerate(zip(pairs, bodies, strict=True), first):
             if len(ids) > room:
                 truncated += 1
                 ids = ids[:room]
-            token_ids.append(np.array([*self._rerank_prefix, *ids, *self._rerank_suffix], dtype=np.int32))
-        return Prompts(token_ids, truncated)
+                document = self._kept(prompts.rerank_head(instruction, query), document, room)
+            token_ids = np.array([*self._rerank_prefix, *ids, *self._rerank_suffix], dtype=np.int32)
+            made.append(Prompt(token_ids, RerankingWords(instruction, query, document), index))
+        return Prompts(made, truncated)
+
+    def _kept(self, head: str, text: str, tokens: int) -> str:
+        """Return the part of `text` that is whole within the first `tokens` tokens of `head + text`."""
+        offsets = self._text.encode(head + text, add_special_tokens=False).offsets
+        # A character of several tokens may be cut in two: what is kept ends before it.
+        end = min(offsets[tokens - 1][1], offsets[tokens][0]) if tokens else 0
+        return text[: max(0, end - len(head))]
 
     def _encode_batch(self, texts: list[str], name: str, first: int) -> list[list[int]]:
         try:

@@ -33,3 +33,12 @@ class Usage:
             self.computed_tokens + other.computed_tokens,
             self.truncated_texts + other.truncated_texts,
         )
+
+    def __sub__(self, earlier: Usage) -> Usage:
+        """Return what was added since `earlier`."""
+        return Usage(
+            self.texts - earlier.texts,
+            self.prompt_tokens - earlier.prompt_tokens,
+            self.computed_tokens - earlier.computed_tokens,
+            self.truncated_texts - earlier.truncated_texts,
+        )

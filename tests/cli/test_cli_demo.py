@@ -1,23 +1,25 @@
-"""`demo` and its stand-ins."""
+"""`demo`: the pair inside the package, through whatever framework is installed."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 from command import Invoke
-from qwen3_rag import Embedder
-from qwen3_rag.cli.demo import IN_YOUR_PROJECT, THE_REAL_THING
+from qwen3_rag.demo import searches
 from qwen3_rag.demo.corpus import LONGEST, cut, file_passages, standard_library_passages
-from qwen3_rag.demo.tokenizer import train_tokenizer
-from qwen3_rag.tokenization import PromptTokenizer
+from qwen3_rag.demo.searches import Found, Models, installed_frameworks, lines_of_code
+from qwen3_rag.demo.session import Answer, Run, compare, run_session
 
-
-def words(text: str) -> str:
-    """Text without line ends and table borders."""
-    return " ".join(text.replace("│", " ").split())
+PASSAGES = [
+    "The zebrafish swims in the river.",
+    "The locksmith opens the door.",
+    "A loaf of bread is baked from flour and water.",
+]
+QUESTIONS = ["what does the zebrafish do", "who opens a door"]
 
 
 @pytest.fixture(scope="module")
@@ -25,46 +27,142 @@ def passages() -> list[str]:
     return standard_library_passages(300)
 
 
-def test_demo_says_that_its_models_are_untrained_and_what_to_do_about_it(invoke: Invoke) -> None:
-    run = invoke("demo", "--passages", 150, "--device", "cpu")
+@pytest.fixture(scope="module")
+def core_run() -> Run:
+    (run,) = run_session(PASSAGES, QUESTIONS, [searches.CORE], Models("demo", "demo", "cpu"))
+    return run
+
+
+def test_the_demo_needs_no_option_and_ends_with_code_for_ones_own_project(invoke: Invoke) -> None:
+    run = invoke("demo", "--passages", 60, "--device", "cpu")
     assert run.code == 0, run.err
-    assert "These models are untrained" in words(run.out)
-    assert "reranker's scores are meaningless" in words(run.out)
-    assert THE_REAL_THING in run.out
-    assert run.out.rstrip().endswith(IN_YOUR_PROJECT)
-    assert len(IN_YOUR_PROJECT.splitlines()) == 3
+    assert "compress data with gzip" in run.out
+    assert "saved" in run.out
+    (*_, last) = installed_frameworks()
+    assert run.out.rstrip().endswith(lines_of_code(last, None, None))
 
 
-def test_demo_with_models_of_ones_own_gives_no_notice(
+def test_tables_fit_into_80_columns(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    run = invoke("demo", "--passages", 60, "--device", "cpu", "--question", "how [do] I compress?")
+    tables = run.out.split("The demo models")[0]
+    assert "how [do] I compress?" in tables
+    assert max(len(line.rstrip()) for line in tables.splitlines()) <= 80
+
+
+def test_json_tells_what_each_framework_found_and_what_it_cost(invoke: Invoke) -> None:
+    report = json.loads(invoke("demo", "--passages", 60, "--device", "cpu", "--json").out)
+    assert [found["framework"] for found in report["frameworks"]] == installed_frameworks()
+    for found in report["frameworks"]:
+        assert found["agreement"]["reranked"] is True
+        assert found["steps"]["index"]["texts"] == report["passages"] == 60
+        assert found["steps"]["rerank"]["reused_tokens"] > 0
+        for answer in found["answers"]:
+            cosines = [hit["score"] for hit in answer["retrieved"]]
+            scores = [hit["score"] for hit in answer["reranked"]]
+            assert cosines == sorted(cosines, reverse=True)
+            assert scores == sorted(scores, reverse=True)
+
+
+def test_models_and_corpus_of_ones_own(
     invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path, reranking_checkpoint: Path
 ) -> None:
-    (tmp_path / "notes.md").write_text("First paragraph.\n\nSecond\nparagraph.\n", encoding="utf-8")
+    (tmp_path / "notes.md").write_text("First paragraph.\n\nSecond\nparagraph.\n\nFirst paragraph.\n")
     run = invoke(
         *("demo", "--model", embedding_checkpoint, "--reranker", reranking_checkpoint, "--device", "cpu"),
         *("--corpus", tmp_path, "--question", "what?", "--question", "why?", "--json"),
     )
     assert run.code == 0, run.err
     report = json.loads(run.out)
-    assert report["notice"] is None
-    assert report["passages"] == 2
-    assert [answer["question"] for answer in report["answers"]] == ["what?", "why?"]
-    for answer in report["answers"]:
-        assert sorted(hit["reranked"] for hit in answer["hits"]) == [1, 2]
-        assert {hit["text"] for hit in answer["hits"]} == {
-            "notes.md: First paragraph.",
-            "notes.md: Second\nparagraph.",
-        }
+    assert report["model"] == str(embedding_checkpoint)
+    assert report["passages"] == 2, "equal passages are indexed once"
+    for found in report["frameworks"]:
+        assert [answer["question"] for answer in found["answers"]] == ["what?", "why?"]
+        for answer in found["answers"]:
+            assert {hit["text"] for hit in answer["reranked"]} == {
+                "notes.md: First paragraph.",
+                "notes.md: Second\nparagraph.",
+            }
 
 
-def test_prefix_sharing_shows_in_the_demo(invoke: Invoke) -> None:
-    steps = json.loads(invoke("demo", "--passages", 50, "--device", "cpu", "--json").out)["steps"]
-    assert steps[1]["reused_tokens"] > 0
-    assert steps[2]["reused_tokens"] > 0
+def test_a_published_model_is_not_made_to_index_thousands_of_passages(
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    """A session is not run: only what it would be given is looked at."""
+    given: list[int] = []
+
+    def stop(passages: list[str], *_: object, **__: object) -> list[Run]:
+        given.append(len(passages))
+        raise OSError("enough")
+
+    monkeypatch.setattr("qwen3_rag.demo.session.run_session", stop)
+    invoke("demo", "--model", "Qwen/Qwen3-Embedding-0.6B")
+    invoke("demo")
+    assert given == [300, 2000]
 
 
 def test_a_corpus_that_is_not_there_is_bad_usage(invoke: Invoke, tmp_path: Path) -> None:
     assert invoke("demo", "--corpus", tmp_path / "none").code == 2
     assert "holds no text" in invoke("demo", "--corpus", tmp_path).err
+
+
+def test_the_core_alone_is_shown_where_no_framework_is_installed(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searches, "list_plugins", lambda _: [])
+    assert installed_frameworks() == [searches.CORE]
+    run = invoke("demo", "--passages", 30, "--device", "cpu", "--question", "how do I compress?")
+    assert "core" in run.err
+    assert 'pip install "qwen3-rag[all]"' in run.out
+
+
+def test_the_right_passage_is_first(core_run: Run) -> None:
+    first = [(a.retrieved[0].passage, a.reranked[0].passage) for a in core_run.answers.values()]
+    assert first == [(0, 0), (1, 1)]
+
+
+def test_a_run_agrees_with_itself(core_run: Run) -> None:
+    agreement = compare(core_run, core_run)
+    assert agreement.complete
+    assert agreement.cosine_difference == 0
+
+
+@pytest.mark.parametrize(
+    ("retrieved", "reranked", "broken"),
+    [
+        ([Found(1, 0.9), Found(0, 0.8)], [Found(0, 0.7), Found(1, 0.2)], "retrieved"),
+        ([Found(0, 0.9), Found(1, 0.8)], [Found(1, 0.7), Found(0, 0.2)], "reranked"),
+        ([Found(0, 0.9), Found(1, 0.8)], [Found(0, 0.7000001), Found(1, 0.2)], "scores"),
+    ],
+)
+def test_what_differs_is_found(
+    core_run: Run, retrieved: list[Found], reranked: list[Found], broken: str
+) -> None:
+    first = replace(
+        core_run, answers={"?": Answer([Found(0, 0.9), Found(1, 0.8)], [Found(0, 0.7), Found(1, 0.2)])}
+    )
+    agreement = compare(first, replace(core_run, answers={"?": Answer(retrieved, reranked)}))
+    assert not agreement.complete
+    assert getattr(agreement, broken) is False
+
+
+def test_the_lines_of_code_name_the_models_that_were_asked_for() -> None:
+    lines = lines_of_code(searches.CORE, "my/embedder", "my/reranker")
+    assert "Embedder(model='my/embedder')" in lines
+    assert "Reranker(model='my/reranker')" in lines
+
+
+@pytest.mark.parametrize("framework", installed_frameworks())
+def test_the_lines_of_code_run(framework: str) -> None:
+    lines = lines_of_code(framework, "demo", "demo")
+    assert len(lines.splitlines()) == 3
+    names: dict[str, Any] = {"texts": PASSAGES, "question": QUESTIONS[0], "store": _Store()}
+    exec(lines, names)
+
+
+class _Store:
+    def similarity_search(self, *_: object, **__: object) -> list[object]:
+        return []
 
 
 def test_standard_library_passages_are_the_same_each_time_and_bounded(passages: list[str]) -> None:
@@ -87,26 +185,3 @@ def test_file_passages_are_paragraphs(tmp_path: Path) -> None:
     assert file_passages(tmp_path, 10) == ["a.py: x = 1", "b.txt: one", "b.txt: two"]
     assert file_passages(tmp_path, 2) == ["a.py: x = 1", "b.txt: one"]
     assert file_passages(tmp_path / "b.txt", 10) == ["b.txt: one", "b.txt: two"]
-
-
-def test_the_trained_tokenizer_has_what_qwen3_prompts_need(passages: list[str]) -> None:
-    for texts in (passages, ["a"]):
-        tokenizer = train_tokenizer(texts, vocabulary=2048)
-        prompt_tokenizer = PromptTokenizer(tokenizer)
-        yes, no = prompt_tokenizer.answer_ids()
-        assert yes != no
-        text = "Ünïcode, 数据库\n\tand <think> "
-        assert tokenizer.decode(tokenizer.encode(text).ids) == text
-        assert tokenizer.encode("a").ids[-1] == prompt_tokenizer.end_of_text
-
-
-def test_the_untrained_embedder_finds_texts_by_their_rare_words(tmp_path: Path, passages: list[str]) -> None:
-    from qwen3_rag.demo.untrained import save_word_embedder
-
-    texts = [*passages, "The zebrafish swims in the river.", "The locksmith opens a door."]
-    folder = save_word_embedder(tmp_path, train_tokenizer(texts), texts)
-    with Embedder(str(folder), device="cpu", dtype="float32") as embedder:
-        vectors = embedder.embed_documents(texts)
-        queries = embedder.embed_queries(["what does the zebrafish do", "who is a locksmith"])
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    assert (queries @ vectors.T).argmax(axis=1).tolist() == [len(texts) - 2, len(texts) - 1]

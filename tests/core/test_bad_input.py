@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from qwen3_rag import (
     Reranker,
     WrongModelKindError,
 )
+from qwen3_rag.backends.transformers.memory import TokenBudget
 from safetensors.torch import load_file, save_file
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
@@ -201,17 +204,33 @@ def test_other_architectures_are_refused(embedding_checkpoint: Path, tmp_path: P
         Embedder(str(folder), **OPTIONS).load()
 
 
-def test_sliding_windows_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"use_sliding_window": True, "sliding_window": 128}, "sliding-window attention"),
+        ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
+    ],
+)
+def test_what_no_published_qwen3_has_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     from transformers import Qwen3Config
 
     genuine_tokenizer(appends_end_of_text=True).save(str(tmp_path / "tokenizer.json"))
     config = Qwen3Config(
         vocab_size=151669, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
     )
-    config.use_sliding_window, config.sliding_window = True, 128
+    for name, value in change.items():
+        setattr(config, name, value)
     Qwen3Model(config).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="sliding-window attention"):
+    with pytest.raises(CheckpointError, match=message):
         Embedder(str(tmp_path), **OPTIONS).load()
+
+
+def test_weights_that_are_kept_outside_the_devices_are_refused() -> None:
+    from qwen3_rag.backends.transformers.loading import _place
+
+    elsewhere = torch.nn.Linear(2, 2, device="meta")
+    with pytest.raises(ConfigurationError, match="device_map='auto' leaves some weights"):
+        _place(elsewhere, torch.device("cpu"), {"device_map": "auto"})
 
 
 def test_a_query_too_long_is_an_error_that_names_it(embedding_checkpoint: Path) -> None:
@@ -274,6 +293,46 @@ def test_a_text_that_fits_nowhere_is_a_clear_error_and_others_go_on(embedding_ch
     running_out_of_memory(embedder, 50)
     with pytest.raises(OutOfMemoryError, match="alone does not fit"):
         embedder.embed_documents(["word " * 100] * 3)
-    with pytest.raises(OutOfMemoryError, match="a text of 102 tokens alone does not fit"):
+    with pytest.raises(OutOfMemoryError, match=r"text 1 \(102 tokens\) alone does not fit"):
         embedder.embed_documents(["a", "word " * 100])
     assert embedder.embed_documents(["a"]).shape == (1, 64)
+
+
+def test_a_real_memory_limit_halves_batches_and_changes_nothing(embedding_checkpoint: Path) -> None:
+    """The process may take 16 MB more than it has; one batch of everything needs several times that."""
+    program = """
+import resource, sys
+import numpy as np
+from qwen3_rag import Embedder
+texts = [f"text {i} " + "word " * 400 for i in range(512)]
+options = {"dtype": "float32", "device": "cpu"}
+expected = Embedder(sys.argv[1], **options).embed_documents(texts)
+embedder = Embedder(sys.argv[1], token_budget=10**9, **options).load()
+in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (in_use + (16 << 20), -1))
+np.testing.assert_allclose(embedder.embed_documents(texts), expected, atol=1e-5)
+print(embedder.backend.token_budget)
+"""
+    command = [sys.executable, "-c", program, str(embedding_checkpoint)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert 1 <= int(run.stdout) < 10**9
+
+
+def test_the_token_budget_follows_free_memory_and_recovers() -> None:
+    free, seconds = 1000, 0.0
+    budget = TokenBudget(lambda: free, lambda: seconds)
+    assert budget.now() == 1000
+    free = 700
+    assert budget.now() == 1000
+    seconds = 1.0
+    assert budget.now() == 700
+    budget.ran_out(600)
+    assert budget.now() == 300
+    for _ in range(64):
+        budget.succeeded()
+    assert budget.now() == 600
+    for _ in range(64):
+        budget.succeeded()
+    free, seconds = 5000, 2.0
+    assert budget.now() == 5000

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from qwen3_rag import CheckpointError, Embedder, Reranker
+from qwen3_rag.tokenization import PromptTokenizer
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
 
@@ -142,3 +143,16 @@ def test_the_published_reranker_tells_right_from_wrong() -> None:
     for index, query in enumerate(PUBLISHED_QUERIES):
         scores = reranker.score(query, PUBLISHED_DOCUMENTS)
         assert scores[index] > 0.9 > 0.1 > scores[1 - index]
+
+
+def test_a_tokenizer_is_read_once_and_again_when_its_file_changes(
+    embedding_checkpoint: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "tokenizer.json"
+    copy.write_bytes((embedding_checkpoint / "tokenizer.json").read_bytes())
+    first = PromptTokenizer.from_folder(tmp_path)
+    assert PromptTokenizer.from_folder(tmp_path) is first
+    assert PromptTokenizer.from_folder(tmp_path, parse_special_tokens=True) is not first
+    copy.write_text("{}")
+    with pytest.raises(CheckpointError, match="cannot read a tokenizer"):
+        PromptTokenizer.from_folder(tmp_path)

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,37 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 from qwen3_rag import Embedder, EngineClosedError, Reranker, engines
-from qwen3_rag.backends.base import BackendOutput
 from qwen3_rag.engine import Engine
-from qwen3_rag.tokenization import TokenIds
+from sum_backend import POISON, SumBackend, ids
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
-POISON = 66_666
-
-
-class SumBackend:
-    """Answers with the sum of each sequence's ids; waits at a gate; fails on a poisonous id."""
-
-    token_budget = 100
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.gate.set()
-        self.running = threading.Event()
-        self.rounds: list[list[int]] = []
-        self.closed = False
-
-    def run(self, sequences: Sequence[TokenIds]) -> BackendOutput:
-        self.running.set()
-        assert self.gate.wait(30)
-        self.rounds.append([int(ids[0]) for ids in sequences])
-        if any(POISON in ids for ids in sequences):
-            raise ArithmeticError("poison")
-        values = np.array([ids.sum() for ids in sequences], dtype=np.float32)
-        return BackendOutput(values, np.array([len(ids) for ids in sequences], dtype=np.int64))
-
-    def close(self) -> None:
-        self.closed = True
 
 
 @pytest.fixture
@@ -65,10 +37,6 @@ def engine(backend: SumBackend) -> Any:
     yield engine
     backend.gate.set()
     engine.close()
-
-
-def ids(*tokens: int) -> TokenIds:
-    return np.array(tokens, dtype=np.int32)
 
 
 def blocked(engine: Engine, backend: SumBackend) -> Any:

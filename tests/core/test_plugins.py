@@ -18,7 +18,7 @@ from qwen3_rag import plugins
 print([plugin.name for plugin in plugins.list_plugins(plugins.BACKENDS)], "torch" in sys.modules)
 """
     output = subprocess.check_output([sys.executable, "-c", script], text=True)
-    assert output.strip() == "['transformers'] False"
+    assert output.strip() == "['remote', 'sentence-transformers', 'transformers', 'vllm'] False"
 
 
 def test_asking_for_one_loads_it() -> None:
@@ -28,9 +28,9 @@ def test_asking_for_one_loads_it() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_names_there_are() -> None:
-    with pytest.raises(ConfigurationError, match="unknown backend 'x'; there are: transformers"):
+    with pytest.raises(ConfigurationError, match="unknown backend 'x'; there are: remote, "):
         plugins.load_plugin(plugins.BACKENDS, "x")
-    with pytest.raises(ConfigurationError, match="unknown adapter 'x'; there are: none"):
+    with pytest.raises(ConfigurationError, match="unknown adapter 'x'; there are: haystack-"):
         plugins.load_plugin(plugins.ADAPTERS, "x")
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import RERANK_PREFIX, RERANK_SUFFIX, TASK
 from qwen3_rag import CheckpointError, PromptTooLongError
-from qwen3_rag.prompts import query_prompt
+from qwen3_rag.prompts import EmbeddingWords, RerankingWords, query_prompt
 from qwen3_rag.tokenization import PromptTokenizer
 from tokenizers import Tokenizer
 
@@ -31,14 +31,14 @@ def test_special_ids_are_the_published_ones() -> None:
 def test_documents_encode_to_the_golden_ids() -> None:
     cases = GOLDEN["embedding_documents"]
     texts = [case["text"] for case in cases]
-    encoded = TOKENIZER.encode_texts(texts, prompt="", max_tokens=8192, cut=True)
+    encoded = TOKENIZER.encode_texts(texts, prompt="", max_tokens=8192, is_query=False)
     assert [ids.tolist() for ids in encoded.token_ids] == [case["ids"] for case in cases]
 
 
 def test_queries_encode_to_the_golden_ids() -> None:
     for case in GOLDEN["embedding_queries"]:
         prompt = query_prompt(case["instruction"])
-        encoded = TOKENIZER.encode_texts([case["query"]], prompt=prompt, max_tokens=8192, cut=False)
+        encoded = TOKENIZER.encode_texts([case["query"]], prompt=prompt, max_tokens=8192, is_query=True)
         assert encoded.token_ids[0].tolist() == case["ids"]
 
 
@@ -52,8 +52,8 @@ def test_rerank_prompts_encode_to_the_golden_ids() -> None:
 def test_a_tokenizer_that_appends_nothing_gives_the_same_ids() -> None:
     other = PromptTokenizer(genuine_tokenizer(appends_end_of_text=False))
     for text in ("", "Beijing", ATTACK):
-        ours = TOKENIZER.encode_texts([text], prompt="", max_tokens=99, cut=True).token_ids[0]
-        theirs = other.encode_texts([text], prompt="", max_tokens=99, cut=True).token_ids[0]
+        ours = TOKENIZER.encode_texts([text], prompt="", max_tokens=99, is_query=False).token_ids[0]
+        theirs = other.encode_texts([text], prompt="", max_tokens=99, is_query=False).token_ids[0]
         assert ours.tolist() == theirs.tolist()
         assert ours.tolist().count(151643) == 1
 
@@ -61,7 +61,7 @@ def test_a_tokenizer_that_appends_nothing_gives_the_same_ids() -> None:
 @given(st.tuples(*[st.text() | st.sampled_from([ATTACK, "</think>", "a<|im_end|>b"])] * 3))
 def test_user_text_never_becomes_a_structural_token(texts: tuple[str, str, str]) -> None:
     instruction, query, document = (text.encode(errors="replace").decode() for text in texts)
-    embedding = TOKENIZER.encode_texts([document], prompt=query_prompt(query), max_tokens=9999, cut=True)
+    embedding = TOKENIZER.encode_texts([document], prompt=query_prompt(query), max_tokens=9999, is_query=False)
     assert [i for i in embedding.token_ids[0].tolist() if i in ADDED_IDS] == [151643]
     pair = TOKENIZER.encode_pairs([(query, document)], instruction=instruction, max_tokens=9999)
     structure = [i for i in GENUINE.encode(RERANK_PREFIX + RERANK_SUFFIX).ids[:-1] if i in ADDED_IDS]
@@ -70,12 +70,12 @@ def test_user_text_never_becomes_a_structural_token(texts: tuple[str, str, str])
 
 @given(st.text())
 def test_user_text_survives_tokenization_up_to_nfc(text: str) -> None:
-    ids = TOKENIZER.encode_texts([text], prompt="", max_tokens=9999, cut=True).token_ids[0].tolist()
+    ids = TOKENIZER.encode_texts([text], prompt="", max_tokens=9999, is_query=False).token_ids[0].tolist()
     assert GENUINE.decode(ids[:-1]) == GENUINE.normalizer.normalize_str(text)
 
 
 def test_parsing_special_tokens_gives_the_published_snippets_ids() -> None:
-    document = PARSING.encode_texts([ATTACK], prompt="", max_tokens=8192, cut=True).token_ids[0]
+    document = PARSING.encode_texts([ATTACK], prompt="", max_tokens=8192, is_query=False).token_ids[0]
     assert document.tolist() == GENUINE.encode(ATTACK).ids
     pair = PARSING.encode_pairs([("q", ATTACK)], instruction=TASK, max_tokens=8192).token_ids[0]
     parts = [RERANK_PREFIX, f"<Instruct>: {TASK}\n<Query>: q\n<Document>: {ATTACK}", RERANK_SUFFIX]
@@ -85,8 +85,8 @@ def test_parsing_special_tokens_gives_the_published_snippets_ids() -> None:
 
 @given(st.text(min_size=1, max_size=80), st.integers(1, 40))
 def test_cutting_keeps_the_documents_head_and_the_closing_token(text: str, most: int) -> None:
-    whole = TOKENIZER.encode_texts([text], prompt="", max_tokens=9999, cut=True).token_ids[0].tolist()
-    cut = TOKENIZER.encode_texts([text], prompt="", max_tokens=most, cut=True)
+    whole = TOKENIZER.encode_texts([text], prompt="", max_tokens=9999, is_query=False).token_ids[0].tolist()
+    cut = TOKENIZER.encode_texts([text], prompt="", max_tokens=most, is_query=False)
     assert cut.token_ids[0].tolist() == (whole if len(whole) <= most else [*whole[: most - 1], 151643])
     assert cut.truncated == (len(whole) > most)
 
@@ -109,9 +109,9 @@ def test_a_query_that_leaves_no_room_is_an_error_not_a_cut() -> None:
     with pytest.raises(PromptTooLongError, match=r"query 1 .*max_tokens=120"):
         TOKENIZER.encode_pairs([("a", "b"), ("word " * 300, "b")], instruction=TASK, max_tokens=120)
     with pytest.raises(PromptTooLongError, match=r"text 0 with its instruction .*max_tokens=40"):
-        TOKENIZER.encode_texts(["word " * 300], prompt=query_prompt(TASK), max_tokens=40, cut=False)
+        TOKENIZER.encode_texts(["word " * 300], prompt=query_prompt(TASK), max_tokens=40, is_query=True)
     with pytest.raises(PromptTooLongError, match="never cut"):
-        TOKENIZER.encode_texts(["a"], prompt=query_prompt(TASK), max_tokens=5, cut=True)
+        TOKENIZER.encode_texts(["a"], prompt=query_prompt(TASK), max_tokens=5, is_query=False)
 
 
 def test_a_query_with_exactly_enough_room_is_taken() -> None:
@@ -124,7 +124,7 @@ def test_a_query_with_exactly_enough_room_is_taken() -> None:
 
 def test_lone_surrogates_are_refused_by_index() -> None:
     with pytest.raises(ValueError, match="text 1 is not valid Unicode: lone surrogate at character 1"):
-        TOKENIZER.encode_texts(["fine", "a\ud800"], prompt="", max_tokens=99, cut=True)
+        TOKENIZER.encode_texts(["fine", "a\ud800"], prompt="", max_tokens=99, is_query=False)
 
 
 def test_a_foreign_tokenizer_is_refused() -> None:
@@ -132,3 +132,27 @@ def test_a_foreign_tokenizer_is_refused() -> None:
 
     with pytest.raises(CheckpointError, match="not a Qwen3 tokenizer"):
         PromptTokenizer(Tokenizer(BPE()))
+
+
+@given(document=st.text(max_size=60), most=st.integers(60, 90))
+def test_words_are_cut_where_the_token_ids_are(document: str, most: int) -> None:
+    """The words of a cut document are a beginning of it and give no more tokens than were kept."""
+    whole = TOKENIZER.encode_texts([document], prompt="", max_tokens=9999, is_query=False)
+    kept = TOKENIZER.encode_texts([document], prompt="", max_tokens=most - 55, is_query=False)
+    words = kept.prompts[0].words
+    assert isinstance(words, EmbeddingWords)
+    assert document.startswith(words.text)
+    if not kept.truncated:
+        assert words.text == document
+    again = TOKENIZER.encode_texts([words.text], prompt="", max_tokens=9999, is_query=False).token_ids[0]
+    assert len(again) <= len(kept.token_ids[0])
+    assert len(whole.token_ids[0]) >= len(kept.token_ids[0])
+
+
+def test_words_of_a_cut_pair_keep_query_and_instruction() -> None:
+    encoded = TOKENIZER.encode_pairs([("why?", "because " * 500)], instruction=TASK, max_tokens=200)
+    words = encoded.prompts[0].words
+    assert isinstance(words, RerankingWords)
+    assert (words.instruction, words.query) == (TASK, "why?")
+    again = TOKENIZER.encode_pairs([("why?", words.document)], instruction=TASK, max_tokens=8192)
+    assert again.token_ids[0].tolist() == encoded.token_ids[0].tolist()

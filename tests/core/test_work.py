@@ -14,7 +14,8 @@ import pytest
 from checkpoints import VOCABULARY
 from qwen3_rag import DEFAULT_INSTRUCTION, Embedder, Reranker
 from qwen3_rag.plan import common_prefix
-from qwen3_rag.tokenization import PromptTokenizer
+from qwen3_rag.prompts import EmbeddingWords
+from qwen3_rag.tokenization import Prompt, PromptTokenizer
 from tokenizers import Tokenizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -23,17 +24,20 @@ PASSAGES = [f"Passage number {i} says that the sun is {i * 7} light minutes away
 
 
 @contextmanager
-def tokens_through_layers(component: Embedder | Reranker) -> Iterator[list[int]]:
-    """Tokens that reach the first decoder layer, one entry per forward call."""
+def tokens_through(component: Embedder | Reranker, module: str) -> Iterator[list[int]]:
+    """Rows that reach a module of the decoder, one entry per call of it."""
     backend: Any = component.load().backend
     counted: list[int] = []
-    hook = backend._model.decoder.layers[0].register_forward_pre_hook(
-        lambda _, args: counted.append(args[0].shape[0] * args[0].shape[1])
+    hook = backend._model.decoder.get_submodule(module).register_forward_pre_hook(
+        lambda _, args: counted.append(len(args[0]))
     )
     try:
         yield counted
     finally:
         hook.remove()
+
+
+FIRST_LAYER = "layers.0.self_attn.q_proj"
 
 
 def test_a_query_and_100_passages_compute_the_prefix_once(reranking_checkpoint: Path) -> None:
@@ -42,7 +46,7 @@ def test_a_query_and_100_passages_compute_the_prefix_once(reranking_checkpoint: 
     pairs = [("How far is the sun?", passage) for passage in PASSAGES]
     prompts = tokenizer.encode_pairs(pairs, instruction=DEFAULT_INSTRUCTION, max_tokens=8192).token_ids
     shared = min(common_prefix(prompts[0], prompt) for prompt in prompts[1:])
-    with reranker, tokens_through_layers(reranker) as counted:
+    with reranker, tokens_through(reranker, FIRST_LAYER) as counted:
         usage = reranker.evaluate(pairs).usage
         assert sum(counted) <= shared + sum(len(prompt) - shared for prompt in prompts)
         assert sum(counted) == usage.computed_tokens
@@ -58,9 +62,18 @@ def test_the_call_that_loads_the_model_shares_prefixes_too(reranking_checkpoint:
     assert first == second
 
 
+@pytest.mark.parametrize("module", ["self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj"])
+def test_the_last_layer_computes_only_what_is_read(module: str, embedding_checkpoint: Path) -> None:
+    embedder = Embedder(str(embedding_checkpoint), dtype="float32", device="cpu")
+    last = len(embedder.load().backend._model.decoder.layers) - 1  # type: ignore[union-attr]
+    with embedder, tokens_through(embedder, f"layers.{last}.{module}") as counted:
+        embedder.embed_documents(PASSAGES)
+    assert sum(counted) == len(PASSAGES)
+
+
 def test_queries_of_a_call_compute_their_instruction_once(embedding_checkpoint: Path) -> None:
     embedder = Embedder(str(embedding_checkpoint), dtype="float32", device="cpu", token_budget=100_000)
-    with embedder, tokens_through_layers(embedder) as counted:
+    with embedder, tokens_through(embedder, FIRST_LAYER) as counted:
         usage = embedder.embed([f"q{i}" for i in range(50)], role="query").usage
     assert sum(counted) == usage.computed_tokens < usage.prompt_tokens / 3
 
@@ -86,9 +99,10 @@ def test_nothing_as_long_as_the_vocabulary_is_made(
         else Reranker(str(reranking_checkpoint), device="cpu")
     )
     with component.load():
-        sequences = [np.arange(5, dtype=np.int32), np.arange(9, dtype=np.int32)]
+        words = EmbeddingWords("", "unused", is_query=False)
+        prompts = [Prompt(np.arange(length, dtype=np.int32), words) for length in (5, 9)]
         with _NoVocabulary():
-            component.backend.run(sequences)
+            component.backend.run(prompts)
 
 
 def test_the_vocabulary_watch_notices_a_full_head(reranking_checkpoint: Path) -> None:

@@ -28,19 +28,6 @@ def test_pre_commit_runs_the_ruff_of_the_lint_group(root: Path) -> None:
     assert set(re.findall(r"ruff==[^\"]+", hooks)) == {group[1]}
 
 
-def test_every_relative_link_of_the_documents_leads_to_a_file(root: Path) -> None:
-    for document in [*root.glob("*.md"), *(root / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
-            assert (document.parent / target).exists(), f"{document.name} links to {target}"
-
-
-def test_python_examples_of_the_documents_compile(root: Path) -> None:
-    for document in [root / "README.md", *(root / "docs").glob("*.md")]:
-        text = document.read_text(encoding="utf-8")
-        for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.S)):
-            compile(block, f"{document.name} block {number}", "exec")
-
-
 def _command_blocks(document: Path, *, ending: str) -> list[str]:
     """Return the lines of a document that run our tox and end so."""
     lines = document.read_text(encoding="utf-8").splitlines()

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 import zipfile
 from email.parser import Parser
 
 from built import Distribution, Environment
+
+PACKAGES = [
+    "qwen3_rag",
+    "langchain_qwen3_rag",
+    "llama_index/embeddings/qwen3_rag",
+    "llama_index/postprocessor/qwen3_rag",
+    "haystack_integrations/components/embedders/qwen3_rag",
+    "haystack_integrations/components/rankers/qwen3_rag",
+]
 
 IMPORT_EVERYTHING = """
 import json, sys
@@ -22,9 +32,23 @@ print(json.dumps({"loaded": loaded, "after": after, "missing": missing, "names":
 def test_wheel_holds_the_package_its_type_marker_and_licence(distribution: Distribution) -> None:
     names = zipfile.ZipFile(distribution.wheel).namelist()
     top_level = {name.split("/")[0] for name in names if ".dist-info/" not in name}
-    assert top_level == {"qwen3_rag"}
-    assert "qwen3_rag/py.typed" in names
+    assert top_level == {"qwen3_rag", "langchain_qwen3_rag", "llama_index", "haystack_integrations"}
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_the_frameworks_namespaces_stay_namespaces(distribution: Distribution) -> None:
+    """A file above our leaves would hide other distributions' parts of the same namespace."""
+    names = zipfile.ZipFile(distribution.wheel).namelist()
+    shared = [name for name in names if name.startswith(("llama_index/", "haystack_integrations/"))]
+    assert shared
+    assert [name for name in shared if not name.startswith(tuple(f"{package}/" for package in PACKAGES))] == []
+
+
+def test_the_wheel_holds_the_demo_pair(distribution: Distribution) -> None:
+    names = zipfile.ZipFile(distribution.wheel).namelist()
+    for model in ("demo-embedding", "demo-reranker"):
+        assert f"qwen3_rag/demo/models/{model}/model.safetensors" in names
 
 
 def test_metadata_names_licence_readme_and_lowest_python(distribution: Distribution) -> None:
@@ -35,7 +59,11 @@ def test_metadata_names_licence_readme_and_lowest_python(distribution: Distribut
     assert metadata.get_all("License-File") == ["LICENSE"]
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["Description-Content-Type"] == "text/markdown"
-    assert "qwen3-rag" in str(metadata.get_payload())
+    description = str(metadata.get_payload())
+    assert "qwen3-rag" in description
+    assert re.findall(r"\]\((?!https?:)[^)]*\)", description) == [], (
+        "PyPI cannot follow links into the repository"
+    )
 
 
 def test_wheel_depends_on_no_framework(distribution: Distribution) -> None:
@@ -50,7 +78,8 @@ def test_wheel_depends_on_no_framework(distribution: Distribution) -> None:
 def test_sdist_holds_licence_and_tests(distribution: Distribution) -> None:
     with tarfile.open(distribution.sdist) as sdist:
         names = {name.split("/", 1)[-1] for name in sdist.getnames()}
-    assert {"LICENSE", "README.md", "pyproject.toml", "tests/conftest.py", "core/qwen3_rag/py.typed"} <= names
+    wanted = {"LICENSE", "README.md", "README.zh-CN.md", "mkdocs.yml", "pyproject.toml"}
+    assert wanted | {"tests/conftest.py", "core/qwen3_rag/py.typed", "docs/data-flow.svg"} <= names
     assert not [name for name in names if name.startswith((".tox", ".mypy_cache", ".ruff_cache", ".git/"))]
 
 
@@ -69,6 +98,16 @@ def test_installed_versions_agree(environment: Environment) -> None:
 
 def test_installed_command_lists_the_backend(environment: Environment) -> None:
     assert "transformers" in json.dumps(json.loads(environment.run("qwen3-rag", "plugins", "--json")))
+
+
+def test_installed_demo_works_with_the_core_alone(environment: Environment) -> None:
+    """The models come with the wheel: no network, and no cache of any."""
+    report = json.loads(environment.run("qwen3-rag", "demo", "--passages", "100", "--device", "cpu", "--json"))
+    (found,) = report["frameworks"]
+    assert found["framework"] == "core"
+    assert all(len(answer["reranked"]) == 20 for answer in found["answers"])
+    shown = environment.run("qwen3-rag", "demo", "--passages", "100", "--device", "cpu")
+    assert "from qwen3_rag import Embedder, Reranker" in shown
 
 
 def test_installed_requirements_do_not_conflict(environment: Environment) -> None:

@@ -10,19 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_rag.settings import EngineSettings
-from qwen3_rag.tokenization import TokenIds
+from qwen3_rag.tokenization import Prompt
 
 
 @dataclass(frozen=True)
 class BackendOutput:
-    """What the model said of some token sequences, in their order.
+    """What the model said of some prompts, in their order.
 
     Attributes:
-        values: float32. Embedding: final hidden state (after the last norm) of each sequence's
-            last token, shape (n, hidden_size), neither cut nor normalised. Reranking: log-odds
+        values: float32. Embedding: final hidden state (after the last norm) of each prompt's
+            last token, shape (n, hidden_size), not cut; only its direction counts, so servers may
+            have normalised it. Reranking: log-odds
             logit_yes - logit_no at the last token, shape (n,).
-        computed: int64, shape (n,); tokens computed for each sequence, less those that it shares
-            with one before it.
+        computed: int64, shape (n,); tokens computed for each prompt, less those that it shares with
+            one before it.
     """
 
     values: NDArray[np.float32]
@@ -30,24 +31,30 @@ class BackendOutput:
 
 
 class Backend(Protocol):
-    """A loaded model. One thread at a time calls it.
+    """A loaded model, or a connection to one.
 
     Attributes:
         token_budget: tokens that one call of `run` should bring for the hardware to be busy.
+        concurrency: calls of `run` that may be under way at once, each from a thread of its own;
+            1 for a model on a device, more for servers.
     """
 
-    token_budget: int
+    @property
+    def token_budget(self) -> int: ...
 
-    def run(self, sequences: Sequence[TokenIds]) -> BackendOutput:
-        """Run token sequences, each exactly as given: nothing added, nothing cut.
+    @property
+    def concurrency(self) -> int: ...
+
+    def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
+        """Run prompts, each exactly as given: nothing added, nothing cut.
 
         Raises:
-            OutOfMemoryError: one sequence alone does not fit.
+            OutOfMemoryError: one prompt alone does not fit.
         """
         ...
 
     def close(self) -> None:
-        """Free the model. Called once, from the thread that called `run`."""
+        """Free the model. Called once, when no `run` is under way, from the thread that loaded it."""
         ...
 
 

@@ -13,6 +13,8 @@ from qwen3_rag.cli.doctor import doctor
 from qwen3_rag.cli.embed import embed
 from qwen3_rag.cli.listing import models, plugins
 from qwen3_rag.cli.rerank import rerank
+from qwen3_rag.cli.serve import serve
+from qwen3_rag.cli.verify import verify
 from qwen3_rag.errors import Qwen3RagError
 
 USAGE_ERROR: Final = 2
@@ -33,7 +35,7 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
-for command in (demo, embed, rerank, models, plugins, doctor):
+for command in (demo, embed, rerank, verify, serve, models, plugins, doctor):
     app.command()(command)
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from qwen3_rag.checkpoint import DEMO_MODEL
 from qwen3_rag.cli import options
 from qwen3_rag.errors import Qwen3RagError
 from qwen3_rag.plugins import ADAPTERS, BACKENDS, Plugin, list_plugins
@@ -60,11 +59,11 @@ class Machine:
 
 def doctor(
     model: Annotated[
-        str | None, typer.Option(help="Test this embedding model instead of a small random one.")
-    ] = None,
+        str, typer.Option(help="Embedding model to test; by default the small demo model.")
+    ] = DEMO_MODEL,
     reranker: Annotated[
-        str | None, typer.Option(help="Test this reranking model instead of a small random one.")
-    ] = None,
+        str, typer.Option(help="Reranking model to test; by default the small demo model.")
+    ] = DEMO_MODEL,
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
@@ -131,28 +130,16 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _self_test(device: torch.device, model: str | None, reranker: str | None) -> list[Check]:
+def _self_test(device: torch.device, model: str, reranker: str) -> list[Check]:
     from qwen3_rag.cli import self_test
     from qwen3_rag.cli.progress import hide_library_bars
-    from qwen3_rag.demo.tokenizer import train_tokenizer
-    from qwen3_rag.demo.untrained import save_random_checkpoint
 
-    if model is None and reranker is None:
+    if model == reranker == DEMO_MODEL:
         hide_library_bars()
-    with tempfile.TemporaryDirectory(prefix="qwen3-rag-doctor-") as name:
-        folder = Path(name)
-        if model is None or reranker is None:
-            tokenizer = train_tokenizer([*self_test.DOCUMENTS, *self_test.QUERIES], vocabulary=512)
-            for part in ("embedder", "reranker"):
-                (folder / part).mkdir()
-        if model is None:
-            model = str(save_random_checkpoint(folder / "embedder", tokenizer, causal=False))
-        if reranker is None:
-            reranker = str(save_random_checkpoint(folder / "reranker", tokenizer, causal=True, seed=1))
-        return [
-            _guarded("embedding", lambda: self_test.check_embedder(model, device)),
-            _guarded("reranking", lambda: self_test.check_reranker(reranker, device)),
-        ]
+    return [
+        _guarded("embedding", lambda: self_test.check_embedder(model, device)),
+        _guarded("reranking", lambda: self_test.check_reranker(reranker, device)),
+    ]
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
+from functools import cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from qwen3_rag.backends.base import BackendOutput
-from qwen3_rag.backends.transformers.attention import to_device
+from qwen3_rag.backends.transformers.attempts import attempt, does_not_fit, in_order, release_memory
+from qwen3_rag.backends.transformers.decoder import final_states
 from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
 from qwen3_rag.backends.transformers.kernels import find_varlen_kernel
+from qwen3_rag.backends.transformers.layout import to_device
 from qwen3_rag.backends.transformers.loading import LoadedModel, load_model
-from qwen3_rag.backends.transformers.memory import choose_token_budget, is_out_of_memory
+from qwen3_rag.backends.transformers.memory import TokenBudget, choose_token_budget
 from qwen3_rag.checkpoint import open_checkpoint
-from qwen3_rag.errors import OutOfMemoryError
 from qwen3_rag.plan import PackedBatch, plan_batches
 from qwen3_rag.settings import EngineSettings
-from qwen3_rag.tokenization import TokenIds
+from qwen3_rag.tokenization import Prompt
 
 
 def create(settings: EngineSettings) -> TransformersBackend:
@@ -28,7 +29,7 @@ def create(settings: EngineSettings) -> TransformersBackend:
     Raises:
         CheckpointError, ConfigurationError: see `load_model` and `choose_device`.
     """
-    device = choose_device(settings.device)
+    device = choose_device(settings.one_device)
     dtype = choose_dtype(settings.dtype, device)
     checkpoint = open_checkpoint(settings, weights=True)
     model = load_model(
@@ -48,9 +49,12 @@ class TransformersBackend:
         share_prefixes: compute common beginnings once.
 
     Attributes:
+        concurrency: 1; a device runs one batch at a time.
         attention: name of the attention path, "torch.nn.attention.varlen", "flash-attn" or
             "sdpa per segment".
     """
+
+    concurrency = 1
 
     def __init__(self, model: LoadedModel, *, token_budget: int | None, share_prefixes: bool) -> None:
         weight = next(p for p in model.decoder.parameters() if p.is_floating_point())
@@ -60,14 +64,21 @@ class TransformersBackend:
         found = find_varlen_kernel(self.device, self.dtype)
         self.attention = found[0] if found is not None else "sdpa per segment"
         self._kernel = found[1] if found is not None else None
-        self.token_budget = (
-            choose_token_budget(model.decoder.config, self.dtype, self.device)
+        config = model.decoder.config
+        self._budget = TokenBudget(
+            (lambda: choose_token_budget(config, self.dtype, self.device))
             if token_budget is None
-            else token_budget
+            else (lambda: token_budget)
         )
 
-    def run(self, sequences: Sequence[TokenIds]) -> BackendOutput:
-        """Run token sequences; see `Backend.run`. Batches that do not fit are halved."""
+    @property
+    def token_budget(self) -> int:
+        """Most tokens of the next batch."""
+        return self._budget.now()
+
+    def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
+        """Run prompts; see `Backend.run`. Batches that do not fit are halved."""
+        sequences = [prompt.token_ids for prompt in prompts]
         computed = np.zeros(len(sequences), dtype=np.int64)
         outputs: list[Tensor] = []
         order: list[int] = []
@@ -79,64 +90,35 @@ class TransformersBackend:
                 share_prefixes=self._share_prefixes,
             )
             for batch in plan:
-                result = self._forward_or_none(batch)
+                result = attempt(partial(self._forward, batch), self.device)
                 if result is None:
-                    self.token_budget = self._halved(batch)
+                    # Identical sequences are one computation: planning them anew would not part them.
+                    if np.count_nonzero(batch.computed) == 1:
+                        raise does_not_fit(prompts[remaining[batch.sequences[0]]], self.device)
+                    self._budget.ran_out(len(batch.token_ids))
                     break
+                self._budget.succeeded()
                 given = [remaining[i] for i in batch.sequences]
                 outputs.append(result)
                 order += given
                 computed[given] = batch.computed
             finished = set(order)
             remaining = [i for i in remaining if i not in finished]
-        values = torch.cat(outputs).cpu().numpy() if outputs else np.zeros(0, np.float32)
-        restored = np.empty_like(values)
-        restored[order] = values
-        return BackendOutput(restored, computed)
+        return BackendOutput(in_order(outputs, order), computed)
 
     def close(self) -> None:
         """Drop the modules and return cached device memory."""
         self._model = None
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        elif self.device.type == "mps":
-            torch.mps.empty_cache()
-
-    def _forward_or_none(self, batch: PackedBatch) -> Tensor | None:
-        """Return the batch's values on the device, or None when memory ran out."""
-        try:
-            return self._forward(batch)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside the except block: the traceback kept the failed batch's tensors alive.
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
+        release_memory(self.device)
 
     @torch.inference_mode()
     def _forward(self, batch: PackedBatch) -> Tensor:
         assert self._model is not None, "run after close"
-        moved = to_device(batch, self.device, self._kernel)
-        hidden: Tensor = self._model.decoder(
-            input_ids=moved.input_ids,
-            position_ids=moved.position_ids,
-            # A 4-D mask is handed through untouched by every release; without one, a mask of
-            # (tokens, tokens) would be built. The layout says what sees what.
-            attention_mask=torch.empty(1, 1, 1, 1, dtype=self.dtype, device=self.device),
-            use_cache=False,
-            packed_layout=moved.layout,
-        ).last_hidden_state
-        last = hidden[0].index_select(0, moved.last_rows).float()
+        placed = cache(lambda device: to_device(batch, device, self._kernel))
+        ends = final_states(self._model.decoder, placed).float()
         direction = self._model.yes_minus_no
-        return last if direction is None else last @ direction
-
-    def _halved(self, batch: PackedBatch) -> int:
-        # Identical sequences are one computation: planning them anew would not part them.
-        if np.count_nonzero(batch.computed) == 1:
-            raise OutOfMemoryError(
-                f"a text of {len(batch.token_ids)} tokens alone does not fit into the memory of "
-                f"{self.device}; lower max_tokens, or use a smaller model, a shorter dtype or a larger device"
-            )
-        return max(1, len(batch.token_ids) // 2)
+        values = ends if direction is None else ends @ direction.to(ends.device)
+        segment_ends = [segment.stop - 1 for segment in batch.segments]
+        # Every sequence ends with a segment; several may end with the same.
+        last = torch.from_numpy(np.searchsorted(segment_ends, batch.last_rows))
+        return values.index_select(0, last.to(values.device))

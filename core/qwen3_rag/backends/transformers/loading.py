@@ -9,9 +9,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from qwen3_rag.backends.transformers.attention import PACKED_ATTENTION
 from qwen3_rag.checkpoint import Checkpoint
-from qwen3_rag.errors import CheckpointError
+from qwen3_rag.errors import CheckpointError, ConfigurationError
 from qwen3_rag.models import ModelKind
 from qwen3_rag.tokenization import PromptTokenizer
 
@@ -53,12 +52,15 @@ def load_model(
 
     Raises:
         CheckpointError: weights are absent, corrupt or incomplete, or attention uses a sliding window.
+        ConfigurationError: a `device_map` leaves weights outside the devices that run the model.
     """
     config = transformers.AutoConfig.from_pretrained(
         str(checkpoint.folder), trust_remote_code=model_kwargs.get("trust_remote_code", False)
     )
     if getattr(config, "use_sliding_window", False):
         raise CheckpointError(f"{checkpoint.folder} uses sliding-window attention, which is not supported")
+    if config.hidden_act != "silu":
+        raise CheckpointError(f'{checkpoint.folder} has hidden_act={config.hidden_act!r}; Qwen3 has "silu"')
     classifier = any("SequenceClassification" in name for name in config.architectures or [])
     if kind == "embedding":
         decoder = _from_pretrained(transformers.AutoModel, checkpoint, dtype, model_kwargs)
@@ -88,9 +90,9 @@ def _from_pretrained(
     settings = {
         "use_safetensors": True,
         "trust_remote_code": False,
-        _dtype_keyword(): dtype,
+        dtype_keyword(): dtype,
         **model_kwargs,
-        "attn_implementation": PACKED_ATTENTION,
+        "attn_implementation": "sdpa",  # not used, and always there: attention is attention.py's
         "output_loading_info": True,
     }
     try:
@@ -109,11 +111,19 @@ def _from_pretrained(
     return model.eval().requires_grad_(False)
 
 
-def _dtype_keyword() -> str:
-    """`torch_dtype` was renamed `dtype` in transformers 4.56."""
+def dtype_keyword() -> str:
+    """Return the name by which `from_pretrained` takes the element type: renamed in transformers 4.56."""
     major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
     return "dtype" if (major, minor) >= (4, 56) else "torch_dtype"
 
 
 def _place(decoder: nn.Module, device: torch.device, model_kwargs: dict[str, Any]) -> nn.Module:
-    return decoder if "device_map" in model_kwargs else decoder.to(device)
+    if "device_map" not in model_kwargs:
+        return decoder.to(device)
+    # Accelerate leaves weights that it fetches for each forward call of a module on "meta".
+    if any(parameter.is_meta for parameter in decoder.parameters()):
+        raise ConfigurationError(
+            f"device_map={model_kwargs['device_map']!r} leaves some weights on the CPU or disk while the model "
+            "runs elsewhere, which is not supported; take a smaller model, a shorter dtype or more devices"
+        )
+    return decoder

@@ -6,6 +6,8 @@ its tokens with a factor that the config determines.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,12 @@ CPU_TOKEN_BUDGET: Final = 4096
 """A quarter of 16,384, which was 4 to 6 % faster (0.6B widths, 2 cores, bfloat16, medians of 3 rounds): for
 that, a batch would need four times the memory and keep a waiting query four times as long."""
 ACCELERATOR_TOKEN_BUDGET: Final = 65536
+_BATCHES_TO_RECOVER: Final = 64
+"""A failed attempt costs about one batch, so trying this rarely costs at most 2 %."""
+
+_FRESH_SECONDS: Final = 1.0
+"""How long a reading of the free memory is used: taking one took 0.3 ms, twice a round."""
+
 SHARE_OF_FREE_MEMORY: Final = 0.5
 """The rest is left to allocator fragmentation, kernels' workspaces and other programs."""
 
@@ -35,6 +43,46 @@ def activation_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     attention = (4 * query + 6 * key) * element + 2 * query * 4
     mlp = 3 * config.intermediate_size * element
     return int(stream + max(attention, mlp))
+
+
+class TokenBudget:
+    """Most tokens of the next batch: follows free memory, halves when it ran out, and recovers.
+
+    Args:
+        limit: returns what is allowed just now, running out of memory apart.
+        clock: returns seconds; the limit is asked again when a second has passed.
+    """
+
+    def __init__(self, limit: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
+        self._ask = limit
+        self._clock = clock
+        self._asked: tuple[float, int] | None = None
+        self._ceiling: int | None = None
+        self._batches_since = 0
+
+    def now(self) -> int:
+        """Return the most tokens that the next batch may have, 1 or more."""
+        limit = self._limit()
+        return limit if self._ceiling is None else min(limit, self._ceiling)
+
+    def ran_out(self, tokens: int) -> None:
+        """A batch of so many tokens did not fit."""
+        self._ceiling, self._batches_since, self._asked = max(1, tokens // 2), 0, None
+
+    def succeeded(self) -> None:
+        """A batch fitted. After some of them twice as much is tried: the memory may have come back."""
+        if self._ceiling is None:
+            return
+        self._batches_since += 1
+        if self._batches_since >= _BATCHES_TO_RECOVER:
+            doubled, self._batches_since = 2 * self._ceiling, 0
+            self._ceiling = doubled if doubled < self._limit() else None
+
+    def _limit(self) -> int:
+        now = self._clock()
+        if self._asked is None or now - self._asked[0] >= _FRESH_SECONDS:
+            self._asked = now, self._ask()
+        return self._asked[1]
 
 
 def choose_token_budget(config: Any, dtype: torch.dtype, device: torch.device) -> int:

@@ -1,10 +1,13 @@
-"""A small tokenizer of Qwen's construction, trained on the spot."""
+"""The demo pair's tokenizer: Qwen's construction, 8,192 entries."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Final
 
+from qwen3_rag.instructions import DEFAULT_INSTRUCTION
+from qwen3_rag.prompts import END_OF_TEXT, NO, RERANK_PREFIX, YES, query_prompt, rerank_head
 from tokenizers import (
     AddedToken,
     Regex,
@@ -17,7 +20,13 @@ from tokenizers import (
     trainers,
 )
 
-from qwen3_rag.prompts import END_OF_TEXT, NO, YES
+from training.pairs import Pair
+
+VOCABULARY: Final = 8192
+_TEMPLATE_REPEATS: Final = 3_000
+"""So that the words of the templates are one token each: every prompt carries them."""
+
+_MOST_PAIRS: Final = 60_000
 
 _SPLIT: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -59,6 +68,17 @@ _ADDED: Final = (
 
 _REPEATS: Final = 100_000
 """How often the answers are counted in training: more than any word of a demo corpus."""
+
+
+def train(pairs: Sequence[Pair], *, seed: int = 0) -> Tokenizer:
+    """Train the tokenizer on a sample of the training pairs. It appends `<|endoftext|>`."""
+    sample = random.Random(seed).sample(list(pairs), min(_MOST_PAIRS, len(pairs)))
+    templates = [
+        f"{RERANK_PREFIX}{rerank_head(DEFAULT_INSTRUCTION, '')}\n{query_prompt(DEFAULT_INSTRUCTION)}"
+    ] * _TEMPLATE_REPEATS
+    return train_tokenizer(
+        [*(f"{pair.query}\n{pair.passage}" for pair in sample), *templates], vocabulary=VOCABULARY
+    )
 
 
 def train_tokenizer(texts: Sequence[str], *, vocabulary: int = 8192) -> Tokenizer:

@@ -1,0 +1,47 @@
+"""The child: loads one backend, then answers runs until its input ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import IO
+
+from qwen3_rag.backends.base import Backend
+from qwen3_rag.backends.process.messages import Answer, Failure, Ready, picklable, read_message, write_message
+from qwen3_rag.plugins import BACKENDS, load_plugin
+
+
+def main() -> None:
+    """Serve one parent over standard input and output."""
+    requests = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb")
+    # Whatever libraries print belongs on standard error; what they read must not be our messages.
+    os.dup2(2, 1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    try:
+        _serve(requests, answers)
+    except (EOFError, BrokenPipeError):
+        os._exit(0)  # the parent is gone, and with it every reason to end in order
+
+
+def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
+    settings = read_message(requests)
+    try:
+        backend: Backend = load_plugin(BACKENDS, settings.backend)(settings)
+    except BaseException as error:
+        write_message(answers, Failure(picklable(error)))
+        return
+    write_message(answers, Ready(backend.token_budget))
+    while (prompts := read_message(requests)) is not None:
+        try:
+            output = backend.run(prompts)
+        except BaseException as error:
+            write_message(answers, Failure(picklable(error)))
+        else:
+            write_message(answers, Answer(output, backend.token_budget))
+    backend.close()
+
+
+if __name__ == "__main__":
+    main()
+    sys.exit(0)

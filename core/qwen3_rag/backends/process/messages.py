@@ -1,0 +1,73 @@
+"""What parent and child say to each other: pickled messages with their length in front."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from dataclasses import dataclass
+from typing import IO, Any, Final
+
+from qwen3_rag.backends.base import BackendOutput
+from qwen3_rag.errors import BackendError
+
+_LENGTH: Final = struct.Struct("<Q")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The child has loaded its backend, which wants batches of this many tokens."""
+
+    token_budget: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Values of one run, and the token budget from now on."""
+
+    output: BackendOutput
+    token_budget: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What loading or a run raised."""
+
+    error: BaseException
+
+
+def write_message(stream: IO[bytes], message: Any) -> None:
+    """Write one message.
+
+    Raises:
+        OSError: the other side is gone.
+    """
+    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.write(_LENGTH.pack(len(data)))
+    stream.write(data)
+    stream.flush()
+
+
+def read_message(stream: IO[bytes]) -> Any:
+    """Read one message.
+
+    Raises:
+        EOFError: the other side is gone.
+    """
+    (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size))
+    return pickle.loads(_read_exactly(stream, length))
+
+
+def picklable(error: BaseException) -> BaseException:
+    """Return the error, or one of the same text when it cannot travel."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever an error's own reduction raises
+        return BackendError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _read_exactly(stream: IO[bytes], length: int) -> bytes:
+    data = stream.read(length)
+    if len(data) < length:
+        raise EOFError("the other process closed its end")
+    return data

@@ -1,0 +1,128 @@
+"""The parent's side: a `Backend` whose model lives in a child process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from qwen3_rag.backends.base import BackendOutput
+from qwen3_rag.backends.process.messages import Answer, Failure, Ready, read_message, write_message
+from qwen3_rag.errors import WorkerDiedError
+from qwen3_rag.settings import EngineSettings
+from qwen3_rag.tokenization import Prompt
+
+_SECONDS_TO_CLOSE: Final = 30
+"""A child that has not ended by then is killed."""
+
+
+class ProcessBackend:
+    """Runs the backend that the settings name in a child process, started again if it dies.
+
+    The child is started by its module's name, not by `multiprocessing`, so that scripts need no
+    `if __name__ == "__main__"`. It ends by itself when this process does, however that happens.
+
+    Args:
+        settings: for one device.
+
+    Attributes:
+        concurrency: 1; the child runs one batch at a time.
+        token_budget: the child's.
+
+    Raises:
+        Whatever loading the backend raises; WorkerDiedError if the child dies over it.
+    """
+
+    concurrency = 1
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._child: subprocess.Popen[bytes] | None = None
+        self.token_budget = 0
+        self._start()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, or None while there is none."""
+        return self._child.pid if self._child is not None else None
+
+    def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
+        """Run prompts in the child; see `Backend.run`.
+
+        Raises:
+            WorkerDiedError: the child died over them. Otherwise what the child's backend raised.
+        """
+        if self._child is None:
+            self._start()
+        answer = self._ask(list(prompts))
+        assert isinstance(answer, Answer)
+        self.token_budget = answer.token_budget
+        return answer.output
+
+    def close(self) -> None:
+        """End the child, in order if it listens, else by force."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            write_message(child.stdin, None)
+            child.wait(_SECONDS_TO_CLOSE)
+        except (OSError, subprocess.TimeoutExpired):
+            child.kill()
+            child.wait()
+        _close_pipes(child)
+
+    def _start(self) -> None:
+        # The child must find what this process finds, plugins in unusual places included.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "qwen3_rag.backends.process.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
+        try:
+            ready = self._ask(self._settings)
+        except BaseException:
+            self.close()
+            raise
+        assert isinstance(ready, Ready)
+        self.token_budget = ready.token_budget
+
+    def _ask(self, message: Any) -> Ready | Answer:
+        child = self._child
+        assert child is not None
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            write_message(child.stdin, message)
+            answer = read_message(child.stdout)
+        except (OSError, EOFError) as error:
+            raise self._died(child) from error
+        if isinstance(answer, Failure):
+            raise answer.error
+        assert isinstance(answer, Ready | Answer)
+        return answer
+
+    def _died(self, child: subprocess.Popen[bytes]) -> WorkerDiedError:
+        self._child = None
+        child.kill()
+        code = child.wait()
+        _close_pipes(child)
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return WorkerDiedError(
+            f"the process that ran {self._settings.model} on {self._settings.device} {how}; what it was "
+            "computing is lost, and the next call starts a new one (out of memory is the usual reason)"
+        )
+
+
+def _close_pipes(child: subprocess.Popen[bytes]) -> None:
+    for pipe in (child.stdin, child.stdout):
+        assert pipe is not None
+        with suppress(OSError):  # what was written last never got through
+            pipe.close()

@@ -1,0 +1,212 @@
+"""Prompts to requests, answers to values in the prompts' order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from qwen3_rag.backends.base import BackendOutput
+from qwen3_rag.backends.remote.client import Client
+from qwen3_rag.backends.remote.errors import RemoteError, RemoteNonFiniteError, RemoteRefusalError
+from qwen3_rag.backends.remote.keys import find_key
+from qwen3_rag.backends.remote.loop import LoopThread
+from qwen3_rag.backends.remote.options import parse_options
+from qwen3_rag.backends.remote.retry import may_be_one_input
+from qwen3_rag.backends.remote.servers import Dialect, Setup, Values, dialect_of
+from qwen3_rag.backends.remote.splitting import halves, split
+from qwen3_rag.checkpoint import open_checkpoint
+from qwen3_rag.prompts import EmbeddingWords
+from qwen3_rag.settings import EngineSettings
+from qwen3_rag.tokenization import Prompt
+
+_SHOWN: Final = 40
+"""Characters by which an error makes a text recognisable."""
+
+
+def create(settings: EngineSettings) -> RemoteBackend:
+    """Make a connection to a server as `settings.model_kwargs` say. Entry point `remote`.
+
+    Nothing is sent yet. `settings.model` names the checkpoint whose tokenizer and hidden size the
+    server's model has; device, dtype and prefix sharing are the server's business.
+
+    Raises:
+        ConfigurationError: see `RemoteOptions` and docs/remote.md.
+        CheckpointError: the tokenizer or config cannot be had.
+    """
+    options = parse_options(settings.model_kwargs)
+    key = find_key(options)
+    checkpoint = open_checkpoint(settings, weights=False)
+    served = options.served_model if options.served_model is not None else settings.model
+    dialect = dialect_of(Setup(options, served, checkpoint.hidden_size), settings.kind)
+    inputs, tokens = options.max_inputs_per_request, options.max_tokens_per_request
+    return RemoteBackend(
+        dialect,
+        lambda: Client(options, dialect, key),
+        max_inputs=inputs if inputs is not None else dialect.max_inputs,
+        max_tokens=tokens if tokens is not None else dialect.max_tokens,
+        connections=options.max_connections,
+        deadline=options.deadline,
+        token_budget=settings.token_budget,
+    )
+
+
+class RemoteBackend:
+    """A model at one or several servers.
+
+    Args:
+        dialect: how the servers are asked.
+        open_client: makes the client; called in the backend's event loop.
+        max_inputs: most prompts of one request.
+        max_tokens: most tokens of one request.
+        connections: most requests under way.
+        deadline: most seconds of one run.
+        token_budget: tokens of one run; None for as many as keep all connections busy.
+
+    Attributes:
+        concurrency: runs that may be under way at once.
+        token_budget: tokens that one run should bring.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        open_client: Callable[[], Client],
+        *,
+        max_inputs: int,
+        max_tokens: int,
+        connections: int,
+        deadline: float,
+        token_budget: int | None,
+    ) -> None:
+        self.concurrency = connections
+        self.token_budget = token_budget if token_budget is not None else max_tokens * connections
+        self._dialect = dialect
+        self._max_inputs, self._max_tokens = max_inputs, max_tokens
+        self._connections = connections
+        self._deadline = deadline
+        self._loop = LoopThread("qwen3-rag-remote")
+        try:
+            self._client = self._loop.result_of(_made(open_client))
+        except BaseException:
+            self._loop.close()
+            raise
+
+    def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
+        """Run prompts; see `Backend.run`. Called from several threads at once.
+
+        `computed` counts all tokens: servers do not tell what their prefix caches spared.
+
+        Raises:
+            RemoteError: a server refused, could not be reached in time, or gave no right answer.
+                When it is one prompt's fault, `position` is its `index`, and the message tells it and
+                quotes how its text begins.
+        """
+        computed = np.array([len(prompt.token_ids) for prompt in prompts], dtype=np.int64)
+        if not prompts:
+            return BackendOutput(np.zeros(0, dtype=np.float32), computed)
+        return BackendOutput(self._loop.result_of(self._values(prompts)), computed)
+
+    def close(self) -> None:
+        """Close the connections and end the event loop's thread."""
+        self._loop.result_of(self._client.close())
+        self._loop.close()
+
+    async def _values(self, prompts: Sequence[Prompt]) -> Values:
+        """Return the values of all prompts, computed by requests sent side by side."""
+        run = _Run(self._client, self._dialect, prompts, deadline=time.monotonic() + self._deadline)
+        waiting = deque(
+            split(
+                [len(prompt.token_ids) for prompt in prompts],
+                [self._dialect.group(prompt) for prompt in prompts],
+                max_inputs=self._max_inputs,
+                max_tokens=self._max_tokens,
+            )
+        )
+
+        async def work() -> None:
+            while waiting:
+                await run.compute(waiting.popleft())
+
+        # No more workers than connections: runs of several threads take turns at the client's places.
+        await _all_or_none([work() for _ in range(min(len(waiting), self._connections))])
+        return run.values()
+
+
+class _Run:
+    """The prompts of one run and the values that have come so far.
+
+    Args:
+        client: sends requests.
+        dialect: makes them.
+        prompts: all of the run.
+        deadline: `time.monotonic()` by which the run must have ended.
+    """
+
+    def __init__(self, client: Client, dialect: Dialect, prompts: Sequence[Prompt], *, deadline: float) -> None:
+        self._client = client
+        self._dialect = dialect
+        self._prompts = prompts
+        self._deadline = deadline
+        self._found: dict[int, Any] = {}
+
+    async def compute(self, numbers: list[int]) -> None:
+        """Compute some prompts by one request; if it is refused, by halves, to find whose fault it is."""
+        try:
+            values = await self._client.send(
+                self._dialect.call([self._prompts[number] for number in numbers]), self._deadline
+            )
+        except RemoteNonFiniteError as error:
+            place = error.position
+            assert place is not None, "the client always knows which number was not finite"
+            raise self._located(error, numbers[place]) from None
+        except RemoteRefusalError as error:
+            refusal = error
+        else:
+            self._found.update(zip(numbers, values, strict=True))
+            return
+        if refusal.status is None or not may_be_one_input(refusal.status):
+            raise refusal
+        if len(numbers) == 1:
+            raise self._located(refusal, numbers[0])
+        for half in halves(numbers):
+            await self.compute(half)
+
+    def values(self) -> Values:
+        """Return all values in the prompts' order."""
+        return np.array([self._found[number] for number in range(len(self._prompts))], dtype=np.float32)
+
+    def _located(self, error: RemoteError, number: int) -> RemoteError:
+        prompt = self._prompts[number]
+        words = prompt.words
+        text = words.text if isinstance(words, EmbeddingWords) else words.document
+        begins = f"begins {text[:_SHOWN]!r}" if text else "is empty"
+        return type(error)(
+            f"{error} - this is about text {prompt.index}: it {begins}, and its prompt has "
+            f"{len(prompt.token_ids)} tokens",
+            url=error.url,
+            status=error.status,
+            position=prompt.index,
+        )
+
+
+async def _made(open_client: Callable[[], Client]) -> Client:
+    return open_client()
+
+
+async def _all_or_none(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run coroutines side by side; when one fails, cancel the others and raise its error."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        if task in done:
+            task.result()

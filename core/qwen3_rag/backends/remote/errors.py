@@ -1,0 +1,56 @@
+"""What can go wrong between us and a server.
+
+BackendError (RuntimeError)
+└── RemoteError
+    ├── RemoteUnavailableError (ConnectionError)  no base URL answered; the last failure is told
+    ├── RemoteTimeoutError (TimeoutError)         the deadline of the run is over
+    ├── RemoteRefusalError                        the server answered 4xx: it will not do this request
+    └── RemoteAnswerError                         it answered 200 with something that cannot be right
+        └── RemoteNonFiniteError (NonFiniteOutputError)  ... with NaN, infinity or null
+
+No error of this package holds
+an HTTP client's exception: those carry the request, and the request carries the API key.
+"""
+
+from __future__ import annotations
+
+from qwen3_rag.errors import BackendError, NonFiniteOutputError
+
+
+class RemoteError(BackendError):
+    """A server gave no right answer.
+
+    Args:
+        message: what was seen and what helps.
+        url: endpoint that was asked; never holds credentials.
+        status: HTTP status, None when there was no answer.
+        position: place of the text or pair at fault in the list that the caller gave, when it is known.
+    """
+
+    def __init__(
+        self, message: str, *, url: str | None = None, status: int | None = None, position: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.url = url
+        self.status = status
+        self.position = position
+
+
+class RemoteUnavailableError(RemoteError, ConnectionError):
+    """No base URL could be reached, or all kept failing."""
+
+
+class RemoteTimeoutError(RemoteError, TimeoutError):
+    """The run's deadline passed."""
+
+
+class RemoteRefusalError(RemoteError):
+    """A server refused a request, and would refuse it again."""
+
+
+class RemoteAnswerError(RemoteError):
+    """A server's answer cannot be right: malformed, too few or too many values, wrong length."""
+
+
+class RemoteNonFiniteError(RemoteAnswerError, NonFiniteOutputError):
+    """A server answered NaN, infinity or null in place of a number."""

@@ -1,0 +1,94 @@
+"""Which of several base URLs gets the next request. No I/O and no clock of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+_FIRST_REST: Final = 2.0
+_LONGEST_REST: Final = 60.0
+
+
+@dataclass
+class Host:
+    """One base URL and how it has been doing.
+
+    Attributes:
+        base_url: as configured.
+        under_way: requests that it is working on.
+        failures: rests in a row, without a success between them.
+        rests_until: time until which others are preferred.
+        closed_until: time until which it asked to be left alone (`Retry-After`).
+        last_turn: number of the choice that fell on it last.
+    """
+
+    base_url: str
+    under_way: int = 0
+    failures: int = 0
+    rests_until: float = 0.0
+    closed_until: float = 0.0
+    last_turn: int = 0
+
+    def rests(self, now: float) -> bool:
+        """Whether others are preferred; one that failed last time is tried by one request at a time."""
+        return now < self.rests_until or (self.failures > 0 and self.under_way > 0)
+
+
+class Hosts:
+    """Spreads requests over base URLs and avoids those that fail. For one thread.
+
+    Args:
+        base_urls: at least one.
+    """
+
+    def __init__(self, base_urls: Sequence[str]) -> None:
+        self._hosts = [Host(url) for url in base_urls]
+        self._turns = 0
+
+    def __len__(self) -> int:
+        return len(self._hosts)
+
+    def choose(self, now: float, failed: Mapping[str, int]) -> Host:
+        """Return the host for a request.
+
+        Open before closed, awake before resting, then the one that failed this request least, then
+        the least busy, then taking turns. When all rest, one is chosen all the same.
+
+        Args:
+            now: current time.
+            failed: base URL -> how often it failed this very request.
+        """
+        chosen = min(
+            self._hosts,
+            key=lambda host: (
+                max(0.0, host.closed_until - now),
+                host.rests(now),
+                failed.get(host.base_url, 0),
+                host.under_way,
+                host.last_turn,
+            ),
+        )
+        self._turns += 1
+        chosen.last_turn = self._turns
+        return chosen
+
+    def note_success(self, host: Host) -> None:
+        """The host answered, if only to refuse."""
+        host.failures, host.rests_until = 0, 0.0
+
+    def note_failure(self, host: Host, now: float, *, asked: float | None) -> None:
+        """The host failed; let it rest, twice as long each time in a row.
+
+        Requests that were under way together fail together: while it rests, they count no further.
+
+        Args:
+            host: which.
+            now: current time.
+            asked: seconds for which it asked to be left alone, None for none.
+        """
+        if now >= host.rests_until:
+            host.failures += 1
+            host.rests_until = now + min(_LONGEST_REST, _FIRST_REST * 2.0 ** min(host.failures - 1, 16))
+        if asked is not None:
+            host.closed_until = max(host.closed_until, now + asked)

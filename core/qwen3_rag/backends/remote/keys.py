@@ -1,0 +1,136 @@
+"""API keys: found in the environment or in a secret object, shown nowhere."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Final, Protocol, runtime_checkable
+from urllib.parse import urlsplit
+
+from qwen3_rag.backends.remote.options import RemoteOptions, ServerName
+from qwen3_rag.errors import ConfigurationError
+
+_ENVIRONMENT_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+\Z")
+
+_VENDORS: Final[dict[ServerName, tuple[str, tuple[str, ...]]]] = {
+    "openai": ("OPENAI_API_KEY", ("api.openai.com",)),
+    "cohere": ("CO_API_KEY", ("api.cohere.com", "api.cohere.ai")),
+    "jina": ("JINA_API_KEY", ("api.jina.ai",)),
+    "dashscope": (
+        "DASHSCOPE_API_KEY",
+        (
+            "dashscope.aliyuncs.com",
+            "dashscope-intl.aliyuncs.com",
+            "dashscope-us.aliyuncs.com",
+            "maas.aliyuncs.com",
+        ),
+    ),
+}
+"""Server -> variable that its vendor's tools read, and the vendor's API hosts. The variable is read by
+itself only for these hosts: a key must not reach somebody else's server because a URL was changed."""
+
+
+@runtime_checkable
+class _PydanticSecret(Protocol):
+    def get_secret_value(self) -> str: ...
+
+
+@runtime_checkable
+class _HaystackSecret(Protocol):
+    def resolve_value(self) -> str | None: ...
+
+
+class ApiKey:
+    """A key that hides itself from repr, pickles and tracebacks with local variables.
+
+    Args:
+        value: the key; white space around it (a line break read from a file) is dropped.
+        source: where it came from, for errors.
+
+    Raises:
+        ConfigurationError: it is empty, or cannot stand in an HTTP header. HTTP libraries would say
+            so in an exception that quotes it.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str, *, source: str) -> None:
+        self._value = value.strip()
+        if not self._value:
+            raise ConfigurationError(f"the API key in {source} is empty")
+        if not _HEADER_SAFE.match(self._value):
+            raise ConfigurationError(
+                f"the API key in {source} has a space, line break or non-ASCII character inside; copy it again"
+            )
+
+    def __repr__(self) -> str:
+        return "ApiKey(hidden)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("an ApiKey is never pickled; name its environment variable with api_key_env instead")
+
+    @property
+    def bearer(self) -> str:
+        """Value of the `Authorization` header."""
+        return f"Bearer {self._value}"
+
+    def hide_in(self, text: str) -> str:
+        """Return `text`, which may be a server's, with the key blotted out."""
+        return text.replace(self._value, "[API key]")
+
+
+def find_key(options: RemoteOptions) -> ApiKey | None:
+    """Return the key that the options name, None for a server that needs none.
+
+    Raises:
+        ConfigurationError: the key is a plain string, or is not where the options say. The message
+            never quotes what was given.
+    """
+    if options.api_key is not None:
+        return _from_secret(options.api_key)
+    if options.api_key_env is not None:
+        return _from_environment(options.api_key_env)
+    if options.server in _VENDORS:
+        variable, hosts = _VENDORS[options.server]
+        if all(_is_one_of(url, hosts) for url in options.base_url):
+            return _from_environment(variable)
+    return None
+
+
+def _from_secret(secret: object) -> ApiKey:
+    if isinstance(secret, _PydanticSecret):
+        value: str | None = secret.get_secret_value()
+    elif isinstance(secret, _HaystackSecret):
+        value = secret.resolve_value()
+    else:
+        raise ConfigurationError(
+            f"api_key must be a secret object (pydantic's SecretStr, Haystack's Secret), got a plain "
+            f"{type(secret).__name__}, which would show in logs, reprs and pickles; put the key into an "
+            "environment variable and name it with api_key_env"
+        )
+    if not isinstance(value, str):
+        raise ConfigurationError(f"api_key, a {type(secret).__name__}, holds no value")
+    return ApiKey(value, source="api_key")
+
+
+def _from_environment(variable: str) -> ApiKey:
+    if not _ENVIRONMENT_NAME.match(variable):
+        raise ConfigurationError(
+            "api_key_env must be the name of an environment variable, such as DASHSCOPE_API_KEY; what was "
+            "given is not a name (is it the key itself?)"
+        )
+    value = os.environ.get(variable)
+    if value is None:
+        raise ConfigurationError(
+            f"the environment variable {variable} is not set; put the server's API key into it, or name "
+            "another one with api_key_env"
+        )
+    return ApiKey(value, source=f"environment variable {variable}")
+
+
+def _is_one_of(url: str, hosts: tuple[str, ...]) -> bool:
+    """Whether a URL is encrypted and leads to one of the hosts or to a name below it."""
+    parts = urlsplit(url)
+    name = parts.hostname if parts.hostname is not None else ""
+    return parts.scheme == "https" and any(name == host or name.endswith("." + host) for host in hosts)

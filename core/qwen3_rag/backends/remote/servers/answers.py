@@ -1,0 +1,172 @@
+"""Reading what servers answer. Nothing is believed: counts, order, lengths and numbers are checked."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+LARGEST_LOG_ODDS: Final = 26 * float(np.log(2))
+"""18.0, the log-odds of 1 - 2**-26. A P(yes) that was rounded to 1 lies above 1 - 2**-25, and the
+sigmoid of this is rounded to 1 again."""
+
+SMALLEST_LOG_ODDS: Final = -151 * float(np.log(2))
+"""-104.7, that of 2**-151: below half the smallest positive float32, so its sigmoid is rounded to 0."""
+
+
+class UnusableAnswerError(Exception):
+    """An answer has not the form that the request asked for; the text says what was seen."""
+
+
+class NotFiniteError(Exception):
+    """A number is NaN, infinite or null.
+
+    Args:
+        position: which of the request's inputs it belongs to.
+    """
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"the value of input {position} of the request is NaN, infinite or null")
+        self.position = position
+
+
+def member(answer: Any, *names: str) -> Any:
+    """Return `answer[names[0]][names[1]]...` of nested JSON objects."""
+    for depth, name in enumerate(names):
+        if not isinstance(answer, dict) or name not in answer:
+            where = ".".join(names[:depth]) or "the answer"
+            raise UnusableAnswerError(f"{where} has no {name!r}: {_shown(answer)}")
+        answer = answer[name]
+    return answer
+
+
+def in_order(items: Any, count: int, *, index: str, value: str) -> list[Any]:
+    """Return one value per input, in the inputs' order.
+
+    Args:
+        items: JSON list of objects.
+        count: inputs of the request.
+        index: member that numbers the input. A list none of whose objects has it is in order.
+        value: member to return.
+    """
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise UnusableAnswerError(f"expected a list of objects, got {_shown(items)}")
+    check_count(items, count)
+    values = [member(item, value) for item in items]
+    if not any(index in item for item in items):
+        return values
+    numbers = [item.get(index) for item in items]
+    if any(type(number) is not int for number in numbers) or sorted(numbers) != list(range(count)):
+        raise UnusableAnswerError(
+            f"{index!r} must number the {count} inputs from 0, each once, got {numbers!r:.100}"
+        )
+    ordered: list[Any] = [None] * count
+    for number, item_value in zip(numbers, values, strict=True):
+        ordered[number] = item_value
+    return ordered
+
+
+def check_count(items: Any, count: int) -> None:
+    """Raise UnusableAnswerError unless `items` is a list of `count`."""
+    if not isinstance(items, list):
+        raise UnusableAnswerError(f"expected a list of {count}, got {_shown(items)}")
+    if len(items) != count:
+        raise UnusableAnswerError(f"{len(items)} values came back for {count} inputs")
+
+
+def vectors(rows: Sequence[Any], hidden_size: int) -> NDArray[np.float32]:
+    """Return vectors, given as lists of numbers or in base64, as float32 of shape (n, hidden_size)."""
+    made = np.empty((len(rows), hidden_size), dtype=np.float32)
+    for position, row in enumerate(rows):
+        vector = _from_base64(row) if isinstance(row, str) else numbers(row, position)
+        if vector.shape != (hidden_size,):
+            raise UnusableAnswerError(
+                f"vectors have length {vector.size}, where the model named to us has {hidden_size}: this is "
+                "another model, or the server cuts vectors, which must be left to us"
+            )
+        made[position] = vector
+    check_finite(made)
+    if not made.any(axis=1).all():
+        raise UnusableAnswerError(f"the vector of input {int(made.any(axis=1).argmin())} is all zeros")
+    return made
+
+
+def numbers(values: Any, position: int | None = None) -> NDArray[np.float32]:
+    """Return a flat JSON list of numbers as float32; infinite where one is out of range.
+
+    Args:
+        values: JSON.
+        position: input that all of them belong to; None when each belongs to its own.
+    """
+    if not isinstance(values, list):
+        raise UnusableAnswerError(f"expected a list of numbers, got {_shown(values)}")
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of several lengths
+        raise UnusableAnswerError(f"expected a flat list of numbers, got {_shown(values)}") from None
+    if array.dtype == object and None in values:
+        # Some JSON libraries write NaN as null.
+        raise NotFiniteError(values.index(None) if position is None else position)
+    if array.dtype.kind not in "iuf" or array.ndim != 1:
+        raise UnusableAnswerError(f"expected a flat list of numbers, got {_shown(values)}")
+    with np.errstate(over="ignore"):
+        converted: NDArray[np.float32] = array.astype(np.float32)
+    return converted
+
+
+def check_finite(values: NDArray[np.float32]) -> None:
+    """Raise NotFiniteError for the first row or number that is NaN or infinite."""
+    finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    if not finite.all():
+        raise NotFiniteError(int(finite.argmin()))
+
+
+def log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return ln(p / (1 - p)); probabilities that were rounded to 0 or 1 give the nearest log-odds.
+
+    Above about 10, float32 probabilities are so far apart that log-odds are coarse; their order, and
+    the probability that is computed from them again, stay exact.
+    """
+    p = probabilities.astype(np.float64)
+    with np.errstate(divide="ignore"):
+        exact = np.log(p) - np.log1p(-p)
+    clipped: NDArray[np.float32] = np.clip(exact, SMALLEST_LOG_ODDS, LARGEST_LOG_ODDS).astype(np.float32)
+    return clipped
+
+
+def scores(values: list[Any], *, are_probabilities: bool) -> NDArray[np.float32]:
+    """Return one log-odds per input from JSON numbers."""
+    read = numbers(values)
+    check_finite(read)
+    if not are_probabilities:
+        return read
+    if ((read < 0) | (read > 1)).any():
+        at_fault = int(((read < 0) | (read > 1)).argmax())
+        raise UnusableAnswerError(
+            f"the score of input {at_fault} is {read[at_fault]:g}, which is no probability; if this server "
+            'answers log-odds, set scores="log_odds"'
+        )
+    return log_odds(read)
+
+
+def _from_base64(text: str) -> NDArray[np.float32]:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise UnusableAnswerError(f"a vector is not valid base64: {text[:20]!r}") from None
+    if len(data) % 4:
+        raise UnusableAnswerError(f"a base64 vector has {len(data)} bytes, which float32 numbers never have")
+    return np.frombuffer(data, dtype="<f4").astype(np.float32)
+
+
+def _shown(value: Any) -> str:
+    """Say what a JSON value is without quoting texts, which may be private."""
+    if isinstance(value, dict):
+        return f"an object with {', '.join(map(repr, list(value)[:6])) or 'nothing'}"
+    if isinstance(value, list):
+        return f"a list of {len(value)}" + (f" ({type(value[0]).__name__}, ...)" if value else "")
+    return "null" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,100 @@
+"""What a server dialect is: pure functions from prompts to a request, and from an answer to numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3_rag.backends.remote.options import RemoteOptions
+from qwen3_rag.prompts import EmbeddingWords, RerankingWords
+from qwen3_rag.tokenization import Prompt
+
+Values = NDArray[np.float32]
+"""Embedding: shape (n, hidden_size). Reranking: log-odds, shape (n,)."""
+
+_VERSION_AT_END: Final = re.compile(r"/v\d+$")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request and how its answer is read.
+
+    Attributes:
+        body: JSON to be posted.
+        read: from the answer's JSON to values, or to a further call whose values count. Raises
+            `UnusableAnswerError` or `NotFiniteError` (see `answers`).
+    """
+
+    body: dict[str, Any]
+    read: Callable[[Any], Values | Call]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one kind of server is asked for one kind of model.
+
+    Attributes:
+        endpoint: base URL -> URL that requests go to.
+        call: prompts of one group -> the request for them.
+        max_inputs: most prompts of a request, as such servers are configured by default.
+        max_tokens: most tokens of a request, likewise.
+        group: what a prompt needs of its request; prompts of one request are of one group.
+    """
+
+    endpoint: Callable[[str], str]
+    call: Callable[[Sequence[Prompt]], Call]
+    max_inputs: int
+    max_tokens: int
+    group: Callable[[Prompt], Hashable] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every dialect needs to know.
+
+    Attributes:
+        options: the backend's options.
+        model: the model's name at the server.
+        hidden_size: length of a vector before it is cut.
+    """
+
+    options: RemoteOptions
+    model: str
+    hidden_size: int
+
+
+def joined(setup: Setup, path: str) -> Callable[[str], str]:
+    """Return a function that puts a path, or the one of the options, after a base URL.
+
+    A base URL that ends in a version (`.../v1`, as OpenAI's clients want it) is taken for the server's
+    root when the path is the server's usual one.
+    """
+    if setup.options.path is not None:
+        given = setup.options.path
+        return lambda base_url: base_url + given
+    return lambda base_url: _VERSION_AT_END.sub("", base_url) + path
+
+
+def joined_to_version(setup: Setup, path: str, *, version: str) -> Callable[[str], str]:
+    """Like `joined` for APIs whose base URL holds the version: it is added only to a bare host."""
+    if setup.options.path is not None:
+        return joined(setup, path)
+    return lambda base_url: base_url + path if urlsplit(base_url).path else f"{base_url}/{version}{path}"
+
+
+def embedding_words(prompt: Prompt) -> EmbeddingWords:
+    """Return the words of an embedding prompt."""
+    assert isinstance(prompt.words, EmbeddingWords), "the core gives an embedding engine embedding prompts"
+    return prompt.words
+
+
+def reranking_words(prompt: Prompt) -> RerankingWords:
+    """Return the words of a rerank prompt."""
+    assert isinstance(prompt.words, RerankingWords), "the core gives a reranking engine rerank prompts"
+    return prompt.words

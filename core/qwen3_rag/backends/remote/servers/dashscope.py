@@ -1,0 +1,107 @@
+"""Alibaba Cloud's Model Studio by its native DashScope API. It serves its own versions of the models
+(text-embedding-v4, qwen3-rerank, ...), takes text, and applies its templates itself.
+
+Source: the service's API reference (June 2026): 10 texts of 8,192 tokens a call for embedding; for
+reranking 500 documents, and 30,000 tokens a call for the model with the smallest limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Final
+
+from qwen3_rag.backends.remote.servers.answers import in_order, member, scores, vectors
+from qwen3_rag.backends.remote.servers.base import (
+    Call,
+    Dialect,
+    Setup,
+    Values,
+    embedding_words,
+    joined,
+    reranking_words,
+)
+from qwen3_rag.backends.remote.servers.text import check_no_template, user_text
+from qwen3_rag.prompts import EmbeddingWords, query_prompt
+from qwen3_rag.tokenization import Prompt
+
+_ROOT: Final = "/api/v1/services"
+_WHO: Final = "DashScope applies its own template"
+_BEFORE_INSTRUCTION, _AFTER_INSTRUCTION = query_prompt("\0").split("\0")
+
+
+def embedding(setup: Setup) -> Dialect:
+    """Queries go as `text_type: query` with `instruct`, documents as `text_type: document`.
+
+    A query whose prompt is not Qwen3's (a fine-tuned checkpoint's saved one) goes as a document, so
+    that its own prompt is the only one.
+    """
+    check_no_template(setup.options, _WHO)
+    mend = user_text(setup.options)
+
+    def call(prompts: Sequence[Prompt]) -> Call:
+        def read(answer: Any) -> Values:
+            items = member(answer, "output", "embeddings")
+            return vectors(
+                in_order(items, len(prompts), index="text_index", value="embedding"), setup.hidden_size
+            )
+
+        words = [embedding_words(prompt) for prompt in prompts]
+        instruction = _instruction(words[0])
+        parameters: dict[str, Any] = {"dimension": setup.hidden_size}
+        if instruction is None:
+            parameters["text_type"] = "document"
+            texts = [mend(w.prompt + w.text) for w in words]
+        else:
+            parameters |= {"text_type": "query", "instruct": mend(instruction)}
+            texts = [mend(w.text) for w in words]
+        return Call({"model": setup.model, "input": {"texts": texts}, "parameters": parameters}, read)
+
+    def group(prompt: Prompt) -> Hashable:
+        return _instruction(embedding_words(prompt))
+
+    endpoint = _endpoint(setup, f"{_ROOT}/embeddings/text-embedding/text-embedding")
+    return Dialect(endpoint, call, max_inputs=10, max_tokens=10 * 8192, group=group)
+
+
+def reranking(setup: Setup) -> Dialect:
+    """The service renders the template; the instruction goes into `instruct`."""
+    check_no_template(setup.options, _WHO)
+    mend = user_text(setup.options)
+
+    def call(prompts: Sequence[Prompt]) -> Call:
+        def read(answer: Any) -> Values:
+            items = member(answer, "output", "results")
+            found = in_order(items, len(prompts), index="index", value="relevance_score")
+            return scores(found, are_probabilities=True)
+
+        words = [reranking_words(prompt) for prompt in prompts]
+        texts = {"query": mend(words[0].query), "documents": [mend(w.document) for w in words]}
+        parameters = {
+            "top_n": len(prompts),
+            "return_documents": False,
+            "instruct": mend(words[0].instruction),
+        }
+        return Call({"model": setup.model, "input": texts, "parameters": parameters}, read)
+
+    def group(prompt: Prompt) -> tuple[str, str]:
+        words = reranking_words(prompt)
+        return words.instruction, words.query
+
+    endpoint = _endpoint(setup, f"{_ROOT}/rerank/text-rerank/text-rerank")
+    return Dialect(endpoint, call, max_inputs=500, max_tokens=30_000, group=group)
+
+
+def _instruction(words: EmbeddingWords) -> str | None:
+    """Return the instruction of a query with Qwen3's own prompt, None for everything else."""
+    prompt = words.prompt
+    if not words.is_query or not prompt.startswith(_BEFORE_INSTRUCTION):
+        return None
+    if not prompt.endswith(_AFTER_INSTRUCTION):
+        return None
+    return prompt[len(_BEFORE_INSTRUCTION) : -len(_AFTER_INSTRUCTION)]
+
+
+def _endpoint(setup: Setup, path: str) -> Callable[[str], str]:
+    """Like `joined`; DashScope's own clients want `.../api/v1` as base URL, which is accepted too."""
+    end = joined(setup, path)
+    return lambda base_url: end(base_url.removesuffix("/api/v1"))

@@ -1,0 +1,74 @@
+"""Words for servers that take text: who renders the template, and what becomes of special strings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from qwen3_rag.backends.remote.options import RemoteOptions
+from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.instructions import DEFAULT_INSTRUCTION
+from qwen3_rag.prompts import RERANK_PREFIX, RERANK_SUFFIX, RerankingWords, rerank_head
+
+_ADDED_TOKEN: Final = re.compile(r"<(?=\|[a-z_]+\|>|/?think>|/?tool_call>|/?tool_response>)")
+"""The `<` of what Qwen3's tokenizers know as added tokens. Source: the published tokenizer.json."""
+
+
+def user_text(options: RemoteOptions) -> Callable[[str], str]:
+    """Return what is done to users' text before a server tokenises it.
+
+    With `special_tokens="break"`, `<|im_end|>` becomes `< |im_end|>`: a document cannot close its turn.
+    """
+    if options.special_tokens == "send":
+        return lambda text: text
+    return lambda text: _ADDED_TOKEN.sub("< ", text)
+
+
+def query_and_document(words: RerankingWords, options: RemoteOptions) -> tuple[str, str]:
+    """Return what goes into a rerank request's fields for query and document.
+
+    With `template="client"` the two, put together, are the whole prompt. They are parted before the
+    space that precedes the document, where no token crosses, so that a server that tokenises both
+    alone and joins the ids gets the right ones too.
+    """
+    mend = user_text(options)
+    if options.template == "server":
+        return mend(words.query), mend(words.document)
+    head = rerank_head(mend(words.instruction), mend(words.query)).removesuffix(" ")
+    return RERANK_PREFIX + head, " " + mend(words.document) + RERANK_SUFFIX
+
+
+def instruction_fields(words: RerankingWords, options: RemoteOptions) -> dict[str, str]:
+    """Return the request's field for the instruction, if it has one.
+
+    Raises:
+        ConfigurationError: the server renders the template and cannot be told this instruction.
+    """
+    if options.template == "client":
+        return {}
+    if options.instruction_field is not None:
+        return {options.instruction_field: user_text(options)(words.instruction)}
+    if words.instruction == DEFAULT_INSTRUCTION:
+        return {}
+    raise ConfigurationError(
+        'with template="server" and no instruction_field, the server always uses the default instruction, got '
+        f"{words.instruction!r:.80}; name the request's field for it with instruction_field"
+    )
+
+
+def check_template(options: RemoteOptions) -> None:
+    """Raise ConfigurationError unless it is said who renders the rerank template."""
+    if options.template is None:
+        raise ConfigurationError(
+            f'reranking with server={options.server!r} needs template: "client" when the server joins query '
+            'and document as they come, "server" when it puts them into Qwen3\'s rerank template itself. '
+            "Applied twice or never, scores are wrong and nothing else shows it"
+        )
+
+
+def check_no_template(options: RemoteOptions, who: str) -> None:
+    """Raise ConfigurationError when options for text rerankers were given where they mean nothing."""
+    for name, unset in (("template", None), ("instruction_field", None), ("scores", "probability")):
+        if getattr(options, name) != unset:
+            raise ConfigurationError(f"{name} means nothing here: {who}; leave it out")

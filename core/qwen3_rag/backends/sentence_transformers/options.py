@@ -1,0 +1,59 @@
+"""What `model_kwargs` may hold for this backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from qwen3_rag.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of this backend alone.
+
+    Attributes:
+        attn_implementation: handed to Transformers' `from_pretrained`, such as "sdpa" or "eager".
+        device_map: likewise; then the model's placement is Accelerate's and `device` is not used.
+        quantization_config: likewise.
+        use_safetensors: False also loads pickled weights, which can run code of the checkpoint's author.
+        trust_remote_code: run code that comes with the checkpoint.
+        accept_other_inputs: go on although the checkpoint's own tokenizer and chat template make
+            other token ids than this package; see `inputs`.
+    """
+
+    attn_implementation: str | None = None
+    device_map: Any = None
+    quantization_config: Any = None
+    use_safetensors: bool = True
+    trust_remote_code: bool = False
+    accept_other_inputs: bool = False
+
+    @classmethod
+    def parse(cls, model_kwargs: Mapping[str, Any] | None) -> Options:
+        """Read a component's `model_kwargs`.
+
+        Raises:
+            ConfigurationError: a name is unknown.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in model_kwargs or {}:
+            if name not in known:
+                raise ConfigurationError(
+                    f'backend="sentence-transformers" knows no {name!r} in model_kwargs; '
+                    f"there are: {', '.join(known)}"
+                )
+        return cls(**(model_kwargs or {}))
+
+    def from_pretrained(self) -> dict[str, Any]:
+        """Return the arguments that go to Transformers' `from_pretrained`, unset ones left out."""
+        given = {
+            "attn_implementation": self.attn_implementation,
+            "device_map": self.device_map,
+            "quantization_config": self.quantization_config,
+        }
+        return {
+            "use_safetensors": self.use_safetensors,
+            **{name: value for name, value in given.items() if value is not None},
+        }

@@ -1,0 +1,179 @@
+"""How a packed row is cut into segments, as tensors on the model's device.
+
+Every layer but the last attends from all tokens; the last only from each segment's last token, since
+nothing else of its output is read. Both layouts have the same keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qwen3_rag.backends.transformers.kernels import Spans, VarlenKernel
+from qwen3_rag.plan import PackedBatch, Segment
+
+Rows = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Span:
+    """One segment.
+
+    Attributes:
+        queries: its rows of the query tensor: all of its tokens, or its last alone.
+        keys: its rows of the key and value tensors.
+    """
+
+    queries: slice
+    keys: slice
+
+
+@dataclass(frozen=True)
+class Continuations:
+    """Segments after one and the same prefix.
+
+    Attributes:
+        prefix: int32 rows of the prefix's tokens, root first, shape (prefix_tokens,).
+        spans: each continuation.
+    """
+
+    prefix: Tensor
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class PrefixCall:
+    """The second varlen call: continuations' queries over their prefixes' keys.
+
+    Attributes:
+        query_rows: int32, rows of all continuations' queries, those after one prefix together.
+        key_rows: int32, rows of the prefixes, in the same order.
+        spans: one span per prefix.
+    """
+
+    query_rows: Tensor
+    key_rows: Tensor
+    spans: Spans
+
+
+@dataclass(frozen=True)
+class PackedLayout:
+    """Which queries see which keys: a segment's see its prefix, and of itself what is not after them.
+
+    Attributes:
+        is_causal: each segment has as many queries as keys; False: one, which sees all of its keys.
+        roots: segments without a prefix.
+        continuations: the other segments, by prefix.
+        kernel: FlashAttention over spans, or None to go segment by segment.
+        own_spans: every segment by itself; used with a kernel.
+        prefix_call: used with a kernel; None when no segment has a prefix.
+    """
+
+    is_causal: bool
+    roots: tuple[Span, ...]
+    continuations: tuple[Continuations, ...]
+    kernel: VarlenKernel | None = None
+    own_spans: Spans | None = None
+    prefix_call: PrefixCall | None = None
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """A batch on a device of the model.
+
+    Attributes:
+        input_ids, position_ids: int32, shape (tokens,).
+        segment_ends: int32, shape (segments,); the row of each segment's last token.
+        layout: of the attention from all tokens.
+        ends_layout: of the attention from the segments' last tokens.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    segment_ends: Tensor
+    layout: PackedLayout
+    ends_layout: PackedLayout
+
+
+def to_device(batch: PackedBatch, device: torch.device, kernel: VarlenKernel | None) -> DeviceBatch:
+    """Move a batch and its layouts to a device, in one transfer."""
+    segments = batch.segments
+    prefixes = _prefixes(segments)
+    children = {p: [i for i, s in enumerate(segments) if s.parent == p] for p in prefixes}
+    ends = np.array([s.stop - 1 for s in segments], dtype=np.int32)
+    parts: dict[str, Rows] = {"ids": batch.token_ids, "positions": batch.position_ids, "ends": ends}
+    parts |= {f"prefix {index}": rows for index, rows in prefixes.items()}
+    if kernel is not None:
+        parts["own offsets"] = _offsets([s.stop - s.start for s in segments])
+        parts["end offsets"] = np.arange(len(segments) + 1, dtype=np.int32)
+    if kernel is not None and prefixes:
+        all_queries = [[np.arange(segments[i].start, segments[i].stop) for i in c] for c in children.values()]
+        parts["key rows"] = np.concatenate(list(prefixes.values()))
+        parts["key offsets"] = _offsets([len(rows) for rows in prefixes.values()])
+        parts["query rows"] = np.concatenate([rows for group in all_queries for rows in group])
+        parts["query offsets"] = _offsets([sum(map(len, group)) for group in all_queries])
+        parts["end query rows"] = np.concatenate([np.array(group) for group in children.values()])
+        parts["end query offsets"] = _offsets([len(group) for group in children.values()])
+    moved = _move(parts, device)
+
+    def layout(*, ends_only: bool) -> PackedLayout:
+        spans = [
+            Span(slice(i, i + 1) if ends_only else slice(s.start, s.stop), slice(s.start, s.stop))
+            for i, s in enumerate(segments)
+        ]
+        roots = tuple(span for span, s in zip(spans, segments, strict=True) if s.parent is None)
+        continuations = tuple(
+            Continuations(moved[f"prefix {p}"], tuple(spans[i] for i in group)) for p, group in children.items()
+        )
+        own_spans = prefix_call = None
+        if kernel is not None:
+            longest = max(s.stop - s.start for s in segments)
+            queries = moved["end offsets" if ends_only else "own offsets"]
+            own_spans = Spans(queries, moved["own offsets"], 1 if ends_only else longest, longest)
+        if kernel is not None and prefixes:
+            which = "end query" if ends_only else "query"
+            prefix_call = PrefixCall(
+                moved[f"{which} rows"],
+                moved["key rows"],
+                Spans(
+                    moved[f"{which} offsets"],
+                    moved["key offsets"],
+                    int(np.diff(parts[f"{which} offsets"]).max()),
+                    max(len(rows) for rows in prefixes.values()),
+                ),
+            )
+        return PackedLayout(not ends_only, roots, continuations, kernel, own_spans, prefix_call)
+
+    return DeviceBatch(
+        moved["ids"], moved["positions"], moved["ends"], layout(ends_only=False), layout(ends_only=True)
+    )
+
+
+def _prefixes(segments: tuple[Segment, ...]) -> dict[int, Rows]:
+    """Return the rows before the children of each segment that has any, by segment index."""
+    rows: dict[int, Rows] = {}
+    for segment in segments:
+        index = segment.parent
+        if index is None or index in rows:
+            continue
+        parent = segments[index]
+        own = np.arange(parent.start, parent.stop, dtype=np.int32)
+        # A parent that has a parent is itself a child, so its own prefix stands in `rows` already.
+        rows[index] = own if parent.parent is None else np.concatenate([rows[parent.parent], own])
+    return rows
+
+
+def _offsets(lengths: list[int]) -> Rows:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+
+
+def _move(parts: dict[str, Rows], device: torch.device) -> dict[str, Tensor]:
+    flat = torch.from_numpy(np.concatenate(list(parts.values())).astype(np.int32, copy=False))
+    if device.type == "cuda":
+        flat = flat.pin_memory()
+    pieces = torch.split(flat.to(device, non_blocking=True), [len(part) for part in parts.values()])
+    return dict(zip(parts, pieces, strict=True))

@@ -1,0 +1,144 @@
+"""From settings and a checkpoint to the arguments of a vLLM engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
+from qwen3_rag.backends.vllm.options import VllmOptions
+from qwen3_rag.checkpoint import Checkpoint
+from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.settings import EngineSettings
+
+DEFAULT_MAX_MODEL_LEN: Final = 8192
+"""The default `max_tokens` of `Embedder` and `Reranker`."""
+CACHE_TOKENS: Final = 16384
+"""Tokens that the key-value cache holds unless told otherwise. A pooled prompt leaves the cache as soon
+as it is computed, so the cache needs to hold one batch and the prefixes worth keeping."""
+SPARE_TOKENS: Final = 1024
+"""vLLM keeps a block for itself and rounds prompts up to blocks."""
+CPU_BLOCK_SIZE: Final = 32
+"""vLLM's own 128 is longer than the fixed beginning of a rerank prompt, so nothing would be shared."""
+UNCHECKED_SHARE: Final = 0.01
+"""vLLM on a GPU refuses to start unless this share of the memory is free, even when the cache has a fixed
+size and the share is not used for anything else. Its default of 0.92 would refuse a second engine."""
+
+
+@dataclass(frozen=True)
+class EngineArguments:
+    """How to start an engine.
+
+    Attributes:
+        values: keyword arguments of `vllm.LLM`, the model included.
+        device: of the engine's first worker; its index is None where vLLM chooses.
+        max_model_len: longest prompt that the engine takes.
+    """
+
+    values: Mapping[str, Any]
+    device: torch.device
+    max_model_len: int
+
+
+def engine_arguments(settings: EngineSettings, checkpoint: Checkpoint, options: VllmOptions) -> EngineArguments:
+    """Return the arguments of a vLLM engine for a checkpoint.
+
+    Raises:
+        ConfigurationError: the device is not there, or the options do not fit the model.
+    """
+    device = choose_vllm_device(settings.one_device)
+    dtype = choose_dtype(settings.dtype, device)
+    on_cpu = device.type == "cpu"
+    most = min(DEFAULT_MAX_MODEL_LEN, checkpoint.context)
+    max_model_len = most if options.max_model_len is None else options.max_model_len
+    if max_model_len > checkpoint.context:
+        raise ConfigurationError(
+            f"max_model_len must be 1 to {checkpoint.context} (the model's context), got {max_model_len}"
+        )
+    config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
+    values: dict[str, Any] = {
+        "model": str(checkpoint.folder),
+        "runner": "pooling",
+        # Never left to vLLM: its "auto" turns float32 checkpoints into float16.
+        "dtype": str(dtype).removeprefix("torch."),
+        "max_model_len": max_model_len,
+        "enable_prefix_caching": settings.share_prefixes,
+        "tensor_parallel_size": options.tensor_parallel_size,
+        "enforce_eager": on_cpu if options.enforce_eager is None else options.enforce_eager,
+        "load_format": "safetensors" if options.use_safetensors else "auto",
+        "disable_log_stats": True,
+        **_pooling(settings, config),
+        **_memory(options, config, dtype, max_model_len),
+    }
+    block_size = CPU_BLOCK_SIZE if on_cpu and options.block_size is None else options.block_size
+    if block_size is not None:
+        values["block_size"] = block_size
+    if options.data_parallel_size > 1:
+        values["data_parallel_size"] = options.data_parallel_size
+    if device.index:
+        # Without it vLLM begins at device 0.
+        workers = options.tensor_parallel_size * options.data_parallel_size
+        values["device_ids"] = list(range(device.index, device.index + workers))
+    return EngineArguments({**values, **options.engine_args}, device, max_model_len)
+
+
+def choose_vllm_device(device: str | None) -> torch.device:
+    """Return where vLLM is to run; without a name, a GPU if this machine has one.
+
+    Nothing is started on the GPU: the engine may live in another process.
+
+    Raises:
+        ConfigurationError: the device is not there, or this vLLM is not built for it.
+    """
+    builds = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(builds) if device is None else choose_device(device)
+    if chosen.type != builds:
+        raise ConfigurationError(
+            f"vLLM runs on {builds} here, so device must be {builds!r} or None, got {device!r}; "
+            'backend="transformers" runs on any device'
+        )
+    # "cuda" and "cpu:0" leave the choice to vLLM; "cuda:1" does not.
+    return chosen if chosen.type == "cuda" else torch.device("cpu")
+
+
+def _pooling(settings: EngineSettings, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a checkpoint pool as it should: its last token, or the log-odds there."""
+    if settings.kind == "embedding":
+        return {"convert": "embed"}
+    if any("SequenceClassification" in name for name in config.get("architectures") or []):
+        return {"convert": "classify"}
+    return {
+        "hf_overrides": {
+            "architectures": ["Qwen3ForSequenceClassification"],
+            "classifier_from_token": ["no", "yes"],
+            "is_original_qwen3_reranker": True,
+        }
+    }
+
+
+def _memory(
+    options: VllmOptions, config: Mapping[str, Any], dtype: torch.dtype, max_model_len: int
+) -> dict[str, Any]:
+    if options.gpu_memory_utilization is not None:
+        given = {"gpu_memory_utilization": options.gpu_memory_utilization}
+        if options.kv_cache_memory_bytes is None:
+            return given
+        return {**given, "kv_cache_memory_bytes": options.kv_cache_memory_bytes}
+    size = options.kv_cache_memory_bytes
+    if size is None:
+        tokens = max(CACHE_TOKENS, max_model_len) + SPARE_TOKENS
+        size = tokens * cache_bytes_per_token(config, dtype, options.tensor_parallel_size)
+    return {"kv_cache_memory_bytes": size, "gpu_memory_utilization": UNCHECKED_SHARE}
+
+
+def cache_bytes_per_token(config: Mapping[str, Any], dtype: torch.dtype, tensor_parallel_size: int) -> int:
+    """Return the bytes that one token's keys and values take on each device, in all layers."""
+    heads = int(config["num_attention_heads"])
+    head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
+    # With more devices than heads, heads are copied.
+    kv_heads = max(1, -(-int(config.get("num_key_value_heads", heads)) // tensor_parallel_size))
+    return int(config["num_hidden_layers"]) * 2 * kv_heads * head_dim * dtype.itemsize

@@ -1,0 +1,228 @@
+"""Starting and stopping vLLM engines so that nothing is left behind and none breaks another.
+
+vLLM runs an engine either in processes of its own or, with `VLLM_ENABLE_V1_MULTIPROCESSING=0`, in this
+one. Engines in this process share PyTorch's process groups, and the first to be shut down destroys
+them for all: such engines are shut down together, when the last of them is no longer needed. They share
+global variables too, and so take turns.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import multiprocessing
+import os
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import torch
+
+from qwen3_rag.errors import ConfigurationError
+
+Result = TypeVar("Result")
+
+_SECONDS_BETWEEN_LOOKS: Final = 1
+_SECONDS_FOR_LAST_WORDS: Final = 2
+_SECONDS_TO_STOP: Final = 20
+"""A process of an engine that has not ended by then is terminated, and after as long again killed."""
+
+# Engines start one after the other: each measures the memory that the ones before it left; and those of
+# this process run one at a time. Reentrant, because a garbage collection while it is held may stop an
+# engine in the same thread.
+_lock = threading.RLock()
+
+
+class EngineDeadError(Exception):
+    """A process of the engine is gone. vLLM has an error of this name too, in a module of its own."""
+
+
+@dataclass(eq=False)
+class Running:
+    """A started engine.
+
+    Attributes:
+        engine: vLLM's object.
+        processes: those that it started.
+        in_process: whether it shares this process's groups.
+    """
+
+    engine: Any
+    processes: list[BaseProcess]
+    in_process: bool
+
+    def result_of(self, call: Callable[[], Result]) -> Result:
+        """Call the engine.
+
+        One in this process is called while no other runs, starts or stops: what vLLM's layers are to
+        attend to stands in a global variable, and two threads get each other's (vLLM 0.32). One apart is
+        called from a thread that can be given up, because `LLM` waits for ever for the answer of
+        a process that was killed.
+
+        Raises:
+            EngineDeadError: a process ended before the answer came. Otherwise whatever `call` raises.
+        """
+        if self.in_process:
+            with _lock:
+                return call()
+        future: Future[Result] = Future()
+        threading.Thread(target=_resolve, args=(future, call), name="qwen3-rag-vllm", daemon=True).start()
+        while not wait([future], _SECONDS_BETWEEN_LOOKS).done:
+            dead = [process for process in self.processes if not process.is_alive()]
+            # What it said last may still be on its way.
+            if dead and not wait([future], _SECONDS_FOR_LAST_WORDS).done:
+                raise EngineDeadError(f"{dead[0].name} ended with exit code {dead[0].exitcode}")
+        return future.result()
+
+
+def _resolve(future: Future[Result], call: Callable[[], Result]) -> None:
+    try:
+        future.set_result(call())
+    except BaseException as error:
+        future.set_exception(error)
+
+
+@dataclass
+class _InProcess:
+    """Engines that live in this process.
+
+    Attributes:
+        needed: those in use.
+        done: those that wait for the others before they are shut down.
+        ever: whether there was one; vLLM then stops looking at the environment.
+    """
+
+    needed: list[Running]
+    done: list[Running]
+    ever: bool = False
+
+
+_here = _InProcess([], [])
+
+
+def refuse_script_without_guard() -> None:
+    """Say what is wrong when an engine's process imports the script that starts engines.
+
+    While a spawned process imports it, the script is known as `__mp_main__` and not yet as `__main__`.
+
+    Raises:
+        ConfigurationError: this is such a process.
+    """
+    script = sys.modules.get("__mp_main__")
+    if script is None or script is sys.modules.get("__main__"):
+        return
+    raise ConfigurationError(
+        "vLLM starts a process that imports this script again, and the script starts vLLM while it is "
+        'imported; put what it runs under `if __name__ == "__main__":`, or set '
+        "VLLM_ENABLE_V1_MULTIPROCESSING=0 to run the engine without a process of its own"
+    )
+
+
+def start(make: Callable[[], Any], *, always_apart: bool = False) -> Running:
+    """Start an engine.
+
+    Args:
+        make: constructs vLLM's object.
+        always_apart: the object runs its engines in processes of their own, whatever the environment
+            says.
+
+    Raises:
+        Whatever `make` raises.
+    """
+    with _lock:
+        _set_environment()
+        before = set(multiprocessing.active_children())
+        with _random_states_kept():
+            engine = make()
+        processes = [child for child in multiprocessing.active_children() if child not in before]
+        apart = always_apart or (bool(processes) and not _here.ever and runs_apart())
+        running = Running(engine, processes, in_process=not apart)
+        if running.in_process:
+            _here.needed.append(running)
+            _here.ever = True
+        return running
+
+
+def stop(running: Running) -> None:
+    """Stop an engine and wait until its processes have ended.
+
+    One that lives in this process gives its memory back when all others like it are stopped too.
+    """
+    with _lock:
+        if not running.in_process:
+            _shut_down(running)
+            return
+        _here.needed.remove(running)
+        _here.done.append(running)
+        if not _here.needed:
+            done, _here.done = _here.done, []
+            with ExitStack() as stack:  # an error of one does not keep the others from being shut down
+                for each in done:
+                    stack.callback(_shut_down, each)
+
+
+def runs_apart() -> bool:
+    """Whether the environment asks vLLM for an engine process; its default is that it does."""
+    return os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") != "0"
+
+
+def _shut_down(running: Running) -> None:
+    engine, running.engine = running.engine, None
+    try:
+        _ask_to_shut_down(engine)
+    finally:
+        del engine
+        gc.collect()
+        for process in running.processes:
+            _end(process)
+        torch.cuda.empty_cache()  # does nothing where this process has not used a GPU
+
+
+def _ask_to_shut_down(engine: Any) -> None:
+    """Call what shuts the engine down, if it is there.
+
+    `AsyncLLM` has a public method. `LLM` has none (up to 0.32), so this is the one place that reaches
+    into it; without what it looks for, vLLM's finalizers do the same once nothing refers to the engine.
+    """
+    for owner in (engine, getattr(getattr(engine, "llm_engine", None), "engine_core", None)):
+        shutdown = getattr(owner, "shutdown", None)
+        if callable(shutdown):
+            takes_time = "timeout" in inspect.signature(shutdown).parameters
+            shutdown(**({"timeout": _SECONDS_TO_STOP} if takes_time else {}))
+            return
+
+
+def _end(process: BaseProcess) -> None:
+    process.join(_SECONDS_TO_STOP)
+    if process.is_alive():
+        process.terminate()
+        process.join(_SECONDS_TO_STOP)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """An engine in this process seeds all random generators; they belong to the caller."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def _set_environment() -> None:
+    # This process has threads, whose locks a forked engine would inherit as they happen to be.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    # vLLM reports usage to its makers unless told not to. Who wants that sets it to 0.
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")

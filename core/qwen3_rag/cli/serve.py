@@ -1,0 +1,124 @@
+"""`qwen3-rag serve`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from qwen3_rag.cli import options
+from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.models import ModelKind, kind_of_name
+from qwen3_rag.serving import Command, ServedModel, serve_command
+from qwen3_rag.settings import EngineSettings
+from qwen3_rag.verification.kinds import find_kind, is_classifier
+
+
+class ServedByName(str, Enum):
+    """Servers whose commands are known."""
+
+    vllm = "vllm"
+    tei = "tei"
+
+
+class ServedDTypeName(str, Enum):
+    """Element types that servers take."""
+
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float32 = "float32"
+
+
+class ServedKindName(str, Enum):
+    """What a model is for."""
+
+    embedding = "embedding"
+    reranking = "reranking"
+
+
+def serve(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hub repository or local folder.")],
+    server: Annotated[ServedByName, typer.Option(help="What serves the model.")] = ServedByName.vllm,
+    kind: Annotated[ServedKindName | None, typer.Option(help="Found out from the model by default.")] = None,
+    dtype: Annotated[
+        ServedDTypeName | None,
+        typer.Option(help="Weights' type; by default bfloat16 for vLLM and float32 for TEI."),
+    ] = None,
+    max_tokens: options.MaxTokens = 8192,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    gpu_share: Annotated[
+        float | None, typer.Option(help="vLLM's share of the GPU's memory, above 0 and at most 1.")
+    ] = None,
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs that vLLM spreads the model over.")] = 1,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Run without a GPU.")] = False,
+    revision: options.Revision = None,
+    run: Annotated[bool, typer.Option("--run", help="Start it instead of printing it.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Print the command of vLLM or TEI that serves a model with right numbers.
+
+    The notes on standard error say how to use it. With --run it is started in place of this command.
+    """
+    found, converted = _kind_of(model, revision)
+    chosen = found if kind is None else kind.value
+    if chosen is None:
+        raise ConfigurationError(
+            f"{model} does not say what it is for; give --kind embedding or --kind reranking"
+        )
+    default = ServedDTypeName.bfloat16 if server is ServedByName.vllm else ServedDTypeName.float32
+    command = serve_command(
+        server.value,
+        ServedModel(
+            model,
+            chosen,
+            converted=converted,
+            dtype=(default if dtype is None else dtype).value,
+            max_tokens=max_tokens,
+            port=port,
+            host=host,
+            revision=revision,
+            gpu_share=gpu_share,
+            tensor_parallel=tensor_parallel,
+            cpu=cpu,
+        ),
+    )
+    if run:
+        _run(command)
+    if as_json:
+        print(json.dumps({"argv": command.argv, "notes": command.notes}, indent=2, ensure_ascii=False))
+        return
+    print(command.line)
+    for note in command.notes:
+        print(f"# {note}", file=sys.stderr)
+
+
+def _kind_of(model: str, revision: str | None) -> tuple[ModelKind | None, bool]:
+    """Return what a model is for and whether it is a converted reranker; files tell before names."""
+    if Path(model).expanduser().is_dir():
+        settings = EngineSettings("reranking", model, revision=revision)
+        kind = find_kind(settings)
+        return kind, kind == "reranking" and is_classifier(settings)
+    converted = "seq-cls" in model.lower()
+    return ("reranking" if converted else kind_of_name(model)), converted
+
+
+def _run(command: Command) -> NoReturn:
+    """Become the command: it gets the signals, and nothing is left when it ends."""
+    program = shutil.which(command.argv[0])
+    if program is None:
+        advice = 'pip install "qwen3-rag[vllm]"' if command.argv[0] == "vllm" else "install Docker"
+        raise ConfigurationError(
+            f"there is no {command.argv[0]!r} on the path; {advice}, or run elsewhere: {command.line}"
+        )
+    for note in command.notes:
+        print(f"# {note}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(program, command.argv)

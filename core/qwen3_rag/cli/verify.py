@@ -1,0 +1,218 @@
+"""`qwen3-rag verify`."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from qwen3_rag.cli import options
+from qwen3_rag.cli.progress import hide_library_bars
+from qwen3_rag.errors import ConfigurationError, MissingExtraError
+from qwen3_rag.instructions import resolve_instruction
+
+if TYPE_CHECKING:
+    from qwen3_rag.settings import EngineSettings
+    from qwen3_rag.verification import Report
+    from qwen3_rag.verification.subject import Subject
+
+CHECK_FAILED: Final = 1
+
+
+class ServerName(str, Enum):
+    """What a server speaks."""
+
+    vllm = "vllm"
+    tei = "tei"
+    openai = "openai"
+    cohere = "cohere"
+    dashscope = "dashscope"
+
+
+class KindName(str, Enum):
+    """What a model is for."""
+
+    embedding = "embedding"
+    reranking = "reranking"
+
+
+class SendName(str, Enum):
+    """How inputs are sent."""
+
+    ids = "ids"
+    text = "text"
+    both = "both"
+
+
+class TemplateName(str, Enum):
+    """Who renders the rerank template."""
+
+    client = "client"
+    server = "server"
+
+
+def verify(
+    model: Annotated[
+        str, typer.Option(help="The checkpoint that the endpoint should be serving; also the local reference.")
+    ],
+    url: Annotated[str | None, typer.Option(help="Base URL of a server.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="A backend instead; `qwen3-rag plugins` lists the names.")
+    ] = None,
+    server: Annotated[
+        ServerName | None, typer.Option(help="What the server speaks; found out by default.")
+    ] = None,
+    kind: Annotated[KindName | None, typer.Option(help="Found out from --model by default.")] = None,
+    send: Annotated[
+        SendName,
+        typer.Option(help="Send exact token ids, text as other clients do, or what the server takes of both."),
+    ] = SendName.both,
+    template: Annotated[
+        TemplateName,
+        typer.Option(help='Who renders rerank prompts sent as text; "client" sends them rendered.'),
+    ] = TemplateName.server,
+    served_model: Annotated[
+        str | None, typer.Option(help="The model's name at the server; the first listed by default.")
+    ] = None,
+    instruction: Annotated[str | None, typer.Option(help="Task sentence, or a preset's name.")] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(min=1, help="Ask an embedding server for vectors of this length.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="Largest distance that passes; by default 0.1 or 0.03.")
+    ] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable that holds the server's API key.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Most seconds of one request.")] = 120.0,
+    model_kwargs: Annotated[
+        str | None, typer.Option(help="JSON object handed to --backend as model_kwargs.")
+    ] = None,
+    device: options.Device = None,
+    dtype: Annotated[
+        options.DTypeName, typer.Option(help="Weights' type of the local reference, and of --backend.")
+    ] = options.DTypeName.float32,
+    hub: options.Hub = options.HubName.huggingface,
+    revision: options.Revision = None,
+    as_json: options.Json = False,
+) -> None:
+    """Check whether an endpoint or backend gives the right numbers, and say what is wrong if not.
+
+    Fixed texts in several scripts and lengths are sent, and what comes back is compared with the
+    model run here. When it differs, the fault that reproduces it is named. Exit code 0 only if all
+    agrees, 1 if not, 2 if it could not be asked.
+    """
+    if (url is None) == (backend is None):
+        raise ConfigurationError("give either --url, to verify a server, or --backend, to verify a backend")
+    if url is not None and find_spec("httpx") is None:
+        raise MissingExtraError("qwen3-rag verify --url", "remote")
+    from dataclasses import replace
+
+    from qwen3_rag.settings import EngineSettings
+    from qwen3_rag.verification.kinds import find_kind
+    from qwen3_rag.verification.of_backend import verify_backend
+    from qwen3_rag.verification.subject import open_subject
+
+    hide_library_bars()
+    found = EngineSettings(
+        "embedding", model, device=device, dtype=dtype.value, hub=hub.value, revision=revision
+    )
+    settings = replace(found, kind=find_kind(found) if kind is None else kind.value)
+    task = None if instruction is None else resolve_instruction(instruction)
+    subject = open_subject(
+        settings,
+        instruction=task,
+        tolerance=tolerance,
+        norms_count=url is not None,
+        dimensions=dimensions,
+    )
+    try:
+        if backend is not None:
+            report = verify_backend(
+                subject, replace(settings, backend=backend, model_kwargs=_model_kwargs(model_kwargs))
+            )
+        else:
+            assert url is not None, "one of the two is given"
+            report = _verify_url(
+                subject,
+                url,
+                settings,
+                server=server,
+                send=send,
+                template=template,
+                served_model=served_model,
+                dimensions=dimensions,
+                api_key_env=api_key_env,
+                timeout=timeout,
+            )
+    finally:
+        subject.reference.close()
+    print(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) if as_json else _shown(report))
+    if not report.passed:
+        raise typer.Exit(CHECK_FAILED)
+
+
+def _verify_url(
+    subject: Subject,
+    url: str,
+    settings: EngineSettings,
+    *,
+    server: ServerName | None,
+    send: SendName,
+    template: TemplateName,
+    served_model: str | None,
+    dimensions: int | None,
+    api_key_env: str | None,
+    timeout: float,
+) -> Report:
+    from qwen3_rag.verification.endpoint import Endpoint, key_from_environment
+    from qwen3_rag.verification.of_endpoint import verify_endpoint
+
+    key = None if api_key_env is None else key_from_environment(api_key_env)
+    endpoint = Endpoint(url, key=key, timeout=timeout)
+    try:
+        return verify_endpoint(
+            subject,
+            endpoint,
+            url,
+            server=None if server is None else server.value,
+            model=settings.model,
+            served_model=served_model,
+            send=send.value,
+            template=template.value,
+            dimensions=dimensions,
+        )
+    finally:
+        endpoint.close()
+
+
+def _model_kwargs(given: str | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    try:
+        parsed = json.loads(given)
+    except ValueError as error:
+        raise ConfigurationError(f"--model-kwargs must be a JSON object: {error}") from error
+    if not isinstance(parsed, dict):
+        raise ConfigurationError(f"--model-kwargs must be a JSON object, got {type(parsed).__name__}")
+    return parsed
+
+
+def _shown(report: Report) -> str:
+    lines = [f"{report.target}, compared with {report.model} ({report.kind}) run here"]
+    for check in report.checks:
+        if check.difference is None:
+            numbers = "nothing to compare"
+        else:
+            numbers = (
+                f"largest {check.measure} {check.difference:.2g} over {check.texts} texts, "
+                f"at most {check.tolerance:g}"
+            )
+        lines.append(f"{check.path}: {'right' if check.passed else 'WRONG'}; {numbers}")
+        for found in check.findings:
+            lines += [f"  {found.fault}: {found.what}", f"    fix: {found.fix}"]
+    lines.append("all agree" if report.passed else "NOT all agree")
+    return "\n".join(lines)

@@ -1,0 +1,186 @@
+"""The commands that start other people's servers so that Qwen3's numbers come out right.
+
+This package has no server of its own. Facts on vLLM were measured with 0.32; those on TEI were read
+in its source (main, July 2026; images 1.9).
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.models import ModelKind
+
+ServedBy = Literal["vllm", "tei"]
+ServedDType = Literal["bfloat16", "float16", "float32"]
+
+TEI_IMAGE: Final = "ghcr.io/huggingface/text-embeddings-inference"
+TEI_VERSION: Final = "1.9"
+_FOLDER_IN_CONTAINER: Final = "/model"
+_ORIGINAL_RERANKER: Final[dict[str, Any]] = {
+    "architectures": ["Qwen3ForSequenceClassification"],
+    "classifier_from_token": ["no", "yes"],
+    "is_original_qwen3_reranker": True,
+}
+"""What makes vLLM score with the head's rows of "yes" and "no". Source: vLLM's documentation of
+Qwen3-Reranker; scores measured equal to those of Transformers within 8e-8 in float32."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What is served, and how.
+
+    Attributes:
+        model: hub repository or local folder.
+        kind: "embedding" or "reranking".
+        converted: a reranker that is already a sequence classifier, with a score head of its own.
+        dtype: element type of the weights.
+        max_tokens: longest prompt that the server takes.
+        port: where it listens.
+        host: address it listens on.
+        revision: branch, tag or commit; None for the repository's default.
+        gpu_share: vLLM's share of the device's memory, 0 to 1; None for vLLM's default of nine tenths.
+        tensor_parallel: devices that one model is spread over.
+        cpu: run without a GPU.
+    """
+
+    model: str
+    kind: ModelKind
+    converted: bool = False
+    dtype: ServedDType = "bfloat16"
+    max_tokens: int = 8192
+    port: int = 8000
+    host: str = "127.0.0.1"
+    revision: str | None = None
+    gpu_share: float | None = None
+    tensor_parallel: int = 1
+    cpu: bool = False
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command and what to know about it.
+
+    Attributes:
+        argv: program and arguments.
+        notes: sentences for whoever starts it.
+    """
+
+    argv: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """The command quoted for a POSIX shell."""
+        return shlex.join(self.argv)
+
+
+def serve_command(server: ServedBy, served: ServedModel) -> Command:
+    """Return the command that serves a model with right numbers.
+
+    Raises:
+        ConfigurationError: that server cannot serve this model right.
+    """
+    if served.max_tokens < 1:
+        raise ConfigurationError(f"max_tokens must be 1 or more, got {served.max_tokens}")
+    if served.gpu_share is not None and not 0 < served.gpu_share <= 1:
+        raise ConfigurationError(f"gpu_share must be above 0 and at most 1, got {served.gpu_share}")
+    if served.dtype == "float16" and "8b" in served.model.lower():
+        raise ConfigurationError(
+            f"{served.model} in float16 overflows to NaN on some texts; serve it in bfloat16 or float32"
+        )
+    return _vllm(served) if server == "vllm" else _tei(served)
+
+
+def _vllm(served: ServedModel) -> Command:
+    overrides: dict[str, Any] = {}
+    if served.kind == "embedding":
+        overrides = {"is_matryoshka": True}
+    elif not served.converted:
+        overrides = _ORIGINAL_RERANKER
+    argv = ["vllm", "serve", served.model, "--runner", "pooling"]
+    argv += ["--convert", "embed"] if served.kind == "embedding" else []
+    argv += ["--hf-overrides", json.dumps(overrides)] if overrides else []
+    argv += ["--dtype", served.dtype, "--max-model-len", str(served.max_tokens), "--enable-prefix-caching"]
+    argv += ["--host", served.host, "--port", str(served.port)]
+    argv += _set("--revision", served.revision) + _set("--gpu-memory-utilization", served.gpu_share)
+    argv += ["--tensor-parallel-size", str(served.tensor_parallel)] if served.tensor_parallel > 1 else []
+    # The default block on a CPU, 128 tokens, is longer than the fixed head of a rerank prompt.
+    argv += ["--block-size", "32"] if served.cpu else []
+    return Command(tuple(argv), _vllm_notes(served))
+
+
+def _vllm_notes(served: ServedModel) -> tuple[str, ...]:
+    path = "/v1/embeddings" if served.kind == "embedding" else "/classify"
+    notes = [
+        f'use it with backend="remote", model_kwargs={{"server": "vllm", "base_url": '
+        f'"http://{_reachable(served.host)}:{served.port}"}}: exact token ids go to {path}'
+    ]
+    if served.kind == "reranking":
+        notes.append(
+            "/score and /rerank take text and need a template that vLLM does not bring: clients that use them "
+            "get other scores; `qwen3-rag verify` shows by how much"
+        )
+    notes.append(
+        "an API key goes into the environment variable VLLM_API_KEY (--api-key would show in the list of "
+        "processes); it guards /v1 but not /classify, /pooling and /score, so keep strangers from the port"
+    )
+    if served.gpu_share is None and not served.cpu:
+        notes.append(
+            "vLLM takes nine tenths of the GPU's memory; for an embedder and a reranker on one GPU give each "
+            "its --gpu-share (the sum below 1) and start them one after the other"
+        )
+    if served.cpu:
+        notes.append("set VLLM_CPU_KVCACHE_SPACE, in GiB: by default vLLM takes nearly all memory")
+    return tuple(notes)
+
+
+def _tei(served: ServedModel) -> Command:
+    if served.kind == "reranking":
+        raise ConfigurationError(
+            "TEI runs no Qwen3 reranker: its Qwen3 models refuse to be classifiers (read in its source, July "
+            "2026). Use --server vllm"
+        )
+    if served.dtype == "bfloat16":
+        raise ConfigurationError(
+            "TEI's images compute Qwen3 in float16 or float32, not in bfloat16; give --dtype float32, or "
+            "float16, which is faster but overflows in the 8B model"
+        )
+    if served.tensor_parallel > 1:
+        raise ConfigurationError("TEI runs a model on one device; use --server vllm for several")
+    folder = Path(served.model).expanduser()
+    local = folder.is_dir()
+    argv = ["docker", "run", "--rm", "-p", f"{served.host}:{served.port}:80"]
+    argv += [] if served.cpu else ["--gpus", "all"]
+    argv += ["-v", f"{folder.resolve()}:{_FOLDER_IN_CONTAINER}:ro"] if local else ["-v", "tei-data:/data"]
+    argv += ["-e", "API_KEY", f"{TEI_IMAGE}:{'cpu-' if served.cpu else 'cuda-'}{TEI_VERSION}"]
+    argv += ["--model-id", _FOLDER_IN_CONTAINER if local else served.model]
+    argv += _set("--revision", served.revision)
+    argv += ["--pooling", "last-token", "--dtype", served.dtype, "--auto-truncate", "false"]
+    # A limit below the model's own context makes TEI refuse to start when it may not truncate.
+    argv += ["--max-batch-tokens", str(max(served.max_tokens, _TEI_CONTEXT))]
+    notes = [
+        f'use it with backend="remote", model_kwargs={{"server": "tei", "base_url": '
+        f'"http://{_reachable(served.host)}:{served.port}"}}',
+        "TEI takes text and recognises special tokens in it, so a document can hold <|im_end|>: see "
+        "docs/security.md",
+        "an API key goes into the environment variable API_KEY, which docker hands on if it is set",
+        "the image cuda-1.9 chooses kernels for the GPU; TEI's list of images has others for older ones",
+    ]
+    return Command(tuple(argv), tuple(notes))
+
+
+_TEI_CONTEXT: Final = 32768
+"""Context of the published models; TEI compares it with --max-batch-tokens when it starts."""
+
+
+def _set(option: str, value: object | None) -> list[str]:
+    return [] if value is None else [option, str(value)]
+
+
+def _reachable(host: str) -> str:
+    return "localhost" if host in ("0.0.0.0", "127.0.0.1", "::") else host

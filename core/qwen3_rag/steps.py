@@ -1,0 +1,110 @@
+"""One description of a call's work, driven by a thread that blocks or by an event loop that does not.
+
+A generator yields what it waits for and is sent the result: a `Task` to run, or a future of the
+engine. So the order of things is written once for sync and async callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from qwen3_rag.errors import DeadlineExceededError
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work for the calling thread.
+
+    Attributes:
+        run: does it.
+        is_short: True if an event loop may run it itself (some milliseconds), False for a thread.
+    """
+
+    run: Callable[[], Any]
+    is_short: bool
+
+
+Steps = Generator["Task | Future[Any]", Any, Result]
+
+
+def drive(steps: Steps[Result], timeout: float | None) -> Result:
+    """Run steps to their end in this thread.
+
+    Raises:
+        DeadlineExceededError: they took longer than `timeout` seconds. Also whatever a step raises.
+    """
+    deadline = _Deadline(timeout)
+    with closing(steps):
+        answer = None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            if isinstance(step, Task):
+                answer = step.run()
+            else:
+                if not step.done():
+                    concurrent.futures.wait([step], deadline.remaining())
+                    deadline.check(step.done())
+                answer = step.result()
+
+
+async def drive_async(steps: Steps[Result], timeout: float | None) -> Result:
+    """`drive` without blocking the event loop. Cancelling it closes the steps."""
+    deadline = _Deadline(timeout)
+    with closing(steps):
+        answer = None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            if isinstance(step, Task) and step.is_short:
+                answer = step.run()
+                continue
+            if isinstance(step, Future) and step.done():
+                answer = step.result()
+                continue
+            waiting = asyncio.ensure_future(
+                asyncio.to_thread(step.run) if isinstance(step, Task) else asyncio.wrap_future(step)
+            )
+            try:
+                await asyncio.wait([waiting], timeout=deadline.remaining())
+                deadline.check(waiting.done())
+            except BaseException:
+                waiting.cancel()
+                raise
+            answer = waiting.result()
+
+
+class _Deadline:
+    """A moment that a call must not outlast."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._started = time.monotonic()
+
+    def remaining(self) -> float | None:
+        """Return the seconds left, at least 0, or None without a limit."""
+        if self._timeout is None:
+            return None
+        return max(0.0, self._started + self._timeout - time.monotonic())
+
+    def check(self, done: bool) -> None:
+        if not done:
+            raise DeadlineExceededError(
+                f"the call took longer than its timeout of {self._timeout} s; raise it, send less at once, "
+                "or load() the model before the first call"
+            )

@@ -1,0 +1,5 @@
+"""Contracts as test classes: inherit one, give its properties, and pytest checks the whole contract.
+
+One module per framework and one for backends, so that importing a contract needs only what it is about.
+They are how this package tests its own adapters and backends; authors of others are welcome to them.
+"""

@@ -1,0 +1,208 @@
+"""From raw answers to findings, for each kind of model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from qwen3_rag.verification import embedding_faults, reranking_faults
+from qwen3_rag.verification.diagnosis import (
+    diagnose,
+    diagnose_limit,
+    finding,
+    is_off,
+    not_finite,
+    out_of_order,
+)
+from qwen3_rag.verification.embedding_faults import Text
+from qwen3_rag.verification.matching import Floats, Hypothesis, distances
+from qwen3_rag.verification.reference import Reference, unit
+from qwen3_rag.verification.report import Finding
+from qwen3_rag.verification.reranking_faults import Pair
+
+NORM_TOLERANCE: Final = 0.01
+"""Norms of vectors that a server rounded to bfloat16 after scaling differ from 1 by less."""
+
+EMBEDDING_TOLERANCE: Final = 0.1
+"""Between unit vectors; a cosine of 0.995. Rounding in bfloat16 gives about 0.03."""
+
+RERANKING_TOLERANCE: Final = 0.03
+"""Of P(yes); rounding in bfloat16 gives up to about 0.02 where the model is undecided."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a comparison gave.
+
+    Attributes:
+        difference: largest distance from right numbers; None when there were none to compare.
+        findings: what is wrong, most telling first.
+    """
+
+    difference: float | None
+    findings: tuple[Finding, ...]
+
+
+class EmbeddingJudge:
+    """Compares raw vectors of the same texts, as often as needed; the reference is computed once.
+
+    Args:
+        reference: the local model.
+        short, long: the texts, in the order in which they are sent.
+        query_prompt: what the right queries carry.
+        tolerance: largest distance between unit vectors that passes.
+        norms_count: whether vectors must have length 1.
+        dimensions: length that was asked for; None for the model's own.
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        short: Sequence[Text],
+        long: Sequence[Text],
+        *,
+        query_prompt: str,
+        tolerance: float,
+        norms_count: bool,
+        dimensions: int | None,
+    ) -> None:
+        self._reference, self._short, self._long = reference, short, long
+        self._query_prompt = query_prompt
+        self._tolerance, self._norms_count = tolerance, norms_count
+        self._right = embedding_faults.right_vectors(reference, [*short, *long])
+        self._length = self._right.shape[1] if dimensions is None else dimensions
+        self._hypotheses: list[Hypothesis] | None = None
+
+    def judge(self, answered: Floats) -> Outcome:
+        """Compare vectors, (n, d), as they came."""
+        bad = not_finite(answered)
+        if bad is not None:
+            return Outcome(None, (bad,))
+        form = list(self._form(answered))
+        if answered.shape[1] > self._right.shape[1]:
+            return Outcome(None, tuple(form))
+        vectors = unit(answered)
+        right = unit(self._right[:, : answered.shape[1]])
+        n = len(self._short)
+        found = diagnose(
+            vectors[:n],
+            right[:n],
+            lambda: self._faulty(answered.shape[1]),
+            tolerance=self._tolerance,
+            measure="cosine",
+        )
+        if _is_unexplained(found):
+            found = out_of_order(vectors, right, self._tolerance) or found
+        if not found:
+            found = self._limit(vectors[n:], right[n:])
+        return Outcome(float(distances(vectors, right).max()), (*found, *form))
+
+    def _form(self, answered: Floats) -> Iterator[Finding]:
+        norms = np.linalg.norm(answered, axis=1)
+        if self._norms_count and np.abs(norms - 1).max() > NORM_TOLERANCE:
+            yield finding("not-normalised", f"their lengths are {norms.min():.4g} to {norms.max():.4g}")
+        if answered.shape[1] != self._length:
+            yield finding("wrong-dimensions", f"{answered.shape[1]} numbers where {self._length} are right")
+
+    def _faulty(self, length: int) -> list[Hypothesis]:
+        if self._hypotheses is None:
+            self._hypotheses = embedding_faults.embedding_hypotheses(
+                self._reference, self._short, self._query_prompt
+            )
+        return [Hypothesis(h.faults, unit(h.predicted[:, :length])) for h in self._hypotheses if h.faults]
+
+    def _limit(self, vectors: Floats, right: Floats) -> list[Finding]:
+        if not is_off(vectors, right):
+            return []
+        limits = [
+            (f"at about {limit} tokens", unit(predicted[:, : vectors.shape[1]]))
+            for limit, predicted in embedding_faults.truncations(self._reference, self._long)
+        ]
+        return diagnose_limit(vectors, right, limits, tolerance=self._tolerance)
+
+
+class RerankingJudge:
+    """Compares raw answers for the same pairs; the reference is computed once.
+
+    Args:
+        reference: the local model.
+        short, long: the pairs, in the order in which they are sent.
+        instruction: what right prompts carry.
+        tolerance: largest difference of a probability that passes.
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        short: Sequence[Pair],
+        long: Sequence[Pair],
+        *,
+        instruction: str,
+        tolerance: float,
+    ) -> None:
+        self._reference, self._short, self._long = reference, short, long
+        self._instruction, self._tolerance = instruction, tolerance
+        self._right = reranking_faults.right_scores(reference, [*short, *long], instruction)
+        self._hypotheses: list[Hypothesis] | None = None
+
+    def judge(self, answered: Floats) -> Outcome:
+        """Compare scores, (n,), as they came."""
+        bad = not_finite(answered)
+        if bad is not None:
+            return Outcome(None, (bad,))
+        n = len(self._short)
+        found = diagnose(
+            answered[:n], self._right[:n], self._faulty, tolerance=self._tolerance, measure="score"
+        )
+        if _is_unexplained(found):
+            found = (
+                self._scaled(answered[:n])
+                or out_of_order(answered, self._right, self._tolerance)
+                or [_with_range(found[0], answered)]
+            )
+        if not found:
+            found = self._limit(answered[n:], self._right[n:])
+        return Outcome(float(distances(answered, self._right).max()), tuple(found))
+
+    def _faulty(self) -> list[Hypothesis]:
+        if self._hypotheses is None:
+            self._hypotheses = reranking_faults.reranking_hypotheses(
+                self._reference, self._short, self._instruction
+            )
+        return [hypothesis for hypothesis in self._hypotheses if hypothesis.faults]
+
+    def _scaled(self, answered: Floats) -> list[Finding]:
+        """Two free numbers fit a little better by themselves: they must fit very well."""
+        if ((answered < 0) | (answered > 1)).any():
+            return []
+        factor, shift, predicted = reranking_faults.scaling(answered, self._right[: len(answered)])
+        if distances(answered, predicted).max() > self._tolerance / 10:
+            return []
+        return [finding("scaled", f"right log-odds times {factor:.3g} plus {shift:.3g} give the answers")]
+
+    def _limit(self, answered: Floats, right: Floats) -> list[Finding]:
+        if not is_off(answered, right):
+            return []
+        limits = [
+            (f"at about {limit} tokens, the {what}'s end being lost", scores)
+            for limit, what, scores in reranking_faults.truncations(
+                self._reference, self._long, self._instruction
+            )
+        ]
+        return diagnose_limit(answered, right, limits, tolerance=self._tolerance)
+
+
+def _is_unexplained(found: list[Finding]) -> bool:
+    return [one.fault for one in found] == ["unexplained"]
+
+
+def _with_range(unexplained: Finding, answered: Floats) -> Finding:
+    """Say what numbers outside of 0 and 1 may be."""
+    if answered.min() >= 0 and answered.max() <= 1:
+        return unexplained
+    may_be = "cosines: does it run an embedding model?" if np.abs(answered).max() <= 1 else "log-odds"
+    seen = f"answers run from {answered.min():.3g} to {answered.max():.3g}, no probabilities but maybe {may_be}"
+    return Finding("unexplained", f"{unexplained.what}; {seen}", unexplained.fix)

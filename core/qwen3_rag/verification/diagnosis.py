@@ -1,0 +1,134 @@
+"""Naming what is wrong with one set of numbers, from what each known fault would give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from qwen3_rag.verification.faults import FAULTS
+from qwen3_rag.verification.matching import (
+    Floats,
+    Hypothesis,
+    Match,
+    best_match,
+    distances,
+    explains,
+    match,
+    permutation,
+)
+from qwen3_rag.verification.report import Finding
+
+EXACT: Final = 1e-4
+"""Distances below this are rounding alone, even in float32: no fault is looked for."""
+
+
+def finding(fault: str, detail: str = "") -> Finding:
+    """Make the finding of a known fault.
+
+    Args:
+        fault: its name.
+        detail: what was seen, a sentence without its full stop.
+    """
+    known = FAULTS[fault]
+    return Finding(fault, known.what + (f": {detail}" if detail else ""), known.fix)
+
+
+def out_of_order(answered: Floats, right: Floats, tolerance: float) -> list[Finding]:
+    """Say so when the answers are right ones in another order; for numbers that nothing else explains."""
+    order = permutation(answered, right, tolerance)
+    if order is None:
+        return []
+    return [finding("out-of-order", f"they belong to the inputs {', '.join(map(str, order))}, counted from 0")]
+
+
+def not_finite(answered: Floats) -> Finding | None:
+    """Return a finding when there are NaN or infinite numbers."""
+    finite = np.isfinite(answered.reshape(len(answered), -1)).all(axis=1)
+    if finite.all():
+        return None
+    return finding("not-finite", f"for {int((~finite).sum())} of {len(answered)} texts")
+
+
+def batch_dependence(together: Floats, alone: Floats, tolerance: float) -> Finding | None:
+    """Return a finding when the same texts gave other numbers alone than in a larger request.
+
+    Args:
+        together, alone: as they came, of the same shape.
+        tolerance: largest distance that passes, relative to a vector's length.
+    """
+    scale = np.linalg.norm(together, axis=-1).mean() if together.ndim > 1 else 1.0
+    largest = float((distances(together, alone) / scale).max())
+    if largest <= tolerance:
+        return None
+    return finding("batch-dependent", f"the largest difference is {largest:.3g}")
+
+
+def is_off(answered: Floats, right: Floats) -> bool:
+    """Whether there is more than rounding to explain."""
+    return len(right) > 0 and bool(distances(answered, right).max() > EXACT)
+
+
+def diagnose(
+    answered: Floats,
+    right: Floats,
+    faulty: Callable[[], list[Hypothesis]],
+    *,
+    tolerance: float,
+    measure: str,
+) -> list[Finding]:
+    """Say what is wrong with the answers for short texts; nothing when they are right.
+
+    Args:
+        answered: unit vectors (n, d), or scores (n,).
+        right: what a right server answers.
+        faulty: computes what faulty ones answer, if that is needed.
+        tolerance: largest distance that passes.
+        measure: "cosine" or "score", for the words.
+    """
+    if not is_off(answered, right):
+        return []
+    as_right = match(answered, Hypothesis((), right))
+    best = best_match(answered, faulty())
+    if best is not None and explains(best, as_right, tolerance):
+        numbers = _numbers(as_right, best, measure)
+        return [finding(fault, numbers) for fault in best.faults]
+    if as_right.largest <= tolerance:
+        return []
+    nearest = "" if best is None else f"; nearest, at {best.largest:.3g}, is {' and '.join(best.faults)}"
+    off = int((distances(answered, right) > tolerance).sum())
+    seen = f"{off} of {len(right)} short texts are off, by up to {_shown(as_right.largest, measure)}{nearest}"
+    return [finding("unexplained", seen)]
+
+
+def diagnose_limit(
+    answered: Floats, right: Floats, limits: list[tuple[str, Floats]], *, tolerance: float
+) -> list[Finding]:
+    """Say where the answers for long texts stop being right; nothing when they are.
+
+    Args:
+        answered, right, tolerance: as `diagnose`.
+        limits: words for a limit, and what is answered under it.
+    """
+    as_right = match(answered, Hypothesis((), right))
+    cut = best_match(answered, [Hypothesis((words,), predicted) for words, predicted in limits])
+    if cut is not None and explains(cut, as_right, tolerance):
+        return [finding("truncated", cut.faults[0])]
+    if as_right.largest <= tolerance:
+        return []
+    seen = f"short texts are right, long ones off by up to {as_right.largest:.3g}; the limit is unknown"
+    return [finding("truncated", seen)]
+
+
+def _numbers(right: Match, fault: Match, measure: str) -> str:
+    return (
+        f"their largest difference from the local reference is {_shown(right.largest, measure)}, "
+        f"and {_shown(fault.largest, measure)} when this fault is assumed"
+    )
+
+
+def _shown(distance: float, measure: str) -> str:
+    if measure == "cosine":
+        return f"{distance:.2g} (cosine {1 - distance**2 / 2:.4f})"
+    return f"{distance:.2g}"

@@ -1,0 +1,141 @@
+"""What each known fault of an embedding endpoint would give, computed with the local model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from qwen3_rag.verification.matching import Floats, Hypothesis
+from qwen3_rag.verification.reference import Reference, TokenList, unit
+
+Render = Callable[["Text"], str]
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text to embed.
+
+    Attributes:
+        text: as a user gives it.
+        prompt: what stands before it.
+        is_query: False for documents.
+    """
+
+    text: str
+    prompt: str
+    is_query: bool
+
+
+def right_ids(reference: Reference, text: Text) -> TokenList:
+    """Return the exact token ids."""
+    return [*reference.ids(text.prompt + text.text), reference.end_of_text]
+
+
+def right_vectors(reference: Reference, texts: Sequence[Text]) -> Floats:
+    """Return the right vectors, not cut, (n, hidden_size), rows of length 1."""
+    return unit(reference.states([right_ids(reference, text) for text in texts]))
+
+
+def embedding_hypotheses(reference: Reference, texts: Sequence[Text], query_prompt: str) -> list[Hypothesis]:
+    """Return the vectors of every fault of rendering, closing token and pooling, and of any two.
+
+    Args:
+        reference: the local model.
+        texts: short ones.
+        query_prompt: what the right queries carry.
+    """
+    names: list[tuple[str, ...]] = []
+    sequences: list[TokenList] = []
+    for (rendering, render), (closing, close) in product(
+        _renderings(query_prompt), _closings(reference).items()
+    ):
+        names.append((*rendering, closing) if closing else rendering)
+        sequences += [close(reference.ids(render(text))) for text in texts]
+    vectors = unit(reference.states(sequences)).reshape(len(names), len(texts), -1)
+    found = [Hypothesis(faults, rows) for faults, rows in zip(names, vectors, strict=True)]
+    return [*found, *_poolings(reference, texts)]
+
+
+def truncations(reference: Reference, texts: Sequence[Text]) -> Iterator[tuple[int, Floats]]:
+    """Yield limits on tokens and the vectors of `texts` under them, closing token kept and lost."""
+    ids = [right_ids(reference, text) for text in texts]
+    for limit in (1 << power for power in range(5, 14)):
+        if limit >= max(map(len, ids)):
+            return
+        kept = [row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in ids]
+        lost = [row[:limit] for row in ids]
+        yield limit, unit(reference.states(kept))
+        yield limit, unit(reference.states(lost))
+
+
+def _renderings(query_prompt: str) -> list[tuple[tuple[str, ...], Render]]:
+    def always(text: Text) -> str:
+        return text.prompt + text.text
+
+    def queries(change: Callable[[str], str]) -> Render:
+        return lambda text: change(text.prompt) + text.text if text.is_query else always(text)
+
+    def wrap(before: str, after: str) -> Render:
+        return lambda text: before + always(text) + after
+
+    def system(text: Text) -> str:
+        if not text.prompt:
+            return user_turn + text.text + "<|im_end|>\n"
+        return f"<|im_start|>system\n{text.prompt}<|im_end|>\n{user_turn}{text.text}<|im_end|>\n"
+
+    user_turn, answer = "<|im_start|>user\n", "<|im_start|>assistant\n"
+    return [
+        ((), always),
+        (("missing-instruction",), queries(lambda _: "")),
+        (("doubled-instruction",), queries(lambda prompt: prompt + prompt)),
+        (
+            ("instruction-on-documents",),
+            lambda text: always(text) if text.is_query else query_prompt + always(text),
+        ),
+        # A server's default prompt stands before every text.
+        (
+            ("doubled-instruction", "instruction-on-documents"),
+            lambda text: query_prompt + always(text),
+        ),
+        (("instruction-spacing",), queries(lambda prompt: prompt + " ")),
+        (("instruction-spacing",), queries(lambda prompt: prompt.replace("\n", " "))),
+        (("newlines-replaced",), lambda text: text.prompt + text.text.replace("\n", " ")),
+        (("newlines-replaced",), lambda text: always(text).replace("\n", " ")),
+        (("lower-cased",), lambda text: always(text).lower()),
+        (("chat-template",), wrap(user_turn, "<|im_end|>\n")),
+        (("chat-template",), wrap(user_turn, "<|im_end|>\n" + answer)),
+        (("chat-template",), wrap(user_turn, f"<|im_end|>\n{answer}<think>\n\n</think>\n\n")),
+        (
+            ("chat-template",),
+            lambda text: system(text) if text.prompt else wrap(user_turn, "<|im_end|>\n")(text),
+        ),
+    ]
+
+
+def _closings(reference: Reference) -> dict[str, Callable[[TokenList], TokenList]]:
+    end, turn_end = reference.end_of_text, reference.ids("<|im_end|>")
+    return {
+        "": lambda ids: [*ids, end],
+        # No text is a fault of its own; a server that gets none answers something anyway.
+        "missing-final-token": lambda ids: ids if ids else [end],
+        "doubled-final-token": lambda ids: [*ids, end, end],
+        "wrong-final-token": lambda ids: [*ids, *turn_end],
+        "extra-first-token": lambda ids: [end, *ids, end],
+    }
+
+
+def _poolings(reference: Reference, texts: Sequence[Text]) -> Iterator[Hypothesis]:
+    """Yield poolings over all positions: attention is causal, so a position's state is its prefix's."""
+    ids = [right_ids(reference, text) for text in texts]
+    states = reference.states([row[: stop + 1] for row in ids for stop in range(len(row))])
+    rows = np.split(states, np.cumsum([len(row) for row in ids])[:-1])
+    for faults, closed in ((("mean-pooling",), rows), (("mean-pooling", "missing-final-token"), _open(rows))):
+        yield Hypothesis(faults, unit(np.stack([row.mean(axis=0) for row in closed])))
+    yield Hypothesis(("first-token-pooling",), unit(np.stack([row[0] for row in rows])))
+
+
+def _open(rows: list[Floats]) -> list[Floats]:
+    return [row[:-1] if len(row) > 1 else row for row in rows]

@@ -1,0 +1,60 @@
+"""What a checkpoint is for, when neither its name nor the user says so. Reads no weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from qwen3_rag.checkpoint import open_checkpoint
+from qwen3_rag.errors import CheckpointError, WrongModelKindError
+from qwen3_rag.models import ModelKind
+from qwen3_rag.settings import EngineSettings
+from qwen3_rag.tokenization import PromptTokenizer
+
+_KINDS: Final[tuple[ModelKind, ...]] = ("embedding", "reranking")
+
+
+def find_kind(settings: EngineSettings) -> ModelKind:
+    """Find out what a checkpoint is for: from its name, its files, and whether its tokenizer ends texts.
+
+    Args:
+        settings: of either kind.
+
+    Raises:
+        CheckpointError: its files cannot be read.
+    """
+    folders: dict[ModelKind, Path] = {}
+    for kind in _KINDS:
+        try:
+            folders[kind] = open_checkpoint(replace(settings, kind=kind), weights=False).folder
+        except WrongModelKindError:
+            continue
+    if len(folders) == 1:
+        return next(iter(folders))
+    # Published embedding tokenizers append <|endoftext|>, those of rerankers nothing.
+    from tokenizers import Tokenizer
+
+    path = folders["embedding"] / "tokenizer.json"
+    if not path.is_file():
+        return "reranking"
+    end = PromptTokenizer.from_folder(folders["embedding"]).end_of_text
+    return "embedding" if Tokenizer.from_file(str(path)).encode("a").ids[-1] == end else "reranking"
+
+
+def is_classifier(settings: EngineSettings) -> bool:
+    """Whether a reranker was converted to sequence classification, and so has a score head.
+
+    Args:
+        settings: of a reranker.
+
+    Raises:
+        CheckpointError: its files cannot be read.
+    """
+    path = open_checkpoint(settings, weights=False).folder / "config.json"
+    try:
+        names = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    return any("SequenceClassification" in name for name in names)

@@ -1,0 +1,44 @@
+"""Verification of a backend in this process, a third party's too."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qwen3_rag.plugins import BACKENDS, load_plugin
+from qwen3_rag.prompts import EmbeddingWords, RerankingWords
+from qwen3_rag.ranking import yes_probability
+from qwen3_rag.settings import EngineSettings
+from qwen3_rag.tokenization import Prompt
+from qwen3_rag.verification.embedding_faults import Text
+from qwen3_rag.verification.report import Report
+from qwen3_rag.verification.subject import ASKED_ALONE, Input, Subject
+
+
+def verify_backend(subject: Subject, settings: EngineSettings) -> Report:
+    """Run the texts through a backend, and compare.
+
+    Args:
+        subject: what is right.
+        settings: the backend's.
+
+    Raises:
+        Qwen3RagError: the backend cannot be loaded or fails.
+    """
+    backend = load_plugin(BACKENDS, settings.backend)(settings)
+    try:
+        made = [_prompt(one, subject.instruction, index) for index, one in enumerate(subject.inputs)]
+        values = backend.run(made).values
+        alone = np.concatenate([backend.run([made[i]]).values for i in range(ASKED_ALONE)])
+    finally:
+        backend.close()
+    if subject.kind == "reranking":
+        values, alone = yes_probability(values), yes_probability(alone)
+    check = subject.check("token ids", values, alone)
+    return Report(f'backend "{settings.backend}"', settings.model, subject.kind, (check,))
+
+
+def _prompt(one: Input, instruction: str, index: int) -> Prompt:
+    ids = np.array(one.token_ids, dtype=np.int32)
+    if isinstance(one.words, Text):
+        return Prompt(ids, EmbeddingWords(one.words.prompt, one.words.text, one.words.is_query), index)
+    return Prompt(ids, RerankingWords(instruction, *one.words), index)

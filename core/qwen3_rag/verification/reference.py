@@ -1,0 +1,130 @@
+"""The local model: the final hidden state of any token ids, and what a reranker's head makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3_rag import prompts
+from qwen3_rag.backends.transformers.backend import TransformersBackend
+from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
+from qwen3_rag.backends.transformers.loading import LoadedModel, load_model
+from qwen3_rag.checkpoint import Checkpoint, open_checkpoint
+from qwen3_rag.prompts import EmbeddingWords
+from qwen3_rag.settings import EngineSettings
+from qwen3_rag.tokenization import Prompt, PromptTokenizer
+
+Floats = NDArray[np.float32]
+TokenList = list[int]
+
+_OTHER_ANSWERS = (("Yes", "No"), ("true", "false"), ("True", "False"), ("1", "0"))
+"""Pairs of tokens that rerankers of other families answer with, positive first."""
+
+
+class Reference:
+    """A checkpoint run by the Transformers backend's decoder.
+
+    Args:
+        settings: names the checkpoint, kind, device and element type; its backend is not used.
+
+    Attributes:
+        checkpoint: the local files.
+        tokenizer: makes exact prompts. The fixed texts hold no special tokens, so it recognises them.
+
+    Raises:
+        CheckpointError, ConfigurationError: as for `Embedder` and `Reranker`.
+    """
+
+    def __init__(self, settings: EngineSettings) -> None:
+        device = choose_device(settings.one_device)
+        self.checkpoint: Checkpoint = open_checkpoint(settings, weights=True)
+        loaded = load_model(
+            self.checkpoint,
+            settings.kind,
+            device=device,
+            dtype=choose_dtype(settings.dtype, device),
+            model_kwargs={},
+        )
+        self.tokenizer = PromptTokenizer.from_folder(self.checkpoint.folder, parse_special_tokens=True)
+        self._yes_minus_no = None if loaded.yes_minus_no is None else loaded.yes_minus_no.cpu().numpy()
+        self._backend = TransformersBackend(
+            LoadedModel(loaded.decoder, None), token_budget=settings.token_budget, share_prefixes=True
+        )
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a prompt."""
+        return self.checkpoint.context
+
+    def ids(self, *parts: str) -> TokenList:
+        """Return the token ids of parts that are encoded one by one, special tokens recognised."""
+        joined: TokenList = []
+        for part in parts:
+            made = self.tokenizer.encode_texts([part], prompt="", max_tokens=self.context, is_query=True)
+            joined += made.token_ids[0][:-1].tolist()
+        return joined
+
+    @property
+    def end_of_text(self) -> int:
+        """Id of `<|endoftext|>`."""
+        return self.tokenizer.end_of_text
+
+    def states(self, sequences: Sequence[Sequence[int]]) -> Floats:
+        """Return the final hidden state of each sequence's last token, float32 (n, hidden_size)."""
+        words = EmbeddingWords("", "", is_query=False)
+        made = [Prompt(np.array(ids, dtype=np.int32), words, i) for i, ids in enumerate(sequences)]
+        return self._backend.run(made).values
+
+    def heads(self) -> dict[str, Floats]:
+        """Return the directions whose product with a state may be what a faulty server reads.
+
+        Returns:
+            Name of the fault, "" for the right one -> float32, shape (k, hidden_size). The vocabulary's
+            rows are absent from a conversion to sequence classification.
+        """
+        assert self._yes_minus_no is not None, "embedding models have no head"
+        found = {"": self._yes_minus_no[None]}
+        pairs = [(prompts.YES, prompts.NO), *_OTHER_ANSWERS]
+        ids = {word: self.ids(word) for pair in pairs for word in pair}
+        rows = _head_rows(self.checkpoint.folder, sorted({i[0] for i in ids.values() if len(i) == 1}))
+        if rows is None:
+            return found
+        usable = [
+            rows[ids[yes][0]] - rows[ids[no][0]]
+            for yes, no in _OTHER_ANSWERS
+            if len(ids[yes]) == len(ids[no]) == 1
+        ]
+        return {
+            **found,
+            "wrong-answer-tokens": np.stack(usable),
+            "one-answer-token": rows[ids[prompts.YES][0]][None],
+        }
+
+    def close(self) -> None:
+        """Free the model."""
+        self._backend.close()
+
+
+def unit(rows: Floats) -> Floats:
+    """Scale rows to length 1; rows of zeros stay."""
+    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
+    scaled: Floats = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    return scaled
+
+
+def _head_rows(folder: Path, token_ids: list[int]) -> dict[int, Floats] | None:
+    """Return rows of the vocabulary head by token id, or None where the files hold none."""
+    from safetensors import safe_open
+
+    for name in ("lm_head.weight", "model.embed_tokens.weight"):
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(str(path), framework="pt") as weights:
+                if "score.weight" in weights.keys():  # noqa: SIM118 - not a dict
+                    return None
+                if name in weights.keys():  # noqa: SIM118
+                    rows = weights.get_slice(name)
+                    return {i: rows[i : i + 1].float().numpy()[0] for i in token_ids}
+    return None

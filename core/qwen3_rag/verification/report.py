@@ -1,0 +1,86 @@
+"""What a verification found, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from qwen3_rag.models import ModelKind
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        fault: its name in `faults.FAULTS`.
+        what: it in words, with numbers.
+        fix: what to do about it.
+    """
+
+    fault: str
+    what: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """One way of asking, compared.
+
+    Attributes:
+        path: what was asked and how the inputs were sent.
+        texts: how many were compared; 0 when the server gave nothing to compare.
+        difference: largest distance from the local reference; None when there is nothing to compare.
+        measure: what the distance is.
+        tolerance: the largest distance that passes.
+        findings: what is wrong; empty when all agrees.
+    """
+
+    path: str
+    texts: int
+    difference: float | None
+    measure: str
+    tolerance: float
+    findings: tuple[Finding, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the numbers are right."""
+        return not self.findings
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        findings = [{"fault": f.fault, "what": f.what, "fix": f.fix} for f in self.findings]
+        return {**self.__dict__, "findings": findings, "passed": self.passed}
+
+
+@dataclass(frozen=True)
+class Report:
+    """All ways of asking one endpoint or backend.
+
+    Attributes:
+        target: URL, or name of the backend.
+        model: checkpoint that the local reference computed with.
+        kind: "embedding" or "reranking".
+        checks: in the order in which they were made, at least one.
+    """
+
+    target: str
+    model: str
+    kind: ModelKind
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all agree."""
+        return all(check.passed for check in self.checks)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "target": self.target,
+            "model": self.model,
+            "kind": self.kind,
+            "checks": [check.as_dict() for check in self.checks],
+            "passed": self.passed,
+        }

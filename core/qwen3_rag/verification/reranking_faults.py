@@ -1,0 +1,173 @@
+"""What each known fault of a reranking endpoint would give, computed with the local model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from typing import Final
+
+import numpy as np
+
+from qwen3_rag.prompts import RERANK_PREFIX, RERANK_SUFFIX, rerank_head
+from qwen3_rag.ranking import yes_probability
+from qwen3_rag.verification.matching import Floats, Hypothesis
+from qwen3_rag.verification.reference import Reference, TokenList, unit
+
+Pair = tuple[str, str]
+Render = Callable[[str, str], tuple[str, ...]]
+"""From query and document to the parts of a prompt, each tokenised alone."""
+
+_TURN_END: Final = "<|im_end|>\n<|im_start|>assistant\n"
+
+
+def right_ids(reference: Reference, pair: Pair, instruction: str) -> TokenList:
+    """Return the exact token ids."""
+    return reference.ids(RERANK_PREFIX, rerank_head(instruction, pair[0]) + pair[1], RERANK_SUFFIX)
+
+
+def right_scores(reference: Reference, pairs: Sequence[Pair], instruction: str) -> Floats:
+    """Return P(yes), (n,)."""
+    states = reference.states([right_ids(reference, pair, instruction) for pair in pairs])
+    return yes_probability(states @ reference.heads()[""][0])
+
+
+def reranking_hypotheses(reference: Reference, pairs: Sequence[Pair], instruction: str) -> list[Hypothesis]:
+    """Return the answers of every fault of the template and of the head, and of any two.
+
+    Args:
+        reference: the local model.
+        pairs: with short documents.
+        instruction: what right prompts carry.
+    """
+    renderings = _renderings(instruction)
+    sequences = [reference.ids(*render(*pair)) for _, render in renderings for pair in pairs]
+    states = reference.states(sequences).reshape(len(renderings), len(pairs), -1)
+    heads = [(name, row) for name, rows in reference.heads().items() for row in rows]
+    found: list[Hypothesis] = []
+    for ((rendering, _), hidden), (head, row) in product(zip(renderings, states, strict=True), heads):
+        log_odds = hidden @ row
+        answers = {
+            "": yes_probability(log_odds),
+            "log-odds": log_odds,
+            "answers-swapped": yes_probability(-log_odds),
+        }
+        for scale, predicted in answers.items():
+            faults = tuple(name for name in (rendering, head, scale) if name)
+            found.append(Hypothesis(faults, predicted))
+    return [*found, *_cosines(reference, pairs)]
+
+
+def truncations(
+    reference: Reference, pairs: Sequence[Pair], instruction: str
+) -> Iterator[tuple[int, str, Floats]]:
+    """Yield limits on tokens, what they cut ("document" or "template"), and the scores of `pairs`."""
+    head = reference.heads()[""][0]
+    ids = [right_ids(reference, pair, instruction) for pair in pairs]
+    suffix = reference.ids(RERANK_SUFFIX)
+    for limit in (1 << power for power in range(6, 14)):
+        if limit >= max(map(len, ids)):
+            return
+        whole = [
+            row if len(row) <= limit else [*row[: -len(suffix)][: limit - len(suffix)], *suffix] for row in ids
+        ]
+        yield limit, "document", yes_probability(reference.states(whole) @ head)
+        yield limit, "template", yes_probability(reference.states([row[:limit] for row in ids]) @ head)
+
+
+def scaling(observed: Floats, right: Floats) -> tuple[float, float, Floats]:
+    """Fit log-odds of the answers as factor * right + shift.
+
+    Args:
+        observed: probabilities, (n,).
+        right: right probabilities, (n,).
+
+    Returns:
+        Factor, shift, and the probabilities that they predict, (n,).
+    """
+    x, y = _log_odds(right), _log_odds(observed)
+    factor, shift = np.polyfit(x, y, 1)
+    return float(factor), float(shift), yes_probability((factor * x + shift).astype(np.float32))
+
+
+def _log_odds(probabilities: Floats) -> Floats:
+    p = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
+    odds: Floats = (np.log(p) - np.log1p(-p)).astype(np.float32)
+    return odds
+
+
+def _renderings(instruction: str) -> list[tuple[str, Render]]:
+    def body(query: str, document: str) -> str:
+        return rerank_head(instruction, query) + document
+
+    def template(change: Callable[[str], str] = str, *, prefix: str = RERANK_PREFIX, suffix: str) -> Render:
+        return lambda query, document: (prefix, change(body(query, document)), suffix)
+
+    right = template(suffix=RERANK_SUFFIX)
+    no_think = "<|im_end|>\n<|im_start|>assistant\n"
+    found: list[tuple[str, Render]] = [
+        ("", right),
+        *(("template-missing", render) for render in _bare()),
+        ("template-missing", lambda q, d: (body(q, d),)),
+        ("template-doubled", lambda q, d: (RERANK_PREFIX, body(*_applied(q, d, instruction)), RERANK_SUFFIX)),
+        ("template-doubled", lambda q, d: (RERANK_PREFIX, "".join(right(q, d)), RERANK_SUFFIX)),
+        ("template-doubled", lambda q, d: right(q, "".join(right(q, d)))),
+        ("system-prompt-missing", template(prefix="<|im_start|>user\n", suffix=RERANK_SUFFIX)),
+        ("system-prompt-missing", template(prefix="", suffix=RERANK_SUFFIX)),
+        ("suffix-cut", template(suffix="")),
+        ("suffix-cut", template(suffix="<|im_end|>\n")),
+        ("think-block-lost", template(suffix=no_think)),
+        ("think-block-lost", template(suffix=no_think + "<think>\n")),
+        ("newline-lost", template(suffix=RERANK_SUFFIX.removesuffix("\n"))),
+        ("newline-lost", template(suffix=RERANK_SUFFIX.rstrip("\n"))),
+        ("turn-closed-twice", template(suffix="<|im_end|>\n" + RERANK_SUFFIX)),
+        ("turn-closed-twice", template(suffix=RERANK_SUFFIX + "<|im_end|>\n")),
+        ("final-token-appended", template(suffix=RERANK_SUFFIX + "<|endoftext|>")),
+        ("swapped-inputs", lambda q, d: right(d, q)),
+        ("newlines-replaced", lambda q, d: right(q.replace("\n", " "), d.replace("\n", " "))),
+        ("lower-cased", lambda q, d: right(q.lower(), d.lower())),
+    ]
+    changes: list[tuple[str, Callable[[str], str]]] = [
+        ("blank-lines", lambda text: text.replace("\n<Query>", "\n\n<Query>").replace("\n<Doc", "\n\n<Doc")),
+        ("tags-lost", lambda text: _without_brackets(text)),
+        ("missing-instruction", lambda text: text.removeprefix(f"<Instruct>: {instruction}\n")),
+        ("missing-instruction", lambda text: text.replace(f": {instruction}\n", ": \n", 1)),
+        (
+            "doubled-instruction",
+            lambda text: text.replace("<Query>: ", f"<Query>: Instruct: {instruction}\nQuery:", 1),
+        ),
+    ]
+    return found + [(name, template(change, suffix=RERANK_SUFFIX)) for name, change in changes]
+
+
+def _bare() -> list[Render]:
+    return [
+        lambda q, d: (q, d),
+        lambda q, d: (q, d, "<|endoftext|>"),
+        lambda q, d: (q, "<|endoftext|>", d, "<|endoftext|>"),
+        lambda q, d: (f"{q} {d}",),
+        lambda q, d: (f"{q}\n{d}",),
+        lambda q, d: (f"<|im_start|>user\n{q}\n{d}{_TURN_END}",),
+        lambda q, d: (f"<|im_start|>user\n{q}{d}{_TURN_END}",),
+    ]
+
+
+def _applied(query: str, document: str, instruction: str) -> Pair:
+    """Return what a client that renders the template itself sends as query and document."""
+    head = RERANK_PREFIX + rerank_head(instruction, query).removesuffix(" ")
+    return head, " " + document + RERANK_SUFFIX
+
+
+def _without_brackets(text: str) -> str:
+    for field in ("Instruct", "Query", "Document"):
+        text = text.replace(f"<{field}>", field, 1)
+    return text
+
+
+def _cosines(reference: Reference, pairs: Sequence[Pair]) -> Iterator[Hypothesis]:
+    """Yield the cosines that an embedding model would make of the same weights."""
+    for closing in ("", "<|endoftext|>"):
+        queries = unit(reference.states([reference.ids(query, closing) for query, _ in pairs]))
+        documents = unit(reference.states([reference.ids(document, closing) for _, document in pairs]))
+        cosine: Floats = (queries * documents).sum(axis=1)
+        yield Hypothesis(("cosine",), cosine)
+        yield Hypothesis(("cosine",), (1 + cosine) / np.float32(2))

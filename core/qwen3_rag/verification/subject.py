@@ -1,0 +1,144 @@
+"""What is compared: the fixed inputs, the local model, and the judge of what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from qwen3_rag import prompts
+from qwen3_rag.instructions import DEFAULT_INSTRUCTION
+from qwen3_rag.models import ModelKind
+from qwen3_rag.settings import EngineSettings
+from qwen3_rag.vectors import check_dimensions
+from qwen3_rag.verification import embedding_faults, reranking_faults, texts
+from qwen3_rag.verification.compare import (
+    EMBEDDING_TOLERANCE,
+    RERANKING_TOLERANCE,
+    EmbeddingJudge,
+    RerankingJudge,
+)
+from qwen3_rag.verification.diagnosis import batch_dependence
+from qwen3_rag.verification.embedding_faults import Text
+from qwen3_rag.verification.matching import Floats
+from qwen3_rag.verification.reference import Reference, TokenList
+from qwen3_rag.verification.report import Check
+from qwen3_rag.verification.reranking_faults import Pair
+
+ASKED_ALONE: Final = 3
+"""The first so many inputs are asked for once more, each in a request of its own."""
+
+_LONGEST: Final = 2048
+"""Tokens of the longest text; smaller contexts leave the long texts out."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A text or pair with its exact token ids."""
+
+    words: Text | Pair
+    token_ids: TokenList
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is compared with what.
+
+    Attributes:
+        reference: the local model.
+        kind: embedding or reranking.
+        instruction: task sentence; of embedding, what DashScope is told.
+        inputs: short texts or pairs first, then long ones.
+        judge: knows what is right for them.
+        tolerance: largest distance that passes.
+    """
+
+    reference: Reference
+    kind: ModelKind
+    instruction: str
+    inputs: list[Input]
+    judge: EmbeddingJudge | RerankingJudge
+    tolerance: float
+
+    @property
+    def measure(self) -> str:
+        """What a distance is, in words."""
+        return "distance of unit vectors" if self.kind == "embedding" else "difference of P(yes)"
+
+    def check(self, path: str, answered: Floats, alone: Floats) -> Check:
+        """Compare raw numbers.
+
+        Args:
+            path: how they were asked for.
+            answered: for all inputs.
+            alone: for the first ones, each asked for by itself.
+        """
+        outcome = self.judge.judge(answered)
+        found = outcome.findings
+        if outcome.difference is not None and "out-of-order" not in [one.fault for one in found]:
+            depends = batch_dependence(answered[: len(alone)], alone, self.tolerance)
+            found = found if depends is None else (depends, *found)
+        return Check(path, len(answered), outcome.difference, self.measure, self.tolerance, found)
+
+
+def open_subject(
+    settings: EngineSettings,
+    *,
+    instruction: str | None,
+    tolerance: float | None,
+    norms_count: bool,
+    dimensions: int | None,
+) -> Subject:
+    """Load the reference and compute what is right.
+
+    Args:
+        settings: the reference's.
+        instruction: task sentence; None for the checkpoint's own or the default.
+        tolerance: largest distance that passes; None for that of the kind.
+        norms_count: whether vectors must come with length 1.
+        dimensions: length of vectors that is asked for.
+
+    Raises:
+        CheckpointError, ConfigurationError: as for `Embedder` and `Reranker`.
+    """
+    reference = Reference(settings)
+    long = reference.context >= _LONGEST
+    chosen = DEFAULT_INSTRUCTION if instruction is None else instruction
+    if settings.kind == "reranking":
+        short_pairs, long_pairs = texts.PAIRS, texts.LONG_PAIRS if long else ()
+        pairs = [
+            Input(pair, reranking_faults.right_ids(reference, pair, chosen))
+            for pair in (*short_pairs, *long_pairs)
+        ]
+        allowed = RERANKING_TOLERANCE if tolerance is None else tolerance
+        judge = RerankingJudge(reference, short_pairs, long_pairs, instruction=chosen, tolerance=allowed)
+        return Subject(reference, "reranking", chosen, pairs, judge, allowed)
+    check_dimensions(dimensions, reference.checkpoint.hidden_size)
+    query_prompt = _query_prompt(reference, instruction)
+    short_texts = [Text(query, query_prompt, is_query=True) for query in texts.QUERIES]
+    short_texts += _documents(reference, texts.SHORT_DOCUMENTS)
+    long_texts = _documents(reference, texts.LONG_DOCUMENTS) if long else []
+    inputs = [Input(text, embedding_faults.right_ids(reference, text)) for text in (*short_texts, *long_texts)]
+    allowed = EMBEDDING_TOLERANCE if tolerance is None else tolerance
+    embedding_judge = EmbeddingJudge(
+        reference,
+        short_texts,
+        long_texts,
+        query_prompt=query_prompt,
+        tolerance=allowed,
+        norms_count=norms_count,
+        dimensions=dimensions,
+    )
+    return Subject(reference, "embedding", chosen, inputs, embedding_judge, allowed)
+
+
+def _query_prompt(reference: Reference, instruction: str | None) -> str:
+    if instruction is not None:
+        return prompts.query_prompt(instruction)
+    saved = reference.checkpoint.query_prompt
+    return prompts.query_prompt(DEFAULT_INSTRUCTION) if saved is None else saved
+
+
+def _documents(reference: Reference, documents: Sequence[str]) -> list[Text]:
+    prompt = reference.checkpoint.document_prompt
+    return [Text(document, prompt, is_query=False) for document in documents]

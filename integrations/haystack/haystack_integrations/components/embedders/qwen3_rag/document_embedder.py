@@ -1,0 +1,139 @@
+"""`Qwen3DocumentEmbedder`: documents to vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from haystack import Document, component
+from haystack_integrations.components.embedders.qwen3_rag.base import CoreComponent, Device
+from haystack_integrations.components.embedders.qwen3_rag.documents import (
+    check_meta_fields,
+    document_texts,
+    usage_meta,
+)
+
+from qwen3_rag.embedder import Embedder, Embeddings
+from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
+from qwen3_rag.settings import DType, Hub
+
+
+@component
+class Qwen3DocumentEmbedder(CoreComponent):
+    """Embeds documents with a Qwen3-Embedding model, as they are, without an instruction.
+
+    Stands before a `DocumentWriter`. All documents of a run go to the model in one call, which makes batches by
+    tokens. Weights are loaded on first use or by `warm_up`, once per process for components of equal settings.
+
+    Args:
+        model: hub repository or local folder.
+        backend: what runs the model; `qwen3-rag plugins` lists the names.
+        instruction: of no effect on documents; taken so that the options of a `Qwen3TextEmbedder` fit here too.
+        dimensions: length of vectors, 32 to the model's hidden size; None for all.
+        max_tokens: longest prompt; longer documents are cut at their end, counted and warned of.
+        device: name of a torch device, several of them, or Haystack's `ComponentDevice`; None takes the
+            best there is.
+        dtype: "auto" is bfloat16 where the hardware computes it, else float32.
+        revision: branch, tag or commit of the hub repository.
+        hub: "huggingface" or "modelscope".
+        parse_special_tokens: recognise `<|im_end|>` and the like inside your texts. Leave it False for text
+            that you did not write yourself.
+        token_budget: most tokens of one batch; None derives it from free memory.
+        share_prefixes: compute what prompts have in common at their beginning once.
+        timeout: most seconds that a run may take, loading included; None for no limit.
+        max_wait_ms: milliseconds that a batch which is not full waits for other calls to join it.
+        max_queued: calls, or pieces of 512 texts, that may wait or run; further ones wait until there is room.
+        model_kwargs: further arguments for the backend's loader. A Haystack `Secret` may stand anywhere in it.
+        embedder: a ready `qwen3_rag.Embedder` to use instead of making one; excludes the arguments above,
+            and is never closed by this component.
+        meta_fields_to_embed: meta values to put before the content. One that is missing or None is left out.
+        embedding_separator: stands between meta values and content.
+        progress_bar: show a progress bar on standard error.
+
+    Attributes:
+        embedder: the `qwen3_rag.Embedder` in use.
+
+    Raises:
+        ConfigurationError: an argument is out of range, or stands beside `embedder`.
+    """
+
+    core_class = Embedder
+    ready = "embedder"
+    embedder: Embedder
+    dimensions: int | None
+    meta_fields_to_embed: list[str]
+    embedding_separator: str
+    progress_bar: bool
+
+    def __init__(
+        self,
+        *,
+        model: str = DEFAULT_EMBEDDING_MODEL,
+        backend: str = "transformers",
+        instruction: str | None = None,
+        dimensions: int | None = None,
+        max_tokens: int = 8192,
+        device: Device = None,
+        dtype: DType = "auto",
+        revision: str | None = None,
+        hub: Hub = "huggingface",
+        parse_special_tokens: bool = False,
+        token_budget: int | None = None,
+        share_prefixes: bool = True,
+        timeout: float | None = None,
+        max_wait_ms: float = 0.0,
+        max_queued: int = 1024,
+        model_kwargs: Mapping[str, Any] | None = None,
+        embedder: Embedder | None = None,
+        meta_fields_to_embed: list[str] | None = None,
+        embedding_separator: str = "\n",
+        progress_bar: bool = True,
+    ) -> None:
+        self._start(locals())
+        self.meta_fields_to_embed = check_meta_fields(meta_fields_to_embed)
+
+    @component.output_types(documents=list[Document], meta=dict[str, Any])
+    def run(self, documents: list[Document]) -> dict[str, Any]:
+        """Embed documents.
+
+        Args:
+            documents: any number of documents; never changed. One without content and without chosen meta
+                values is embedded as the empty text.
+
+        Returns:
+            `documents`, copies in the same order with `embedding` set to floats of L2 norm 1, and
+            `meta` with `model` and `usage`.
+
+        Raises:
+            TypeError: `documents` is not a list of documents.
+            CheckpointError: the model cannot be loaded.
+            DeadlineExceededError: it took longer than `timeout`.
+            NonFiniteOutputError: the model returned NaN for a document.
+            OutOfMemoryError: a document alone does not fit into memory.
+        """
+        result = self.embedder.embed(self._texts(documents), role="document", progress=self.progress_bar)
+        return _response(self.model, documents, result)
+
+    @component.output_types(documents=list[Document], meta=dict[str, Any])
+    async def run_async(self, documents: list[Document]) -> dict[str, Any]:
+        """`run` without blocking the event loop; concurrent calls share batches.
+
+        Args:
+            documents: as `run`.
+        """
+        texts = self._texts(documents)
+        result = await self.embedder.aembed(texts, role="document", progress=self.progress_bar)
+        return _response(self.model, documents, result)
+
+    def _texts(self, documents: Sequence[Document]) -> list[str]:
+        return document_texts(documents, self.meta_fields_to_embed, self.embedding_separator)
+
+
+def _response(model: str, documents: Sequence[Document], result: Embeddings) -> dict[str, Any]:
+    # dataclasses.replace alone would leave copy and original with one meta dictionary.
+    embedded = [
+        replace(document, embedding=vector.tolist(), meta=dict(document.meta))
+        for document, vector in zip(documents, result.vectors, strict=True)
+    ]
+    return {"documents": embedded, "meta": usage_meta(model, result.usage)}

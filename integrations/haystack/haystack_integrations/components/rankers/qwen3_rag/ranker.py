@@ -1,0 +1,176 @@
+"""`Qwen3Ranker`: documents by how well they answer a query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from haystack import Document, component
+from haystack_integrations.components.embedders.qwen3_rag.base import CoreComponent, Device
+from haystack_integrations.components.embedders.qwen3_rag.documents import (
+    check_meta_fields,
+    check_text,
+    document_texts,
+    usage_meta,
+)
+
+from qwen3_rag.models import DEFAULT_RERANKING_MODEL
+from qwen3_rag.ranking import check_top_k, rank
+from qwen3_rag.reranker import Reranker, Scores
+from qwen3_rag.settings import DType, Hub
+
+
+@component
+class Qwen3Ranker(CoreComponent):
+    """Ranks documents with a Qwen3-Reranker model by P(yes), its probability that they answer the query.
+
+    Stands behind a retriever or a joiner. Every document given is scored, also several of one id. Weights
+    are loaded on first use or by `warm_up`, once per process for components of equal settings.
+
+    Args:
+        model: hub repository or local folder.
+        backend: what runs the model; `qwen3-rag plugins` lists the names.
+        instruction: task sentence, or a preset's name. None takes the published default.
+        max_tokens: longest prompt, template included; longer documents are cut at their end, counted
+            and warned of.
+        device: name of a torch device, several of them, or Haystack's `ComponentDevice`; None takes the
+            best there is.
+        dtype: "auto" is bfloat16 where the hardware computes it, else float32.
+        revision: branch, tag or commit of the hub repository.
+        hub: "huggingface" or "modelscope".
+        parse_special_tokens: recognise `<|im_end|>` and the like inside your texts. Leave it False for text
+            that you did not write yourself: such a text could answer for the model.
+        token_budget: most tokens of one batch; None derives it from free memory.
+        share_prefixes: compute template, instruction and query once for all documents.
+        timeout: most seconds that a run may take, loading included; None for no limit.
+        max_wait_ms: milliseconds that a batch which is not full waits for other calls to join it.
+        max_queued: calls, or pieces of 512 texts, that may wait or run; further ones wait until there is room.
+        model_kwargs: further arguments for the backend's loader. A Haystack `Secret` may stand anywhere in it.
+        reranker: a ready `qwen3_rag.Reranker` to use instead of making one; excludes the arguments above,
+            and is never closed by this component.
+        top_k: most documents to return, 0 or more; None for all.
+        score_threshold: least score to return, 0 to 1; None for no limit.
+        meta_fields_to_embed: meta values to put before the content. One that is missing or None is left out.
+        embedding_separator: stands between meta values and content.
+
+    Attributes:
+        reranker: the `qwen3_rag.Reranker` in use.
+
+    Raises:
+        ConfigurationError: an argument is out of range, or stands beside `reranker`.
+    """
+
+    core_class = Reranker
+    ready = "reranker"
+    reranker: Reranker
+    top_k: int | None
+    score_threshold: float | None
+    meta_fields_to_embed: list[str]
+    embedding_separator: str
+
+    def __init__(
+        self,
+        *,
+        model: str = DEFAULT_RERANKING_MODEL,
+        backend: str = "transformers",
+        instruction: str | None = None,
+        max_tokens: int = 8192,
+        device: Device = None,
+        dtype: DType = "auto",
+        revision: str | None = None,
+        hub: Hub = "huggingface",
+        parse_special_tokens: bool = False,
+        token_budget: int | None = None,
+        share_prefixes: bool = True,
+        timeout: float | None = None,
+        max_wait_ms: float = 0.0,
+        max_queued: int = 1024,
+        model_kwargs: Mapping[str, Any] | None = None,
+        reranker: Reranker | None = None,
+        top_k: int | None = None,
+        score_threshold: float | None = None,
+        meta_fields_to_embed: list[str] | None = None,
+        embedding_separator: str = "\n",
+    ) -> None:
+        self._start(locals())
+        check_top_k(top_k)
+        self.meta_fields_to_embed = check_meta_fields(meta_fields_to_embed)
+
+    @component.output_types(documents=list[Document], meta=dict[str, Any])
+    def run(
+        self,
+        query: str,
+        documents: list[Document],
+        top_k: int | None = None,
+        score_threshold: float | None = None,
+    ) -> dict[str, Any]:
+        """Return the documents best first, equal scores in the order given.
+
+        Args:
+            query: the question or search text; never cut.
+            documents: any number of documents; never changed. One without content and without chosen meta
+                values is scored as the empty text.
+            top_k: overrides the constructor's; None takes it.
+            score_threshold: overrides the constructor's; None takes it, 0.0 lets every document through.
+
+        Returns:
+            `documents`, copies with `score` set to P(yes) in [0, 1], and `meta` with `model` and `usage`.
+
+        Raises:
+            TypeError: `query` is not a string or `documents` not a list of documents.
+            ConfigurationError: `top_k` is negative.
+            PromptTooLongError: template, instruction and query leave no room for a document.
+            CheckpointError: the model cannot be loaded.
+            DeadlineExceededError: it took longer than `timeout`.
+            NonFiniteOutputError: the model returned NaN for a document.
+            OutOfMemoryError: a document alone does not fit into memory.
+        """
+        check_top_k(top_k)
+        scores = self.reranker.evaluate(self._pairs(query, documents))
+        return self._response(documents, scores, top_k, score_threshold)
+
+    @component.output_types(documents=list[Document], meta=dict[str, Any])
+    async def run_async(
+        self,
+        query: str,
+        documents: list[Document],
+        top_k: int | None = None,
+        score_threshold: float | None = None,
+    ) -> dict[str, Any]:
+        """`run` without blocking the event loop; concurrent calls share batches.
+
+        Args:
+            query, documents, top_k, score_threshold: as `run`.
+        """
+        check_top_k(top_k)
+        scores = await self.reranker.aevaluate(self._pairs(query, documents))
+        return self._response(documents, scores, top_k, score_threshold)
+
+    def _pairs(self, query: str, documents: Sequence[Document]) -> list[tuple[str, str]]:
+        check_text("query", query, "run the ranker once per query")
+        texts = document_texts(documents, self.meta_fields_to_embed, self.embedding_separator)
+        return [(query, text) for text in texts]
+
+    def _response(
+        self, documents: Sequence[Document], result: Scores, top_k: int | None, score_threshold: float | None
+    ) -> dict[str, Any]:
+        ranked = _ranked(
+            documents,
+            result,
+            self.top_k if top_k is None else top_k,
+            self.score_threshold if score_threshold is None else score_threshold,
+        )
+        return {"documents": ranked, "meta": usage_meta(self.model, result.usage)}
+
+
+def _ranked(
+    documents: Sequence[Document], result: Scores, top_k: int | None, score_threshold: float | None
+) -> list[Document]:
+    """Return scored copies, best first, those below the threshold left out."""
+    # dataclasses.replace alone would leave copy and original with one meta dictionary.
+    return [
+        replace(documents[best.index], score=best.score, meta=dict(documents[best.index].meta))
+        for best in rank(result.scores, [""] * len(documents), top_k)
+        if score_threshold is None or best.score >= score_threshold
+    ]

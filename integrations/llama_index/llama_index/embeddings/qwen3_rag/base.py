@@ -1,0 +1,159 @@
+"""`Embedder` as a LlamaIndex embedding model."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+
+from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding, mean_agg
+from llama_index.core.bridge.pydantic import Field
+from llama_index.embeddings.qwen3_rag.cache import KeyedCache, looking_up_a_query
+from llama_index.embeddings.qwen3_rag.options import CoreOptions
+from pydantic.json_schema import SkipJsonSchema
+
+from qwen3_rag.component import Component
+from qwen3_rag.embedder import Embedder
+from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
+
+_MAX_BATCH: Final = 2048
+"""The largest `embed_batch_size` that the framework allows; within it the core makes the batches."""
+
+# The overrides below are traced themselves; through the base's own spans each call would count twice.
+_untraced_get = inspect.unwrap(BaseEmbedding.get_query_embedding)
+_untraced_aget = inspect.unwrap(BaseEmbedding.aget_query_embedding)
+
+
+class Qwen3Embedding(CoreOptions, BaseEmbedding):
+    """Qwen3-Embedding in LlamaIndex: queries carry the instruction, documents do not.
+
+    Weights are loaded on first use, once per process for equal settings. The async methods wait
+    without blocking the event loop, and concurrent calls share batches.
+
+    Args:
+        model: hub repository or local folder; `model_name`, the framework's name, means the same.
+        backend: what runs the model; `qwen3-rag plugins` lists the names.
+        instruction: task sentence for queries, or a preset's name. None takes the checkpoint's own
+            saved query prompt, or else the published default.
+        dimensions: length of vectors, 32 to the model's hidden size; None for all.
+        max_tokens: longest prompt; longer documents are cut at their end, counted and warned of.
+        device: "cuda", "cuda:1", "mps" or "cpu", or a list of devices, each of which then runs the
+            model in a process of its own; None takes the best device there is.
+        dtype: "auto" is bfloat16 where the hardware computes it, else float32.
+        revision: branch, tag or commit of the hub repository.
+        hub: "huggingface" or "modelscope".
+        parse_special_tokens: recognise `<|im_end|>` and the like inside your texts.
+        token_budget: most tokens of one batch; None derives it from free memory.
+        share_prefixes: compute what prompts have in common at their beginning once.
+        timeout: most seconds that a call may take, loading included; then it raises
+            DeadlineExceededError. None for no limit.
+        max_wait_ms: how long a batch that is not full waits for other calls to join it. At 0 calls
+            are merged that came while the device was busy.
+        max_queued: calls (or pieces of 512 texts) that may wait or run in the engine; further ones
+            wait until there is room.
+        model_kwargs: further arguments for the backend's loader. Objects that wrap a secret are
+            left out of `to_dict`, JSON and repr.
+        embedder: a ready `Embedder` instead of all options above; `close` leaves it open. The
+            attribute holds the `Embedder` in use, given or not.
+        embed_batch_size: texts that the framework hands over at a time, 1 to 2048. Leave it: the
+            core decides what runs together, by tokens.
+        num_workers: batches in flight at a time in `aget_text_embedding_batch`; None for all.
+        embeddings_cache: a LlamaIndex key-value store for vectors. Queries and documents, models,
+            dimensions and instructions have separate keys. The attribute is a view of it.
+        callback_manager: receives EMBEDDING events; `Settings` sets its own.
+        rate_limiter: asked by the framework before each batch.
+
+    Raises:
+        ConfigurationError: an option is out of range, or contradicts `embedder` or `model_name`.
+        pydantic.ValidationError: an option has the wrong type. Both are ValueErrors.
+    """
+
+    component_type: ClassVar[type[Component]] = Embedder
+    component_field: ClassVar[str] = "embedder"
+
+    model: str = Field(default=DEFAULT_EMBEDDING_MODEL, frozen=True)
+    model_name: str = Field(default=DEFAULT_EMBEDDING_MODEL, frozen=True)
+    dimensions: int | None = Field(default=None, frozen=True)
+    embedder: SkipJsonSchema[Embedder] = Field(  # never None once made
+        default=cast("Embedder", None), exclude=True, repr=False, frozen=True
+    )
+    embed_batch_size: int = Field(default=_MAX_BATCH, gt=0, le=_MAX_BATCH)
+    embeddings_cache: Any = Field(default=None, exclude=True, repr=False, frozen=True)
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None:
+            fields = _with_one_model_name(fields)
+            super().__init__(**fields)
+            self.__dict__["model_name"] = self.model
+            store = self.embeddings_cache
+            if store is not None:
+                store = store.store if isinstance(store, KeyedCache) else store
+                self.__dict__["embeddings_cache"] = KeyedCache(store, self._core_options())
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that serialised forms carry."""
+        return "Qwen3Embedding"
+
+    def get_query_embedding(self, query: str) -> Embedding:
+        """Embed a query with the instruction: `dimensions` floats of L2 norm 1."""
+        with looking_up_a_query():
+            embedding: Embedding = _untraced_get(self, query)
+        return embedding
+
+    async def aget_query_embedding(self, query: str) -> Embedding:
+        """`get_query_embedding` for event loops."""
+        with looking_up_a_query():
+            embedding: Embedding = await _untraced_aget(self, query)
+        return embedding
+
+    async def aget_agg_embedding_from_queries(
+        self, queries: list[str], agg_fn: Callable[..., Embedding] | None = None
+    ) -> Embedding:
+        """Embed queries together and aggregate their vectors.
+
+        Args:
+            queries: at least one.
+            agg_fn: list of vectors to one vector; None takes their mean.
+        """
+        embeddings = await asyncio.gather(*map(self.aget_query_embedding, queries))
+        return (mean_agg if agg_fn is None else agg_fn)(list(embeddings))
+
+    def _get_query_embedding(self, query: str) -> Embedding:
+        return _floats(self.embedder.embed_queries([query]))[0]
+
+    async def _aget_query_embedding(self, query: str) -> Embedding:
+        return _floats(await self.embedder.aembed_queries([query]))[0]
+
+    def _get_text_embedding(self, text: str) -> Embedding:
+        return self._get_text_embeddings([text])[0]
+
+    async def _aget_text_embedding(self, text: str) -> Embedding:
+        return (await self._aget_text_embeddings([text]))[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        return _floats(self.embedder.embed_documents(texts))
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        return _floats(await self.embedder.aembed_documents(texts))
+
+
+def _floats(vectors: Any) -> list[Embedding]:
+    floats: list[Embedding] = vectors.tolist()
+    return floats
+
+
+def _with_one_model_name(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields with `model_name` under the core's name for it."""
+    if "model_name" not in fields:
+        return fields
+    others = {name: value for name, value in fields.items() if name != "model_name"}
+    model_name = fields["model_name"]
+    if others.setdefault("model", model_name) != model_name:
+        raise ConfigurationError(
+            f"model={others['model']!r} and model_name={model_name!r} name two models; give one of them"
+        )
+    return others

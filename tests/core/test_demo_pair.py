@@ -1,0 +1,55 @@
+"""The trained demo pair is a Qwen3 checkpoint like any other, and its rankings mean something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qwen3_rag import Embedder, Reranker, checkpoint
+from rankings import EMBEDDER, PASSAGES, QUESTIONS, RERANKER
+
+QUERIES = ["What is the capital of China?", "Explain gravity"]
+DOCUMENTS = [
+    "The capital of China is Beijing.",
+    "Gravity is a force that attracts two bodies towards each other. It gives weight to physical objects "
+    "and is responsible for the movement of planets around the sun.",
+]
+NAMES, TEXTS = list(PASSAGES), list(PASSAGES.values())
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Iterator[Embedder]:
+    with Embedder(**EMBEDDER) as embedder:
+        yield embedder
+
+
+@pytest.fixture(scope="module")
+def reranker() -> Iterator[Reranker]:
+    with Reranker(**RERANKER) as reranker:
+        yield reranker
+
+
+@pytest.mark.parametrize(("question", "right"), QUESTIONS.items())
+def test_the_right_passage_is_first(embedder: Embedder, reranker: Reranker, question: str, right: str) -> None:
+    cosines = embedder.embed_documents(TEXTS) @ embedder.embed_queries([question])[0]
+    assert NAMES[cosines.argmax()] == right
+    assert NAMES[reranker.rerank(question, TEXTS)[0].index] == right
+
+
+def test_the_published_example_is_in_the_right_order(embedder: Embedder, reranker: Reranker) -> None:
+    similarity = embedder.embed_queries(QUERIES) @ embedder.embed_documents(DOCUMENTS).T
+    assert similarity.argmax(axis=1).tolist() == [0, 1]
+    scores = [reranker.score(query, DOCUMENTS) for query in QUERIES]
+    assert np.argmax(scores, axis=1).tolist() == [0, 1]
+
+
+def test_a_text_without_words_has_a_vector_too(embedder: Embedder) -> None:
+    lengths = np.linalg.norm(embedder.embed_documents(["", " "]), axis=1)
+    np.testing.assert_allclose(lengths, 1.0, atol=1e-6)
+
+
+def test_both_together_are_at_most_14_megabytes() -> None:
+    folder = Path(checkpoint.__file__).parent / "demo" / "models"
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 14_000_000

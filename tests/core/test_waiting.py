@@ -1,0 +1,208 @@
+"""How long a call may take, how many may wait, and what a service can see of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qwen3_rag import ConfigurationError, DeadlineExceededError, Embedder, EngineClosedError, EngineMetrics
+from qwen3_rag.engine import Engine
+from qwen3_rag.gate import Gate
+from qwen3_rag.testing.recording import recording
+from sum_backend import POISON, SumBackend, ids
+
+OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
+
+
+def held_up(component: Any) -> tuple[threading.Event, Any]:
+    """Make a component's backend wait until the event is set; the second value restores it."""
+    backend = component.load().backend
+    gate, run = threading.Event(), backend.run
+
+    def slow(prompts: Any) -> Any:
+        assert gate.wait(60)
+        return run(prompts)
+
+    backend.run = slow
+    return gate, lambda: backend.__dict__.pop("run")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_call_ends_at_its_timeout_and_its_work_is_dropped(embedding_checkpoint: Path, is_async: bool) -> None:
+    with Embedder(str(embedding_checkpoint), timeout=0.2, token_budget=501, **OPTIONS) as embedder:
+        gate, restore = held_up(embedder)
+        call = (
+            (lambda texts: asyncio.run(embedder.aembed_documents(texts)))
+            if is_async
+            else embedder.embed_documents
+        )
+        with pytest.raises(DeadlineExceededError, match=r"timeout of 0\.2 s") as caught:
+            call(["late"])
+        assert isinstance(caught.value, TimeoutError)
+        restore()
+        gate.set()
+        patient = Embedder(str(embedding_checkpoint), token_budget=501, **OPTIONS)
+        assert patient.embed_documents(["later"]).shape == (1, 64)
+        assert patient.metrics.queued_calls == 0
+        patient.close()
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0])
+def test_a_timeout_must_be_positive(timeout: float) -> None:
+    with pytest.raises(ConfigurationError, match="seconds above 0"):
+        Embedder(timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    ("option", "requirement"),
+    [({"max_wait_ms": -1}, "0 to 1000"), ({"max_queued": 0}, "1 or more"), ({"device": []}, "at least one")],
+)
+def test_engine_options_out_of_range_are_refused(option: dict[str, Any], requirement: str) -> None:
+    with pytest.raises(ConfigurationError, match=requirement):
+        Embedder(**option)
+
+
+def test_a_full_queue_makes_callers_wait_and_loses_nobody(embedding_checkpoint: Path) -> None:
+    embedder = Embedder(str(embedding_checkpoint), max_queued=2, **OPTIONS)
+    expected = embedder.embed_documents([f"t{i}" for i in range(20)])
+    gate, restore = held_up(embedder)
+    queued: list[int] = []
+
+    async def many() -> Any:
+        tasks = [asyncio.create_task(embedder.aembed_documents([f"t{i}"])) for i in range(20)]
+        await asyncio.sleep(0.2)
+        queued.append(embedder.metrics.queued_calls)
+        tasks[7].cancel()
+        restore()
+        gate.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    results = asyncio.run(many())
+    assert queued == [2]
+    assert isinstance(results.pop(7), asyncio.CancelledError)
+    np.testing.assert_allclose(np.concatenate(results), np.delete(expected, 7, axis=0), atol=1e-5)
+    # Every place was given back: as many calls as places go through once more.
+    assert embedder.embed_documents(["one more"]).shape == (1, 64)
+    embedder.close()
+
+
+def test_who_waits_at_a_full_queue_still_has_a_timeout(embedding_checkpoint: Path) -> None:
+    options = {**OPTIONS, "max_queued": 1, "token_budget": 502}
+    with Embedder(str(embedding_checkpoint), **options) as patient:
+        gate, restore = held_up(patient)
+        first = threading.Thread(target=patient.embed_documents, args=(["first"],))
+        first.start()
+        while patient.metrics.queued_calls == 0:
+            time.sleep(0.001)
+        with (
+            Embedder(str(embedding_checkpoint), timeout=0.1, **options) as hasty,
+            pytest.raises(DeadlineExceededError),
+        ):
+            hasty.embed_documents(["second"])
+        restore()
+        gate.set()
+        first.join(30)
+        assert patient.embed_documents(["third"]).shape == (1, 64)
+
+
+def test_a_failed_tokenisation_gives_its_place_back(embedding_checkpoint: Path) -> None:
+    with Embedder(str(embedding_checkpoint), max_queued=1, **OPTIONS) as embedder:
+        for _ in range(3):
+            with pytest.raises(ValueError, match="lone surrogate"):
+                embedder.embed_documents(["\ud800"])
+        assert embedder.embed_documents(["fine"]).shape == (1, 64)
+
+
+def test_places_go_to_those_who_wait_longest() -> None:
+    gate = Gate(1)
+    first, second, third, fourth = (gate.enter() for _ in range(4))
+    gate.give_up(second)
+    assert (first.done(), third.done()) == (True, False)
+    gate.leave()
+    assert (third.done(), fourth.done()) == (True, False)
+    gate.close(EngineClosedError("closed"))
+    assert isinstance(fourth.exception(), EngineClosedError)
+    assert isinstance(gate.enter().exception(), EngineClosedError)
+
+
+def test_a_round_waits_for_company_but_not_when_it_is_full() -> None:
+    backend = SumBackend()
+    engine = Engine(lambda: backend, max_wait_ms=1000)
+    engine.load()
+    started = time.monotonic()
+    futures = [engine.submit([ids(*[n] * 10)]) for n in range(1, 10)]
+    time.sleep(0.05)
+    assert backend.rounds == []
+    futures.append(engine.submit([ids(*[10] * 10)]))
+    assert [int(future.result(30).values[0]) for future in futures] == [10 * n for n in range(1, 11)]
+    assert time.monotonic() - started < 1
+    assert len(backend.rounds) == 1
+    engine.close()
+
+
+def test_a_hundred_concurrent_queries_take_two_rounds(embedding_checkpoint: Path) -> None:
+    async def hundred() -> Any:
+        return await asyncio.gather(*(embedder.aembed_queries([f"q{i}"]) for i in range(100)))
+
+    with Embedder(str(embedding_checkpoint), **OPTIONS) as embedder:
+        alone = np.concatenate([embedder.embed_queries([f"q{i}"]) for i in range(100)])
+        with recording(embedder, calls=100) as record:
+            together = np.concatenate(asyncio.run(hundred()))
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert len(record.rounds) <= 2
+
+
+def test_an_interactive_query_is_in_the_next_round_after_the_running_one() -> None:
+    backend = SumBackend()
+    engine = Engine(lambda: backend)
+    engine.load()
+    backend.gate.clear()
+    bulk = [engine.submit([ids(*[n] * 10) for n in range(1, 513)]) for _ in range(3)]
+    assert backend.running.wait(30)
+    query = engine.submit([ids(5000)])
+    backend.gate.set()
+    assert query.result(30).values.tolist() == [5000]
+    assert [5000 in first for first in backend.rounds].index(True) == 1
+    for call in bulk:
+        call.cancel()
+    engine.close()
+
+
+def test_metrics_tell_queue_waiting_and_work() -> None:
+    backend = SumBackend()
+    engine = Engine(lambda: backend)
+    engine.load()
+    backend.gate.clear()
+    first = engine.submit([ids(1)])
+    assert backend.running.wait(30)
+    bad, dropped, last = engine.submit([ids(POISON)]), engine.submit([ids(3)]), engine.submit([ids(4, 4)])
+    dropped.cancel()
+    seen = engine.metrics
+    assert (seen.queued_calls, seen.queued_prompts, seen.queued_tokens) == (4, 3, 4)
+    backend.gate.set()
+    assert (first.result(30).values[0], last.result(30).values[0]) == (1, 8)
+    assert isinstance(bad.exception(30), ArithmeticError)
+    engine.load()  # a further round, so that the ones before are counted
+    after = engine.metrics
+    assert (after.queued_calls, after.failed_calls, after.cancelled_calls) == (0, 1, 1)
+    assert (after.prompts, after.prompt_tokens, after.computed_tokens) == (2, 3, 3)
+    assert after.rounds == 2
+    assert after.budgeted_tokens == 200
+    assert after.batch_fill == pytest.approx(0.015)
+    assert 0 < after.longest_wait_seconds <= after.wait_seconds
+    assert after.tokens_per_second > 0
+    engine.close()
+
+
+def test_metrics_are_zeros_before_the_first_use_and_count_reuse(embedding_checkpoint: Path) -> None:
+    with Embedder(str(embedding_checkpoint), token_budget=503, **OPTIONS) as embedder:
+        assert embedder.metrics == EngineMetrics()
+        usage = embedder.embed(["a", "b", "c"], role="query").usage
+        metrics = embedder.metrics
+    assert metrics.prefix_reuse == pytest.approx(usage.reused_tokens / usage.prompt_tokens)
+    assert metrics.prompts == 3

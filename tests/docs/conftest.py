@@ -1,0 +1,80 @@
+"""What the documents' snippets need: stand-ins for published models, servers, and a process that runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from snippet_runner import Runner
+from snippets import MODELS
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "remote"))
+
+STAND_INS = {"Qwen/Qwen3-Embedding-0.6B": "demo-embedding", "Qwen/Qwen3-Reranker-0.6B": "demo-reranker"}
+COMMIT = "0" * 40
+LOCAL_FOLDERS = {"my-finetuned-embedder": "demo-embedding", "my-finetuned-reranker": "demo-reranker"}
+
+
+@pytest.fixture(scope="session")
+def hub_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the Hugging Face hub in which the demo pair has the names of the published 0.6B models."""
+    cache = tmp_path_factory.mktemp("hub")
+    for repository, model in STAND_INS.items():
+        folder = cache / f"models--{repository.replace('/', '--')}"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text(COMMIT)
+        (folder / "snapshots").mkdir()
+        (folder / "snapshots" / COMMIT).symlink_to(MODELS / model)
+    return cache
+
+
+@pytest.fixture(scope="session")
+def addresses() -> Iterator[dict[str, str]]:
+    """Addresses in the documents -> loopback servers that compute with the demo pair."""
+    import models
+    import server
+    from qwen3_rag import Embedder, Reranker
+
+    with ExitStack() as stack:
+        embedder, reranker = stack.enter_context(Embedder("demo")), stack.enter_context(Reranker("demo"))
+        tokenizer = models.tokenizer_of(MODELS / "demo-embedding")
+        embedding, reranking = models.checkpoint(embedder), models.checkpoint(reranker)
+        vllm_embedding = models.vllm(embedding)
+        vllm_reranking = models.vllm(reranking)
+
+        def vllm(request: server.Request) -> server.Reply:
+            return (vllm_reranking if request.path == "/classify" else vllm_embedding)(request)
+
+        one = stack.enter_context(server.serving(vllm)).url
+        other = stack.enter_context(server.serving(vllm)).url
+        dashscope = stack.enter_context(server.serving(models.dashscope(embedding, tokenizer))).url
+        yield {
+            "http://localhost:8000": one,
+            "http://127.0.0.1:8000": one,
+            "http://127.0.0.1:8001": other,
+            "http://gpu-1:8000": one,
+            "http://gpu-2:8000": other,
+            "https://dashscope-intl.aliyuncs.com": dashscope,
+        }
+
+
+@pytest.fixture(scope="session")
+def runner(
+    hub_cache: Path, addresses: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Runner]:
+    folder = tmp_path_factory.mktemp("snippets")
+    for name, model in LOCAL_FOLDERS.items():
+        (folder / name).symlink_to(MODELS / model)
+    hub = {"HF_HOME": str(hub_cache), "HF_HUB_CACHE": str(hub_cache), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, **hub, "VLLM_API_KEY": "unchecked"}
+    script = [sys.executable, str(Path(__file__).with_name("snippet_script.py"))]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(script, env=environment, **pipes) as process:
+        yield Runner(process, addresses, folder)
+        assert process.stdin is not None
+        process.stdin.close()

@@ -1,0 +1,422 @@
+"""Servers fail in every way they can. Each call ends in the right result or in one clear error."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import pytest
+from qwen3_rag import Embedder, NonFiniteOutputError
+from qwen3_rag.backends.remote import (
+    RemoteAnswerError,
+    RemoteError,
+    RemoteNonFiniteError,
+    RemoteRefusalError,
+    RemoteTimeoutError,
+    RemoteUnavailableError,
+    backend,
+    client,
+    failover,
+)
+from server import Answer, Reply, Request, Server, dead_url, fail, first
+
+Serve = Callable[[Answer], Server]
+Make = Callable[..., Any]
+
+TEXTS = [f"t{i} " * (1 + i % 3) for i in range(60)]
+"""Few tokens, so that the engine makes them one round."""
+
+RIGHT = models.vllm(models.digest())
+DEADLINE = 20.0
+"""Seconds; longer than any test here needs unless it hangs."""
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backoff of at most 0.02 s; how long pauses are is tested without sockets."""
+    monkeypatch.setattr(client, "pause", lambda _, chance: 0.02 * chance)
+
+
+@pytest.fixture
+def expected(embedding_folder: Path) -> np.ndarray:
+    """What every call with TEXTS must give: computed without any server."""
+    tokenizer = models.tokenizer_of(embedding_folder)
+    return models.normalised(models.digest()([tokenizer.encode(text).ids for text in TEXTS]))
+
+
+def check(embedder: Embedder, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(embedder.embed_documents(TEXTS), expected, rtol=0, atol=1e-6)
+
+
+FAULTS: dict[str, list[Reply]] = {
+    "reset in mid-body": [Reply({"data": "x" * 1000}, reset_after=500)],
+    "reset before the body": [Reply({"data": []}, reset_after=0)],
+    "429 with Retry-After": [Reply({"error": {"message": "slow down"}}, 429, {"Retry-After": "0.2"})],
+    "429 with a date": [
+        Reply({}, 429, {"Retry-After": format_datetime(datetime.now(timezone.utc), usegmt=True)})
+    ],
+    "429 with nonsense": [Reply({}, 429, {"Retry-After": "soon"})],
+    "500 twice": [Reply({"error": "oops"}, 500)] * 2,
+    "503 with an HTML page": [Reply(b"<html>busy</html>", 503)],
+    "a slow answer": [Reply({"data": []}, delay=5.0)],
+    "an answer that drips": [Reply({"data": "x" * 1000}, drip=0.1)],
+    "five different ones": [
+        Reply({}, 502),
+        Reply({"data": "x" * 99}, reset_after=9),
+        Reply({}, 429, {"Retry-After": "0"}),
+        Reply({}, delay=5.0),
+        Reply({}, 504),
+    ],
+}
+
+
+@pytest.mark.parametrize("requests", [1, 12])
+@pytest.mark.parametrize("fault", list(FAULTS))
+def test_passing_faults_are_waited_out(
+    fault: str, requests: int, serve: Serve, embedder: Make, expected: np.ndarray
+) -> None:
+    server = serve(first(FAULTS[fault], RIGHT))
+    limit = -(-len(TEXTS) // requests)
+    check(embedder(server.url, timeout=0.5, deadline=DEADLINE, max_inputs_per_request=limit), expected)
+    assert len(server.requests) == requests + len(FAULTS[fault])
+
+
+def test_retry_after_is_honoured(serve: Serve, embedder: Make, expected: np.ndarray) -> None:
+    times: list[float] = []
+
+    def answer(request: Request) -> Reply:
+        times.append(time.monotonic())
+        return RIGHT(request) if len(times) > 1 else Reply({}, 429, {"Retry-After": "0.7"})
+
+    check(embedder(serve(answer).url), expected)
+    assert times[1] - times[0] >= 0.7
+
+
+def test_a_pause_longer_than_the_deadline_is_not_waited_for(serve: Serve, embedder: Make) -> None:
+    when = format_datetime(datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True)
+    server = serve(lambda _: Reply({"message": "quota"}, 429, {"Retry-After": when}))
+    with pytest.raises(RemoteTimeoutError, match=r"status 429: quota; .* after the deadline of 20 s") as caught:
+        embedder(server.url, deadline=DEADLINE).embed_documents(TEXTS)
+    assert caught.value.url == f"{server.url}/v1/embeddings"
+    assert len(server.requests) == 1
+
+
+NEVER: dict[str, tuple[Reply, type[RemoteError], str]] = {
+    "500": (Reply({"error": {"message": "out of memory"}}, 500), RemoteUnavailableError, "500: out of memory"),
+    "reset": (Reply({"data": []}, reset_after=3), RemoteUnavailableError, "gave up after 3 tries"),
+    "too slow": (Reply({}, delay=5.0), RemoteUnavailableError, "no whole answer within 0.2 s"),
+    "401": (Reply({"error": "Unauthorized"}, 401), RemoteRefusalError, "401: Unauthorized .*api_key_env"),
+    "404": (Reply({"detail": "Not Found"}, 404), RemoteRefusalError, "404: Not Found .*served_model"),
+    "redirect": (Reply({}, 307, {"Location": "/"}), RemoteRefusalError, "redirects are not followed"),
+    "501": (Reply({}, 501), RemoteRefusalError, "status 501"),
+    "malformed JSON": (Reply(b'{"data": [{"emb'), RemoteAnswerError, "not JSON: 15 bytes"),
+    "an HTML page": (Reply(b"<!doctype html><title>Welcome"), RemoteAnswerError, "<!doctype html>"),
+    "no data": (Reply({"object": "list"}), RemoteAnswerError, "has no 'data'"),
+    "broken compression": (
+        Reply(b"not gzip at all", headers={"Content-Encoding": "gzip"}),
+        RemoteAnswerError,
+        "compression",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", list(NEVER))
+def test_lasting_faults_are_one_error_that_says_what_was_seen(fault: str, serve: Serve, embedder: Make) -> None:
+    reply, kind, words = NEVER[fault]
+    server = serve(lambda _: reply)
+    made = embedder(server.url, timeout=0.2, deadline=DEADLINE, max_retries=2)
+    with pytest.raises(kind, match=words) as caught:
+        made.embed_documents(TEXTS)
+    assert f"{server.url}/v1/embeddings" in str(caught.value)
+    tries = 3 if kind is RemoteUnavailableError else 1
+    assert len(server.requests) == tries, "only 429, 5xx, broken connections and timeouts are tried again"
+    server.answer = RIGHT
+    assert made.embed_documents(["works again"]).shape == (1, 64)
+
+
+def _item(change: Callable[[dict[str, Any]], None]) -> Callable[[Any], Any]:
+    def changed(answer: Any) -> Any:
+        change(answer["data"][min(3, len(answer["data"]) - 1)])
+        return answer
+
+    return changed
+
+
+def _swap_indices(answer: Any) -> Any:
+    answer["data"][0]["index"] = answer["data"][1]["index"]
+    return answer
+
+
+WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "one too few": (lambda a: {"data": a["data"][1:]}, "59 values came back for 60 inputs"),
+    "one too many": (lambda a: {"data": [*a["data"], a["data"][0]]}, "61 values came back for 60"),
+    "none": (lambda _: {"data": []}, "0 values came back"),
+    "an index twice": (_swap_indices, "each once"),
+    "no base64": (_item(lambda item: item.update(embedding="???")), "not valid base64"),
+    "half a number": (_item(lambda item: item.update(embedding="AAA=")), "2 bytes"),
+    "another length": (_item(lambda item: item.update(embedding=[0.5] * 32)), "length 32, .* has 64"),
+    "words": (_item(lambda item: item.update(embedding=["0.5"] * 64)), "flat list of numbers"),
+    "nested": (_item(lambda item: item.update(embedding=[[0.5]] * 64)), "flat list of numbers"),
+    "zeros": (_item(lambda item: item.update(embedding=[0] * 64)), "input 3 is all zeros"),
+    "no vector": (_item(lambda item: item.pop("embedding")), "has no 'embedding'"),
+}
+
+
+@pytest.mark.parametrize("fault", list(WRONG))
+def test_answers_that_cannot_be_right_are_not_believed(fault: str, serve: Serve, embedder: Make) -> None:
+    change, words = WRONG[fault]
+    server = serve(models.altered(RIGHT, change))
+    with pytest.raises(RemoteAnswerError, match=words) as caught:
+        embedder(server.url).embed_documents(TEXTS)
+    assert server.url in str(caught.value)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), None, 1e300])
+def test_a_number_that_is_not_finite_names_its_text(number: Any, serve: Serve, embedder: Make) -> None:
+    def change(answer: Any) -> Any:
+        if len(answer["data"]) > 3:
+            answer["data"][3]["embedding"] = [0.5] * 63 + [number]
+        return answer
+
+    server = serve(models.altered(RIGHT, change))
+    with pytest.raises(NonFiniteOutputError, match=r"request is NaN.*text 3: it begins 't3 ") as caught:
+        embedder(server.url).embed_documents(TEXTS[:7])
+    assert caught.value.position == 3
+    assert isinstance(caught.value, RemoteNonFiniteError)
+    assert server.url in str(caught.value)
+
+
+def test_values_in_any_order_go_to_their_texts(serve: Serve, embedder: Make, expected: np.ndarray) -> None:
+    server = serve(models.altered(RIGHT, lambda answer: {"data": answer["data"][::-1]}))
+    check(embedder(server.url, max_inputs_per_request=7), expected)
+
+
+def no_long_ones(request: Request) -> Reply:
+    """A server's answer that refuses a whole request because of one text."""
+    if any(len(ids) > 200 for ids in request.body["input"]):
+        return Reply({"error": {"message": "too long for this server", "code": 400}}, status=400)
+    return RIGHT(request)
+
+
+TOO_LONG = "much too long " * 100
+
+
+def test_one_bad_text_is_named(serve: Serve, embedder: Make, expected: np.ndarray) -> None:
+    server = serve(no_long_ones)
+    made = embedder(server.url)
+    with pytest.raises(
+        RemoteRefusalError, match=r"too long for this server.*text 41: it begins 'much too .* 1401 tokens"
+    ) as caught:
+        made.embed_documents([*TEXTS[:41], TOO_LONG, *TEXTS[42:]])
+    assert (caught.value.status, caught.value.position) == (400, 41)
+    assert len(server.requests) <= 1 + 2 * 6
+    check(made, expected)
+
+
+def test_a_bad_text_of_a_long_list_is_named_by_its_place_in_the_list(serve: Serve, embedder: Make) -> None:
+    """The model gets a call in pieces of 512 and in an order of its own."""
+    texts = [f"{i} " for i in range(700)]
+    with pytest.raises(RemoteRefusalError, match="about text 600: it begins") as caught:
+        embedder(serve(no_long_ones).url).embed_documents([*texts[:600], TOO_LONG, *texts[601:]])
+    assert caught.value.position == 600
+
+
+def test_a_request_too_large_for_the_server_is_halved(
+    serve: Serve, embedder: Make, expected: np.ndarray
+) -> None:
+    def answer(request: Request) -> Reply:
+        if len(request.body["input"]) > 9:
+            return Reply({"error": "batch size > maximum allowed batch size 9"}, status=413)
+        return RIGHT(request)
+
+    check(embedder(serve(answer).url), expected)
+
+
+def test_a_bad_text_fails_its_own_call_only(serve: Serve, embedder: Make, expected: np.ndarray) -> None:
+    made = embedder(serve(no_long_ones).url)
+
+    async def calls() -> list[Any]:
+        texts = [[text] for text in TEXTS]
+        texts[17] = [TOO_LONG]
+        return await asyncio.gather(*(made.aembed_documents(t) for t in texts), return_exceptions=True)
+
+    results = asyncio.run(calls())
+    assert [i for i, result in enumerate(results) if isinstance(result, Exception)] == [17]
+    assert isinstance(results[17], RemoteRefusalError)
+    assert results[17].position == 0
+    got = np.concatenate([results[i] for i in range(len(TEXTS)) if i != 17])
+    np.testing.assert_allclose(got, np.delete(expected, 17, axis=0), rtol=0, atol=1e-6)
+
+
+def test_a_dead_base_url_is_left_for_a_live_one(serve: Serve, embedder: Make, expected: np.ndarray) -> None:
+    server = serve(RIGHT)
+    with dead_url() as dead:
+        made = embedder([dead, server.url], max_inputs_per_request=5, deadline=DEADLINE, max_retries=0)
+        check(made, expected)
+        check(made, expected)
+    assert sum(len(request.body["input"]) for request in server.requests) == 2 * len(TEXTS)
+
+
+def test_all_dead_is_one_error(embedder: Make) -> None:
+    with dead_url() as one, dead_url() as two:
+        with pytest.raises(RemoteUnavailableError, match=r"refused|failed") as caught:
+            embedder([one, two], max_retries=1, deadline=DEADLINE).embed_documents(TEXTS)
+        assert caught.value.url in (f"{one}/v1/embeddings", f"{two}/v1/embeddings")
+
+
+def test_a_base_url_that_recovers_is_used_again(
+    serve: Serve, embedder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failover, "_FIRST_REST", 1.0)
+    sick, well = serve(lambda _: Reply({}, 503)), serve(RIGHT)
+    made = embedder([sick.url, well.url], max_inputs_per_request=1, max_connections=4)
+    made.embed_documents(TEXTS)
+    while_resting = len(sick.requests)
+    assert while_resting <= 4, "a base URL that fails must be left alone for a while"
+    sick.answer = RIGHT
+    time.sleep(1.1)
+    made.embed_documents(TEXTS)
+    assert len(sick.requests) - while_resting > 10
+
+
+def test_requests_are_spread_over_base_urls(serve: Serve, embedder: Make, expected: np.ndarray) -> None:
+    servers = [serve(RIGHT) for _ in range(3)]
+    check(embedder([s.url for s in servers], max_inputs_per_request=2), expected)
+    assert min(len(server.requests) for server in servers) >= 5
+
+
+@pytest.mark.parametrize("chaos", range(3))
+def test_no_text_is_dropped_repeated_or_reordered(
+    chaos: int, serve: Serve, embedder: Make, expected: np.ndarray
+) -> None:
+    random = np.random.default_rng(chaos)
+    lock = threading.Lock()
+
+    def answer(request: Request) -> Reply:
+        with lock:
+            luck = random.random()
+        if luck < 0.1:
+            return Reply({}, 500)
+        if luck < 0.2:
+            return Reply({"data": "x" * 100}, reset_after=50)
+        if luck < 0.3:
+            return Reply({}, 429, {"Retry-After": "0.05"})
+        right = RIGHT(request)
+        return Reply(right.body, delay=0.05 * luck)
+
+    urls = [serve(answer).url for _ in range(2)]
+    made = embedder(urls, max_inputs_per_request=3, max_retries=60, deadline=DEADLINE)
+    with ThreadPoolExecutor(4) as threads:
+        for future in [threads.submit(check, made, expected) for _ in range(4)]:
+            future.result(60)
+
+
+def test_no_more_requests_than_connections_are_under_way(serve: Serve, embedder: Make) -> None:
+    server = serve(lambda request: Reply(RIGHT(request).body, delay=0.02))
+    made = embedder(server.url, max_inputs_per_request=2, max_connections=3)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: made.embed_documents(TEXTS), range(4)))
+    assert 1 < server.most_at_once <= 3
+
+
+def test_requests_keep_to_their_limits(serve: Serve, embedder: Make) -> None:
+    server = serve(RIGHT)
+    long = "a text longer than the limit of a request " * 10
+    embedder(server.url, max_inputs_per_request=8, max_tokens_per_request=40).embed_documents([*TEXTS, long])
+    sizes = [[len(ids) for ids in request.body["input"]] for request in server.requests]
+    assert all(len(size) <= 8 for size in sizes)
+    assert all(sum(size) <= 40 or len(size) == 1 for size in sizes)
+    assert any(sum(size) > 40 for size in sizes)
+
+
+@pytest.mark.parametrize("fault", ["slow", "silent"])
+def test_every_call_ends_within_its_deadline(fault: str, serve: Serve, embedder: Make) -> None:
+    server = serve(lambda _: Reply({}, delay=30.0) if fault == "silent" else Reply({}, 500))
+    made = embedder(server.url, timeout=0.3, deadline=1.0, max_retries=10_000, max_inputs_per_request=4)
+    started = time.monotonic()
+    with pytest.raises(RemoteTimeoutError, match="the deadline of 1 s"):
+        made.embed_documents(TEXTS)
+    assert time.monotonic() - started < 10
+
+
+def test_waiting_for_a_connection_ends_at_the_deadline(serve: Serve, embedder: Make) -> None:
+    server = serve(lambda _: Reply({}, delay=30.0))
+    made = embedder(server.url, timeout=60, deadline=0.5, max_inputs_per_request=4, max_connections=1)
+    with ThreadPoolExecutor(2) as threads:
+        for future in [threads.submit(made.embed_documents, TEXTS) for _ in range(2)]:
+            with pytest.raises(RemoteTimeoutError):
+                future.result(30)
+
+
+def test_an_error_ends_the_requests_beside_it(serve: Serve, embedder: Make) -> None:
+    def answer(request: Request) -> Reply:
+        is_first = len(server.requests) == 1
+        return Reply({}, 404) if is_first else Reply(RIGHT(request).body, delay=0.5)
+
+    server = serve(answer)
+    made = embedder(server.url, max_inputs_per_request=5, max_connections=2)
+    with pytest.raises(RemoteRefusalError):
+        made.embed_documents(TEXTS)
+    assert len(server.requests) <= 3, "a call that has failed went on asking"
+    server.answer = RIGHT
+    assert made.embed_documents(TEXTS).shape == (60, 64)
+
+
+def test_nothing_is_sent_for_no_texts(serve: Serve, embedder: Make) -> None:
+    server = serve(lambda _: fail("nothing to ask for"))
+    assert embedder(server.url).embed_documents([]).shape == (0, 64)
+
+
+def test_closing_ends_connections_and_thread(serve: Serve, embedder: Make) -> None:
+    server = serve(RIGHT)
+    made = embedder(server.url)
+    made.embed_documents(TEXTS)
+    remote = made.backend
+    assert isinstance(remote, backend.RemoteBackend)
+    assert "qwen3-rag-remote" in {thread.name for thread in threading.enumerate()}
+    made.close()
+    assert "qwen3-rag-remote" not in {thread.name for thread in threading.enumerate()}
+    assert remote._client._http.is_closed
+
+
+def test_a_rerank_request_holds_one_query(serve: Serve, reranker: Make, reranking_folder: Path) -> None:
+    tokenizer = models.tokenizer_of(reranking_folder)
+    server = serve(models.relevance(models.log_odds_digest, tokenizer, path="/v2/rerank"))
+    pairs = [(f"query {i % 3}", f"document {i}") for i in range(20)]
+    reranker(server.url, "cohere", template="client").score_pairs(pairs)
+    assert len(server.requests) == 3
+    sent = {
+        (
+            request.body["query"].rsplit("<Query>: ", 1)[1].split("\n")[0],
+            document.split("<|im_end|>")[0].strip(),
+        )
+        for request in server.requests
+        for document in request.body["documents"]
+    }
+    assert sent == set(pairs)
+
+
+def test_a_probability_out_of_range_is_not_believed(
+    serve: Serve, reranker: Make, reranking_folder: Path
+) -> None:
+    tokenizer = models.tokenizer_of(reranking_folder)
+    server = serve(models.relevance(models.log_odds_digest, tokenizer, path="/v1/rerank", log_odds=True))
+    with pytest.raises(RemoteAnswerError, match=r'is no probability.*scores="log_odds"'):
+        reranker(server.url, "jina", template="client").score("q", [f"document {i}" for i in range(20)])
+
+
+def test_a_model_with_two_classes_is_not_a_qwen3_reranker(serve: Serve, reranker: Make) -> None:
+    two = json.dumps({"data": [{"index": 0, "probs": [0.1, 0.9]}]}).encode()
+    with pytest.raises(RemoteAnswerError, match="2 classes where a Qwen3 reranker has one"):
+        reranker(serve(lambda _: Reply(two)).url).score("q", ["d"])

@@ -1,0 +1,274 @@
+"""Retrying, resting, splitting and options, without sockets."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from qwen3_rag import ConfigurationError, Embedder, NonFiniteOutputError, Reranker
+from qwen3_rag.backends.remote import RemoteOptions, RemoteRefusalError, RemoteTimeoutError, errors
+from qwen3_rag.backends.remote.failover import Hosts
+from qwen3_rag.backends.remote.options import parse_options
+from qwen3_rag.backends.remote.retry import asked_pause, is_worth_retrying, may_be_one_input, pause
+from qwen3_rag.backends.remote.servers import Setup, dialect_of
+from qwen3_rag.backends.remote.servers.answers import log_odds
+from qwen3_rag.backends.remote.splitting import halves, split
+from qwen3_rag.models import ModelKind
+from qwen3_rag.ranking import yes_probability
+
+NOW = datetime(2026, 7, 1, 12, 0, tzinfo=timezone.utc)
+URL = "http://localhost:8000"
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 529])
+def test_overload_and_failures_are_tried_again(status: int) -> None:
+    assert is_worth_retrying(status)
+    assert not may_be_one_input(status)
+
+
+@pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 413, 422, 501, 505])
+def test_refusals_are_final(status: int) -> None:
+    assert not is_worth_retrying(status)
+
+
+def test_pauses_grow_are_bounded_and_jitter_over_their_whole_length() -> None:
+    longest = [pause(failures, chance=1.0) for failures in range(1, 10)]
+    assert longest[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert max(longest) == 20.0 == pause(10_000, chance=1.0)
+    assert pause(5, chance=0.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("3", 3.0),
+        (" 0.5 ", 0.5),
+        ("0", 0.0),
+        (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90.0),
+        (format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0.0),
+        ("Wed, 01 Jul 2026 12:00:07 -0000", 7.0),
+        ("Wed, 01 Jul 2026 14:00:07 +0200", 7.0),
+        ("soon", None),
+        ("-5", None),
+        ("", None),
+        ("nan", None),
+    ],
+)
+def test_retry_after_is_read_in_both_forms(header: str | None, seconds: float | None) -> None:
+    assert asked_pause(header, now=NOW) == seconds
+
+
+def test_a_failing_host_rests_and_is_tried_again_by_one_request() -> None:
+    hosts = Hosts(["a", "b"])
+    sick = hosts.choose(0.0, {})
+    hosts.note_failure(sick, 0.0, asked=None)
+    well = {hosts.choose(1.0, {}).base_url for _ in range(5)}
+    assert well == {"ab".replace(sick.base_url, "")}
+    tried_again = hosts.choose(2.5, {})
+    tried_again = tried_again if tried_again is sick else hosts.choose(2.5, {})
+    assert tried_again is sick
+    sick.under_way = 1
+    assert all(hosts.choose(2.5, {}) is not sick for _ in range(5)), "one request at a time until it succeeds"
+    sick.under_way = 0
+    hosts.note_success(sick)
+    assert sick in [hosts.choose(2.5, {}) for _ in range(2)]
+
+
+def test_rests_double_and_are_bounded() -> None:
+    hosts = Hosts(["a"])
+    host = hosts.choose(0.0, {})
+    rests = []
+    for _ in range(40):
+        started = host.rests_until
+        hosts.note_failure(host, started, asked=None)
+        hosts.note_failure(host, started + 0.1, asked=None)  # was under way at the same time
+        rests.append(host.rests_until - started)
+    assert rests[:4] == [2.0, 4.0, 8.0, 16.0]
+    assert max(rests) == 60.0
+
+
+def test_a_host_that_asks_for_quiet_is_the_last_choice() -> None:
+    hosts = Hosts(["a", "b"])
+    asking = hosts.choose(0.0, {})
+    hosts.note_failure(asking, 0.0, asked=30.0)
+    other = hosts.choose(0.0, {})
+    hosts.note_failure(other, 0.0, asked=None)
+    assert {hosts.choose(t, {}).base_url for t in (0.1, 5.0, 29.0)} == {other.base_url}
+
+
+def test_the_least_busy_host_is_chosen_and_equal_ones_take_turns() -> None:
+    hosts = Hosts(["a", "b", "c"])
+    assert Counter(hosts.choose(0.0, {}).base_url for _ in range(9)) == {"a": 3, "b": 3, "c": 3}
+    busy = hosts.choose(0.0, {})
+    busy.under_way = 2
+    assert all(hosts.choose(0.0, {}) is not busy for _ in range(4))
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(0, 3)), max_size=60),
+    st.integers(1, 10),
+    st.integers(1, 60),
+)
+def test_each_prompt_is_in_one_request_within_the_limits(
+    prompts: list[tuple[int, int]], max_inputs: int, max_tokens: int
+) -> None:
+    lengths, groups = [length for length, _ in prompts], [group for _, group in prompts]
+    requests = split(lengths, groups, max_inputs=max_inputs, max_tokens=max_tokens)
+    assert sorted(number for request in requests for number in request) == list(range(len(prompts)))
+    for request in requests:
+        assert 1 <= len(request) <= max_inputs
+        assert sum(lengths[number] for number in request) <= max_tokens or len(request) == 1
+        assert len({groups[number] for number in request}) == 1
+        assert request == sorted(request)
+
+
+@given(st.lists(st.integers(), min_size=2, max_size=9))
+def test_halves_are_smaller_and_complete(numbers: list[int]) -> None:
+    left, right = halves(numbers)
+    assert left + right == numbers
+    assert left
+    assert right
+
+
+@given(st.floats(0, 1, width=32))
+def test_probabilities_survive_their_log_odds(probability: float) -> None:
+    p = np.array([probability], np.float32)
+    assert np.isfinite(log_odds(p)).all()
+    np.testing.assert_allclose(yes_probability(log_odds(p)), p, rtol=2e-5, atol=1e-44)
+
+
+def test_log_odds_keep_the_order_of_probabilities() -> None:
+    ends = np.array([0.0, 1e-45, 1e-38, 1e-7, 0.5, 1 - 2**-24, 1.0], np.float32)
+    assert (np.diff(log_odds(ends)) > 0).all()
+    assert yes_probability(log_odds(ends[[0, -1]])).tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "needs 'server'"),
+        ({"server": "vllm"}, "needs 'base_url'"),
+        ({"server": "ollama", "base_url": URL}, "one of .*'vllm'.*got 'ollama'"),
+        ({"server": "vllm", "base_url": URL, "timout": 3}, "unknown names 'timout'; there are: .*timeout"),
+        ({"server": "vllm", "base_url": []}, "a URL or a list of URLs"),
+        ({"server": "vllm", "base_url": 8000}, "a URL or a list of URLs"),
+        ({"server": "vllm", "base_url": [None]}, "must be a string"),
+        ({"server": "vllm", "base_url": "localhost:8000"}, "a scheme, a host"),
+        ({"server": "vllm", "base_url": "http://host:port"}, "a scheme, a host"),
+        ({"server": "vllm", "base_url": URL, "timeout": 0}, "timeout .* above 0, got 0"),
+        ({"server": "vllm", "base_url": URL, "deadline": float("nan")}, "deadline"),
+        ({"server": "vllm", "base_url": URL, "timeout": True}, "timeout"),
+        ({"server": "vllm", "base_url": URL, "max_retries": -1}, "max_retries .* 0 or more, got -1"),
+        ({"server": "vllm", "base_url": URL, "max_connections": 0}, "max_connections .* 1 or more"),
+        ({"server": "vllm", "base_url": URL, "max_inputs_per_request": 1.5}, "a whole number"),
+        ({"server": "vllm", "base_url": URL, "served_model": ""}, "served_model"),
+        ({"server": "vllm", "base_url": URL, "path": "embed"}, 'starts with "/"'),
+        ({"server": "tei", "base_url": URL, "template": "both"}, "template .*'client', 'server'"),
+    ],
+)
+def test_wrong_options_are_refused_with_the_reason(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        parse_options(options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        ("reranking", {"server": "openai"}, "'openai' is not for reranking; these are: 'vllm'"),
+        ("embedding", {"server": "cohere"}, "'cohere' is not for embedding"),
+        ("reranking", {"server": "tei"}, "needs template"),
+        ("reranking", {"server": "jina"}, "needs template"),
+        (
+            "reranking",
+            {"server": "vllm", "template": "client"},
+            "template means nothing here: vLLM gets token ids",
+        ),
+        ("reranking", {"server": "dashscope", "template": "server"}, "applies its own template"),
+        ("embedding", {"server": "tei", "template": "client"}, "template means nothing here"),
+    ],
+)
+def test_options_that_do_not_fit_the_server_are_refused(kind: ModelKind, options: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        dialect_of(Setup(RemoteOptions(base_url=(URL,), **options), "m", 64), kind)
+
+
+ENDPOINTS = [
+    ("vllm", "embedding", "http://h:1", "http://h:1/v1/embeddings"),
+    ("vllm", "embedding", "http://h:1/v1/", "http://h:1/v1/embeddings"),
+    ("vllm", "embedding", "http://h:1/team/a", "http://h:1/team/a/v1/embeddings"),
+    ("vllm", "reranking", "http://h:1/v1", "http://h:1/classify"),
+    ("tei", "embedding", "http://h:1", "http://h:1/embed"),
+    ("tei", "reranking", "http://h:1/", "http://h:1/rerank"),
+    ("openai", "embedding", "http://h:1", "http://h:1/v1/embeddings"),
+    ("openai", "embedding", "https://h/compatible-mode/v1", "https://h/compatible-mode/v1/embeddings"),
+    ("openai", "embedding", "https://h/v1beta/openai/", "https://h/v1beta/openai/embeddings"),
+    ("cohere", "reranking", "https://h", "https://h/v2/rerank"),
+    ("cohere", "reranking", "https://h/v1", "https://h/v1/rerank"),
+    ("jina", "reranking", "https://h", "https://h/v1/rerank"),
+    (
+        "dashscope",
+        "embedding",
+        "https://h",
+        "https://h/api/v1/services/embeddings/text-embedding/text-embedding",
+    ),
+    ("dashscope", "reranking", "https://h/api/v1", "https://h/api/v1/services/rerank/text-rerank/text-rerank"),
+]
+
+
+@pytest.mark.parametrize(("server", "kind", "base_url", "url"), ENDPOINTS)
+def test_base_urls_lead_to_endpoints(server: Any, kind: ModelKind, base_url: str, url: str) -> None:
+    template = "client" if kind == "reranking" and server in ("tei", "cohere", "jina") else None
+    options = parse_options({"server": server, "base_url": base_url, "template": template})
+    assert dialect_of(Setup(options, "m", 64), kind).endpoint(options.base_url[0]) == url
+
+
+def test_the_path_can_be_chosen() -> None:
+    options = parse_options({"server": "openai", "base_url": "http://h/v1", "path": "/embed/me"})
+    assert dialect_of(Setup(options, "m", 64), "embedding").endpoint("http://h/v1") == "http://h/v1/embed/me"
+
+
+def test_a_server_that_cannot_be_told_the_instruction_says_so(reranking_folder: Path) -> None:
+    kwargs = {"server": "tei", "base_url": URL, "template": "server"}
+    with (
+        Reranker(str(reranking_folder), backend="remote", model_kwargs=kwargs) as reranker,
+        pytest.raises(ConfigurationError, match="always uses the default instruction"),
+    ):
+        reranker.score("q", ["d"], instruction="Find recipes")
+
+
+def test_defaults_of_the_core_are_left_to_the_server(embedding_folder: Path) -> None:
+    kwargs = {"server": "vllm", "base_url": URL}
+    with Embedder(str(embedding_folder), backend="remote", device="cuda:7", model_kwargs=kwargs) as embedder:
+        backend = embedder.load().backend
+    assert backend is not None
+    assert backend.concurrency == 16
+    assert backend.token_budget == 16 * 16384
+
+
+def test_a_list_of_devices_is_answered_with_a_list_of_servers() -> None:
+    with pytest.raises(ConfigurationError, match=r"no device of this machine.*cuda:1.*\"base_url\": \["):
+        Embedder("m", backend="remote", device=["cuda:0", "cuda:1"], model_kwargs={"base_url": URL})
+
+
+@pytest.mark.parametrize("name", [name for name in vars(errors) if name.startswith("Remote")])
+def test_errors_travel_between_processes(name: str) -> None:
+    error = getattr(errors, name)("what was seen", url=URL, status=418, position=3)
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.url, copy.status, copy.position) == ("what was seen", URL, 418, 3)
+    assert type(copy) is type(error)
+
+
+def test_errors_can_be_caught_by_their_builtin() -> None:
+    assert issubclass(errors.RemoteUnavailableError, ConnectionError)
+    assert issubclass(RemoteTimeoutError, TimeoutError)
+    assert issubclass(errors.RemoteNonFiniteError, NonFiniteOutputError)
+    assert issubclass(RemoteRefusalError, RuntimeError)

@@ -1,0 +1,278 @@
+"""A loopback server of every dialect over a real small checkpoint, with a switch for faults.
+
+It computes with Hugging Face's own modules and the model cards' strings, sharing nothing with the
+package: one text at a time, without padding, unless padding is the fault.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, cached_property
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import torch
+from oracle import RERANK_PREFIX, RERANK_SUFFIX, TASK
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
+
+END = 151643
+TURN_END = 151645
+QUERY_PROMPT = f"Instruct: {TASK}\nQuery:"
+YES, NO = 9693, 2152
+
+
+class Model:
+    """A checkpoint's final states and logits."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        self.tokenizer = _tokenizer(folder / "tokenizer.json")
+        self.network = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa").to(dtype).eval()
+
+    def ids(self, *parts: str) -> list[int]:
+        return [i for part in parts for i in self.tokenizer.encode(part, add_special_tokens=False).ids]
+
+    @torch.inference_mode()
+    def states(self, ids: list[int]) -> torch.Tensor:
+        return self.network.model(input_ids=torch.tensor([ids])).last_hidden_state[0].float()
+
+    @torch.inference_mode()
+    def logits(self, state: torch.Tensor, *tokens: int) -> list[float]:
+        return (self.network.lm_head.weight[list(tokens)].float() @ state).tolist()
+
+
+@cache
+def _tokenizer(path: Path) -> Tokenizer:
+    """Read once for all models of a folder: it takes most of a second."""
+    return Tokenizer.from_file(str(path))
+
+
+class Served:
+    """What the server computes.
+
+    Attributes:
+        fault: name of the planted fault; "" for none.
+        key: what requests must be authorised with, if anything.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model = Model(folder)
+        self.fault = ""
+        self.key: str | None = None
+
+    @cached_property
+    def rough(self) -> Model:
+        """The same in less precision."""
+        return Model(self.folder, torch.bfloat16)
+
+    @cached_property
+    def other(self) -> Model:
+        """Another model of the same shape: the layers stand in reverse."""
+        model = Model(self.folder)
+        model.network.model.layers = torch.nn.ModuleList(reversed(model.network.model.layers))
+        return model
+
+    def _faulty(self) -> Model:
+        """The model that the fault chooses."""
+        if self.fault == "bfloat16":
+            return self.rough
+        return self.other if self.fault == "another model" else self.model
+
+    def embed(self, inputs: list[Any], dimensions: int | None) -> list[list[float]]:
+        vectors = [self._vector(self._embedding_ids(one)) for one in inputs]
+        if self.fault == "batch-dependent" and len(inputs) > 1:  # padding on the left, attended to
+            rows = [self._embedding_ids(one) for one in inputs]
+            vectors = [self._vector([END] * (max(map(len, rows)) - len(row)) + row) for row in rows]
+        length = 48 if self.fault == "wrong-dimensions" else dimensions
+        vectors = [vector[:length] for vector in vectors]
+        if self.fault == "out-of-order":
+            vectors = vectors[::-1]
+        if self.fault == "not-finite":
+            vectors[-1] = vectors[-1] * math.nan
+        if self.fault != "not-normalised":
+            vectors = [vector / vector.norm() for vector in vectors]
+        return [vector.tolist() for vector in vectors]
+
+    def _embedding_ids(self, one: str | list[int]) -> list[int]:
+        ids = self._rendered(one) if isinstance(one, str) else one[:-1]
+        if self.fault == "truncated":
+            ids = ids[:255]
+        closings = {
+            "missing-final-token": ids,
+            "doubled-final-token": [*ids, END, END],
+            "wrong-final-token": [*ids, TURN_END],
+            "extra-first-token": [END, *ids, END],
+            "truncated without final token": [*ids, END][:256],
+        }
+        return closings.get(self.fault, [*ids, END])
+
+    def _rendered(self, text: str) -> list[int]:
+        is_query = text.startswith(QUERY_PROMPT)
+        plain = text.removeprefix(QUERY_PROMPT)
+        changed = {
+            "missing-instruction": plain,
+            "doubled-instruction": QUERY_PROMPT + text if is_query else text,
+            "default-prompt": QUERY_PROMPT + text,
+            "instruction-on-documents": QUERY_PROMPT + plain,
+            "instruction-spacing": text.replace("Query:", "Query: "),
+            "newlines-replaced": text.replace("\n", " "),
+            "lower-cased": text.lower(),
+            "chat-template": f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n",
+        }
+        return self.model.ids(changed.get(self.fault, text))
+
+    def _vector(self, ids: list[int]) -> torch.Tensor:
+        states = self._faulty().states(ids)
+        if self.fault == "mean-pooling":
+            return states.mean(dim=0)
+        return states[0] if self.fault == "first-token-pooling" else states[-1]
+
+    def classify(self, rows: list[list[int]]) -> list[float]:
+        return [self._score(row) for row in rows]
+
+    def rerank(self, query: str, documents: list[str]) -> list[float]:
+        if self.fault == "cosine":
+            vectors = [self.model.states([*self.model.ids(text), END])[-1] for text in (query, *documents)]
+            return [torch.cosine_similarity(vectors[0], vector, dim=0).item() for vector in vectors[1:]]
+        return [self._score(self.model.ids(*self._parts(query, document))) for document in documents]
+
+    def _parts(self, query: str, document: str) -> tuple[str, ...]:
+        prefix, suffix = RERANK_PREFIX, RERANK_SUFFIX
+        body = f"<Instruct>: {TASK}\n<Query>: {query}\n<Document>: {document}"
+        whole = prefix + body + suffix
+        changed: dict[str, tuple[str, ...]] = {
+            "template-missing": (query, document),
+            "rendered by the client": (query, document),
+            "template-doubled": (prefix, f"<Instruct>: {TASK}\n<Query>: {query}\n<Document>: {whole}", suffix),
+            "system-prompt-missing": ("<|im_start|>user\n", body, suffix),
+            "suffix-cut": (prefix, body),
+            "think-block-lost": (prefix, body, "<|im_end|>\n<|im_start|>assistant\n"),
+            "newline-lost": (prefix, body, suffix[:-1]),
+            "blank-lines": (
+                prefix,
+                body.replace("\n<Query>", "\n\n<Query>").replace("\n<Doc", "\n\n<Doc"),
+                suffix,
+            ),
+            "tags-lost": (prefix, f"Instruct: {TASK}\nQuery: {query}\nDocument: {document}", suffix),
+            "turn-closed-twice": (prefix, body, "<|im_end|>\n" + suffix),
+            "missing-instruction": (prefix, f"<Query>: {query}\n<Document>: {document}", suffix),
+            "final-token-appended": (prefix, body, suffix + "<|endoftext|>"),
+            "swapped-inputs": (
+                prefix,
+                f"<Instruct>: {TASK}\n<Query>: {document}\n<Document>: {query}",
+                suffix,
+            ),
+        }
+        return changed.get(self.fault, (prefix, body, suffix))
+
+    def _score(self, ids: list[int]) -> float:
+        if self.fault == "truncated":
+            ids = ids[:256]
+        model = self._faulty()
+        state = model.states(ids)[-1]
+        yes, no, capital_yes, capital_no = model.logits(state, YES, NO, *model.ids("Yes"), *model.ids("No"))
+        log_odds = {
+            "answers-swapped": no - yes,
+            "wrong-answer-tokens": capital_yes - capital_no,
+            "one-answer-token": yes,
+            "scaled": 0.4 * (yes - no),
+        }.get(self.fault, yes - no)
+        return log_odds if self.fault == "log-odds" else 1 / (1 + math.exp(-log_odds))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    served: Served
+    speaks: str
+    protocol_version = "HTTP/1.1"
+    # Head and body in one packet: the second of two waits 40 ms for the first to be acknowledged.
+    wbufsize = -1
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        known: dict[str, Any] = {"/v1/models": {"data": [{"id": "the-model"}]}}
+        if self.speaks == "vllm":
+            known["/version"] = {"version": "0.32.0"}
+        if self.speaks == "tei":
+            known["/info"] = {"model_type": {"embedding": {}}, "model_id": "the-model"}
+        self._reply(200 if self.path in known else 404, known.get(self.path, {}))
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.served.key is not None and self.headers["Authorization"] != f"Bearer {self.served.key}":
+            self._reply(401, {"error": {"message": "bad key"}})
+            return
+        if self.served.fault == "refused":  # and, as bad servers do, repeats what it was sent
+            self._reply(400, {"error": {"message": f"not supported; {self.headers['Authorization']}"}})
+            return
+        try:
+            self._reply(200, self._answer(body))
+        except KeyError as error:
+            self._reply(404, {"error": f"unknown {error}"})
+        except Exception as error:
+            self._reply(500, {"error": repr(error)})
+            raise
+
+    def _answer(self, body: dict[str, Any]) -> Any:
+        served = self.served
+        if self.path == "/embed":
+            return served.embed(body["inputs"], body.get("dimensions"))
+        if self.path == "/v1/embeddings":
+            assert body["model"] == "the-model"
+            vectors = served.embed(body["input"], body.get("dimensions"))
+            return {"data": [{"index": i, "embedding": vector} for i, vector in enumerate(vectors)]}
+        if self.path == "/classify":
+            scores = served.classify(body["input"])
+            return {"data": [{"index": i, "probs": [score]} for i, score in enumerate(scores)]}
+        if self.path == "/api/v1/services/rerank/text-rerank/text-rerank":
+            scores = served.rerank(body["input"]["query"], body["input"]["documents"])
+            return {"output": {"results": _sorted(scores, "relevance_score")}}
+        if self.path == "/api/v1/services/embeddings/text-embedding/text-embedding":
+            parameters = body["parameters"]
+            prompt = f"Instruct: {parameters['instruct']}\nQuery:" if parameters["text_type"] == "query" else ""
+            texts = [prompt + text for text in body["input"]["texts"]]
+            vectors = served.embed(texts, parameters.get("dimension"))
+            rows = [{"text_index": i, "embedding": vector} for i, vector in enumerate(vectors)]
+            return {"output": {"embeddings": rows}}
+        if self.path == "/rerank" and self.speaks == "tei":
+            return _sorted(served.rerank(body["query"], body["texts"]), "score")
+        if self.path in ("/rerank", "/v1/rerank"):
+            return {"results": _sorted(served.rerank(body["query"], body["documents"]), "relevance_score")}
+        raise KeyError(self.path)
+
+    def _reply(self, status: int, content: Any) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def _sorted(scores: list[float], name: str) -> list[dict[str, Any]]:
+    """Best first, as rerank endpoints answer."""
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    return [{"index": i, name: scores[i]} for i in order]
+
+
+@contextmanager
+def running(served: Served, speaks: str) -> Iterator[str]:
+    """Serve on loopback and give the base URL."""
+    handler = type("Handler", (_Handler,), {"served": served, "speaks": speaks})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.block_on_close = False  # clients keep connections open, and their threads wait for a next request
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

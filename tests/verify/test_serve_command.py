@@ -1,0 +1,155 @@
+"""`qwen3-rag serve`: the printed commands carry what makes their servers right."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qwen3_rag.cli import app
+from typer.testing import CliRunner
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["serve", *map(str, arguments)])
+
+
+def argv_of(*arguments: object) -> list[str]:
+    """The printed line, parsed as a shell would; --json must give the same."""
+    printed = run(*arguments)
+    assert printed.exit_code == 0, printed.output
+    argv = shlex.split(printed.stdout)
+    assert json.loads(run(*arguments, "--json").stdout)["argv"] == argv
+    return argv
+
+
+def option(argv: list[str], name: str) -> str:
+    return argv[argv.index(name) + 1]
+
+
+def overrides(argv: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(option(argv, "--hf-overrides"))
+    return found
+
+
+def test_vllm_embeds_with_pooling_and_matryoshka() -> None:
+    argv = argv_of("Qwen/Qwen3-Embedding-0.6B")
+    assert argv[:3] == ["vllm", "serve", "Qwen/Qwen3-Embedding-0.6B"]
+    assert option(argv, "--runner") == "pooling"
+    assert option(argv, "--convert") == "embed"
+    assert overrides(argv) == {"is_matryoshka": True}
+    assert option(argv, "--dtype") == "bfloat16"
+    assert option(argv, "--max-model-len") == "8192"
+    assert "--enable-prefix-caching" in argv
+    assert option(argv, "--host") == "127.0.0.1"
+
+
+def test_vllm_scores_with_the_rows_of_yes_and_no() -> None:
+    argv = argv_of("Qwen/Qwen3-Reranker-8B", "--tensor-parallel", "2", "--gpu-share", "0.4")
+    assert option(argv, "--runner") == "pooling"
+    assert "--convert" not in argv
+    assert overrides(argv) == {
+        "architectures": ["Qwen3ForSequenceClassification"],
+        "classifier_from_token": ["no", "yes"],
+        "is_original_qwen3_reranker": True,
+    }
+    assert option(argv, "--tensor-parallel-size") == "2"
+    assert option(argv, "--gpu-memory-utilization") == "0.4"
+
+
+def test_a_converted_reranker_keeps_its_own_head(tmp_path: Path, reranking_checkpoint: Path) -> None:
+    assert "--hf-overrides" not in argv_of("someone/Qwen3-Reranker-0.6B-seq-cls")
+    folder = shutil.copytree(reranking_checkpoint, tmp_path / "converted")
+    config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = ["Qwen3ForSequenceClassification"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "--hf-overrides" not in argv_of(folder)
+
+
+def test_local_folders_are_told_apart_and_quoted(
+    embedding_checkpoint: Path, reranking_checkpoint: Path, tmp_path: Path
+) -> None:
+    assert overrides(argv_of(embedding_checkpoint)) == {"is_matryoshka": True}
+    assert overrides(argv_of(reranking_checkpoint))["classifier_from_token"] == ["no", "yes"]
+    folder = shutil.copytree(embedding_checkpoint, tmp_path / "my model's; rm -rf $HOME")
+    assert argv_of(folder)[2] == str(folder)
+
+
+def test_a_cpu_gets_blocks_that_fit_a_template() -> None:
+    assert option(argv_of("Qwen/Qwen3-Reranker-0.6B", "--cpu"), "--block-size") == "32"
+
+
+def test_tei_pools_the_last_token_and_does_not_truncate(embedding_checkpoint: Path) -> None:
+    argv = argv_of("Qwen/Qwen3-Embedding-0.6B", "--server", "tei")
+    assert argv[:2] == ["docker", "run"]
+    assert option(argv, "--model-id") == "Qwen/Qwen3-Embedding-0.6B"
+    assert option(argv, "--pooling") == "last-token"
+    assert option(argv, "--dtype") == "float32"
+    assert option(argv, "--auto-truncate") == "false"
+    assert int(option(argv, "--max-batch-tokens")) >= 32768
+    assert option(argv, "-p") == "127.0.0.1:8000:80"
+    argv = argv_of(embedding_checkpoint, "--server", "tei", "--cpu")
+    assert option(argv, "-v") == f"{embedding_checkpoint}:/model:ro"
+    assert option(argv, "--model-id") == "/model"
+    assert "--gpus" not in argv
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["Qwen/Qwen3-Reranker-0.6B", "--server", "tei"], "TEI runs no Qwen3 reranker"),
+        (["Qwen/Qwen3-Embedding-0.6B", "--server", "tei", "--dtype", "bfloat16"], "not in bfloat16"),
+        (["Qwen/Qwen3-Embedding-8B", "--dtype", "float16"], "overflows to NaN"),
+        (["someone/some-model"], "give --kind"),
+        (["Qwen/Qwen3-Embedding-0.6B", "--gpu-share", "1.5"], "gpu_share must be"),
+    ],
+)
+def test_what_no_server_does_right_is_refused(arguments: list[str], said: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr
+
+
+def test_notes_say_what_the_key_does_not_guard() -> None:
+    result = run("Qwen/Qwen3-Reranker-0.6B")
+    assert "not /classify" in result.stderr
+    assert "#" not in result.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell script stands in for vLLM")
+def test_run_becomes_the_command(tmp_path: Path) -> None:
+    program = tmp_path / "vllm"
+    program.write_text('#!/bin/sh\necho "$$"\nfor word in "$@"; do echo "$word"; done\nexit 7\n')
+    program.chmod(0o755)
+    command = [sys.executable, "-m", "qwen3_rag.cli", "serve", "Qwen/Qwen3-Embedding-0.6B"]
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.Popen(
+        [*command, "--run"], env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, text=True
+    )
+    out, _ = process.communicate()
+    assert process.returncode == 7
+    pid, *words = out.splitlines()
+    assert int(pid) == process.pid, "a child of ours would not get our signals"
+    assert words == argv_of("Qwen/Qwen3-Embedding-0.6B")[1:]
+
+
+def test_run_without_the_program_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    result = run("Qwen/Qwen3-Embedding-0.6B", "--run")
+    assert result.exit_code == 2
+    assert 'pip install "qwen3-rag[vllm]"' in result.stderr
+
+
+def test_printing_a_command_loads_no_torch() -> None:
+    script = (
+        "import sys; from qwen3_rag.cli import app; app(['serve', 'Qwen/Qwen3-Embedding-0.6B'], "
+        "standalone_mode=False); assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,273 @@
+"""Every planted fault is caught and named; right servers pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from faulty_server import Served, running
+from qwen3_rag.settings import EngineSettings
+from qwen3_rag.verification import Report
+from qwen3_rag.verification.endpoint import Endpoint
+from qwen3_rag.verification.kinds import find_kind
+from qwen3_rag.verification.of_endpoint import verify_endpoint
+from qwen3_rag.verification.subject import Subject, open_subject
+
+
+def subject_of(
+    kind: Any, folder: Path, *, dimensions: int | None = None, tolerance: float | None = None
+) -> Subject:
+    settings = EngineSettings(kind, str(folder), device="cpu", dtype="float32")
+    return open_subject(
+        settings, instruction=None, tolerance=tolerance, norms_count=True, dimensions=dimensions
+    )
+
+
+@pytest.fixture(scope="module")
+def embedding(embedding_checkpoint: Path) -> Subject:
+    return subject_of("embedding", embedding_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def reranking(reranking_checkpoint: Path) -> Subject:
+    return subject_of("reranking", reranking_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def embedder(embedding_checkpoint: Path) -> Served:
+    return Served(embedding_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def reranker(reranking_checkpoint: Path) -> Served:
+    return Served(reranking_checkpoint)
+
+
+@pytest.fixture(autouse=True)
+def _no_fault_is_left(embedder: Served, reranker: Served) -> Iterator[None]:
+    yield
+    embedder.fault = reranker.fault = ""
+
+
+def verified(subject: Subject, served: Served, speaks: str, fault: str = "", **changes: Any) -> Report:
+    served.fault = fault
+    options: dict[str, Any] = {"send": "both", "template": "server", "dimensions": None, **changes}
+    with running(served, speaks) as url:
+        endpoint = Endpoint(url, key=None, timeout=60)
+        try:
+            return verify_endpoint(
+                subject,
+                endpoint,
+                url,
+                server=options.pop("server", None),
+                model="the-model",
+                served_model=None,
+                **options,
+            )
+        finally:
+            endpoint.close()
+
+
+def named(report: Report, path: str) -> list[str]:
+    """Faults named for the way of asking whose name holds `path`."""
+    check = next(check for check in report.checks if path in check.path)
+    return [finding.fault for finding in check.findings]
+
+
+@pytest.mark.parametrize(
+    ("speaks", "server", "paths"),
+    [
+        ("vllm", None, ["/v1/embeddings, token ids", "/v1/embeddings, text"]),
+        ("tei", None, ["/embed, text"]),
+        ("openai", None, ["/v1/embeddings, text"]),
+        ("openai", "dashscope", ["DashScope text-embedding"]),
+    ],
+)
+def test_a_right_embedding_server_passes(
+    speaks: str, server: Any, paths: list[str], embedding: Subject, embedder: Served
+) -> None:
+    report = verified(embedding, embedder, speaks, server=server)
+    assert report.passed, report
+    assert [path in check.path for path, check in zip(paths, report.checks, strict=True)] == [True] * len(paths)
+    assert all(check.difference is not None and check.difference < 1e-5 for check in report.checks)
+
+
+@pytest.mark.parametrize(
+    ("speaks", "server", "paths"),
+    [
+        ("vllm", None, ["/classify, token ids", "/rerank, text"]),
+        ("tei", None, ["/rerank, text"]),
+        ("cohere", None, ["/rerank, text"]),
+        ("cohere", "dashscope", ["DashScope text-rerank"]),
+    ],
+)
+def test_a_right_reranking_server_passes(
+    speaks: str, server: Any, paths: list[str], reranking: Subject, reranker: Served
+) -> None:
+    report = verified(reranking, reranker, speaks, server=server)
+    assert report.passed, report
+    assert [path in check.path for path, check in zip(paths, report.checks, strict=True)] == [True] * len(paths)
+    assert all(check.difference is not None and check.difference < 1e-5 for check in report.checks)
+
+
+def test_rounding_to_bfloat16_passes(
+    embedding: Subject, reranking: Subject, embedder: Served, reranker: Served
+) -> None:
+    rough = verified(embedding, embedder, "vllm", "bfloat16")
+    assert rough.passed, rough
+    assert rough.checks[0].difference is not None
+    assert rough.checks[0].difference > 1e-3
+    scores = verified(reranking, reranker, "vllm", "bfloat16")
+    assert scores.passed, scores
+
+
+def test_a_generous_tolerance_hides_no_known_fault_and_lets_rounding_pass(
+    embedding_checkpoint: Path, reranking_checkpoint: Path, embedder: Served, reranker: Served
+) -> None:
+    """A lost line end can change scores by less than rounding does, but in a way of its own."""
+    vectors = subject_of("embedding", embedding_checkpoint, tolerance=2.0)
+    assert named(verified(vectors, embedder, "tei", "newlines-replaced"), "/embed") == ["newlines-replaced"]
+    assert verified(vectors, embedder, "tei", "bfloat16").passed
+    scores = subject_of("reranking", reranking_checkpoint, tolerance=1.0)
+    assert named(verified(scores, reranker, "cohere", "newline-lost"), "/rerank") == ["newline-lost"]
+    assert verified(scores, reranker, "cohere", "bfloat16").passed
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "missing-final-token",
+        "doubled-final-token",
+        "wrong-final-token",
+        "extra-first-token",
+        "mean-pooling",
+        "first-token-pooling",
+        "not-normalised",
+        "wrong-dimensions",
+        "out-of-order",
+        "batch-dependent",
+        "truncated",
+        "not-finite",
+        "refused",
+    ],
+)
+@pytest.mark.parametrize("path", ["token ids", "text"])
+def test_a_faulty_embedding_model_is_named(fault: str, path: str, embedding: Subject, embedder: Served) -> None:
+    report = verified(embedding, embedder, "vllm", fault, send="ids" if path == "token ids" else "text")
+    assert not report.passed
+    found = named(report, path)
+    assert found[0] == fault, report
+    if fault != "batch-dependent":  # padding that is seen changes all numbers, whatever else is said of them
+        assert found == [fault], report
+
+
+@pytest.mark.parametrize(
+    ("fault", "names"),
+    [
+        ("missing-instruction", ["missing-instruction"]),
+        ("doubled-instruction", ["doubled-instruction"]),
+        ("default-prompt", ["doubled-instruction", "instruction-on-documents"]),
+        ("instruction-on-documents", ["instruction-on-documents"]),
+        ("instruction-spacing", ["instruction-spacing"]),
+        ("newlines-replaced", ["newlines-replaced"]),
+        ("lower-cased", ["lower-cased"]),
+        ("chat-template", ["chat-template"]),
+        ("truncated without final token", ["truncated"]),
+        ("another model", ["unexplained"]),
+    ],
+)
+def test_a_faulty_treatment_of_text_is_named(
+    fault: str, names: list[str], embedding: Subject, embedder: Served
+) -> None:
+    report = verified(embedding, embedder, "tei", fault)
+    assert named(report, "/embed") == names, report
+
+
+def test_token_ids_are_right_where_only_the_text_path_is_wrong(embedding: Subject, embedder: Served) -> None:
+    report = verified(embedding, embedder, "vllm", "chat-template")
+    assert [check.passed for check in report.checks] == [True, False]
+    assert not report.passed
+    assert verified(embedding, embedder, "vllm", "chat-template", send="ids").passed
+
+
+def test_the_limit_of_a_truncating_server_is_named(embedding: Subject, embedder: Served) -> None:
+    report = verified(embedding, embedder, "tei", "truncated")
+    assert "256 tokens" in report.checks[0].findings[0].what
+
+
+def test_a_server_that_cuts_to_the_asked_dimensions_passes(
+    embedding_checkpoint: Path, embedder: Served
+) -> None:
+    subject = subject_of("embedding", embedding_checkpoint, dimensions=32)
+    assert verified(subject, embedder, "vllm", dimensions=32).passed
+    assert named(verified(subject, embedder, "vllm", "wrong-dimensions", dimensions=32), "ids") == [
+        "wrong-dimensions"
+    ]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "template-missing",
+        "template-doubled",
+        "system-prompt-missing",
+        "suffix-cut",
+        "think-block-lost",
+        "newline-lost",
+        "blank-lines",
+        "tags-lost",
+        "turn-closed-twice",
+        "missing-instruction",
+        "final-token-appended",
+        "swapped-inputs",
+        "cosine",
+    ],
+)
+def test_a_faulty_rerank_template_is_named(fault: str, reranking: Subject, reranker: Served) -> None:
+    report = verified(reranking, reranker, "cohere", fault)
+    assert named(report, "/rerank") == [fault], report
+
+
+@pytest.mark.parametrize(
+    ("fault", "names"),
+    [
+        ("answers-swapped", ["answers-swapped"]),
+        ("wrong-answer-tokens", ["wrong-answer-tokens"]),
+        ("one-answer-token", ["one-answer-token"]),
+        ("log-odds", ["log-odds"]),
+        ("scaled", ["scaled"]),
+        ("truncated", ["truncated"]),
+        ("another model", ["unexplained"]),
+        ("refused", ["refused"]),
+    ],
+)
+@pytest.mark.parametrize("path", ["/classify", "/rerank"])
+def test_a_faulty_reranking_model_is_named(
+    fault: str, names: list[str], path: str, reranking: Subject, reranker: Served
+) -> None:
+    report = verified(reranking, reranker, "vllm", fault, send="ids" if path == "/classify" else "text")
+    assert named(report, path) == names, report
+
+
+def test_a_client_that_renders_the_template_itself_is_checked_too(reranking: Subject, reranker: Served) -> None:
+    joins = verified(reranking, reranker, "cohere", "rendered by the client", template="client")
+    assert joins.passed, joins
+    twice = verified(reranking, reranker, "cohere", template="client")
+    assert named(twice, "/rerank") == ["template-doubled"], twice
+
+
+def test_the_kind_is_found_from_names_files_and_tokenizer(
+    embedding_checkpoint: Path, reranking_checkpoint: Path
+) -> None:
+    assert find_kind(EngineSettings("embedding", str(embedding_checkpoint))) == "embedding"
+    assert find_kind(EngineSettings("embedding", str(reranking_checkpoint))) == "reranking"
+
+
+def test_the_server_computes_without_the_package() -> None:
+    """Both sides of the comparison would share a mistake otherwise."""
+    assert torch.get_default_dtype() is torch.float32
+    source = (Path(__file__).parent / "faulty_server.py").read_text()
+    assert "qwen3_rag" not in source

@@ -1,0 +1,70 @@
+"""Fine-tuning of a published pair on a user's own (query, passage) pairs, with LoRA."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from qwen3_rag import Embedder
+from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
+
+from training.embedder import EmbedderSettings, Instruct, train_embedder
+from training.negatives import mine
+from training.pairs import Pair
+from training.reranker import RerankerSettings, train_reranker
+
+
+def finetune_embedder(
+    model: str,
+    pairs: Sequence[Pair],
+    output: Path,
+    settings: EmbedderSettings,
+    *,
+    instruction: str | None = None,
+) -> None:
+    """Fine-tune an embedding checkpoint and save it merged.
+
+    Args:
+        model: hub repository or folder.
+        pairs: queries and the passages that answer them.
+        output: folder for the checkpoint; `qwen3_rag.Embedder(output)` loads it.
+        settings: hyper-parameters.
+        instruction: task sentence or preset that queries will carry; None for the published default.
+    """
+    train_embedder(model, pairs, output, settings, instruct=_always(instruction))
+
+
+def finetune_reranker(
+    model: str,
+    embedder: str,
+    pairs: Sequence[Pair],
+    output: Path,
+    settings: RerankerSettings,
+    *,
+    negatives: int = 7,
+    instruction: str | None = None,
+) -> None:
+    """Fine-tune a reranking checkpoint on negatives mined with an embedder, and save it merged.
+
+    Args:
+        model: hub repository or folder.
+        embedder: the model whose results are to be reranked, preferably the fine-tuned one.
+        pairs: queries and the passages that answer them; their passages are what is searched.
+        output: folder for the checkpoint; `qwen3_rag.Reranker(output)` loads it.
+        settings: hyper-parameters.
+        negatives: wrong passages of each query.
+        instruction: task sentence or preset that queries will carry; None for the published default.
+    """
+    with Embedder(embedder, instruction=instruction, max_tokens=settings.max_tokens) as retriever:
+        candidates = mine(retriever, pairs, negatives=negatives, seed=settings.seed)
+    train_reranker(model, candidates, output, settings, instruct=_always(instruction))
+
+
+def _always(instruction: str | None) -> Instruct:
+    sentence = DEFAULT_INSTRUCTION if instruction is None else resolve_instruction(instruction)
+
+    def instruct(_: random.Random) -> str:
+        return sentence
+
+    return instruct

@@ -1,0 +1,94 @@
+"""Which Debian packages the training text is taken from, and getting them with apt.
+
+Nothing is installed: package lists and packages are downloaded into a folder and unpacked there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+DICTIONARIES: Final = ("wordnet-base", "dict-gcide", "dict-foldoc")
+PYTHON_DOCUMENTATION: Final = ("python3.11-doc",)
+PYTHON: Final = tuple(
+    """
+    libpython3.11-stdlib python3-numpy python3-pandas python3-scipy python3-sympy python3-networkx
+    python3-sqlalchemy python3-twisted python3-matplotlib python3-sklearn python3-django python3-pil
+    python3-nltk python3-requests python3-flask python3-astropy python3-statsmodels
+    python3-dask python3-xarray python3-tornado python3-aiohttp python3-cryptography
+    python3-paramiko python3-scrapy python3-sphinx python3-docutils python3-jinja2 python3-lxml
+    python3-biopython python3-click python3-werkzeug python3-pygments python3-urllib3 python3-boto3
+    python3-celery python3-kombu python3-gensim python3-mechanize python3-bs4
+    python3-html5lib python3-markdown python3-yaml python3-attr python3-pydantic python3-rich
+    python3-prompt-toolkit python3-pytest python3-hypothesis python3-setuptools python3-pip
+    python3-zmq python3-pymongo python3-redis python3-psycopg2 python3-docker python3-libcloud
+    python3-keystoneauth1 python3-oslo.utils python3-babel python3-dateutil python3-arrow
+    python3-more-itertools python3-toolz python3-traitlets python3-ipython python3-notebook
+    python3-mpmath python3-shapely python3-geopandas python3-cartopy python3-sunpy
+    python3-mne python3-nibabel python3-nipype python3-dipy python3-skbio python3-ase
+    python3-pyqtgraph python3-pygame python3-scapy
+    """.split()  # noqa: SIM905
+)
+MANUALS: Final = tuple(
+    """
+    manpages manpages-dev git-man perl-doc coreutils util-linux systemd openssh-client iproute2 libssl-doc
+    libcurl4-doc tcl8.6-doc tk8.6-doc ncurses-doc postgresql-client-15 zsh-common bash
+    imagemagick-6-common ffmpeg nmap samba-common-bin lvm2 btrfs-progs e2fsprogs cups-client podman mdadm
+    cryptsetup-bin gnupg rsync tmux vim-common nftables iptables procps findutils grep tar sed gawk
+    binutils-common strace make curl wget apt dpkg dpkg-dev debhelper mercurial-common subversion
+    cmake-data qemu-utils libvirt-clients xserver-xorg-core x11-utils libx11-doc libbsd-dev netpbm graphviz
+    ghostscript poppler-utils sox lynx mutt postfix exim4-base dovecot-core bind9-utils bind9-dnsutils
+    squid apache2-bin apache2-utils mariadb-client sqlite3 redis-tools erlang-manpages
+    """.split()  # noqa: SIM905
+)
+
+
+def fetch_package_lists(folder: Path) -> list[str]:
+    """Update package lists of our own below `folder` and return the options that make apt use them."""
+    (folder / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    options = ["-o", "Acquire::Languages=en", "-o", f"Dir::State::lists={folder / 'lists'}"]
+    if not any((folder / "lists").glob("*Translation-en*")):
+        _run(["apt-get", "update", "-qq", *options])
+    return options
+
+
+def fetch_packages(folder: Path, names: tuple[str, ...], options: list[str]) -> dict[str, Path]:
+    """Download and unpack packages below `folder`, those already there excepted.
+
+    Returns:
+        Package name -> folder of its files. Packages that the archive does not have are left out.
+    """
+    unpacked = folder / "unpacked"
+    missing = [name for name in names if not (unpacked / name).is_dir()]
+    archives = folder / "archives"
+    archives.mkdir(parents=True, exist_ok=True)
+    for name in missing:
+        done = subprocess.run(["apt-get", *options, "download", "-qq", name], cwd=archives, capture_output=True)
+        archive = next(archives.glob(f"{name}_*.deb"), None)
+        if done.returncode != 0 or archive is None:
+            print(f"no package {name}; left out")
+            continue
+        part = unpacked / f"{name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        _run(["dpkg-deb", "-x", str(archive), str(part)])
+        archive.unlink()
+        part.rename(unpacked / name)
+    return {name: unpacked / name for name in names if (unpacked / name).is_dir()}
+
+
+def read_package_lists(folder: Path) -> dict[str, str]:
+    """Return the text of the newest release's `Packages` and `Translation-en` lists, by that name."""
+    texts = {}
+    for name in ("Packages", "Translation-en"):
+        lists = sorted((folder / "lists").glob(f"*_main_*{name}*"), key=lambda path: path.stat().st_size)
+        if not lists:
+            raise FileNotFoundError(f"apt got no list {name}; is a Debian archive among its sources?")
+        texts[name] = _run(["/usr/lib/apt/apt-helper", "cat-file", str(lists[-1])])
+    return texts
+
+
+def _run(command: list[str]) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.decode("utf-8", "replace")

@@ -1,0 +1,187 @@
+"""Yes/no training of a reranking checkpoint, on Transformers' trainer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import get_peft_model
+from qwen3_rag.tokenization import PromptTokenizer
+from torch import Tensor
+from transformers import Trainer, TrainingArguments
+
+from training import checkpoints
+from training.embedder import Instruct, lora_config
+from training.encoder import last_hidden, right_padded
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """A query with passages to tell apart.
+
+    Attributes:
+        query: what is asked.
+        passages: the right one first, then wrong ones; equally many for every query.
+    """
+
+    query: str
+    passages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RerankerSettings:
+    """Hyper-parameters.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: queries of a step, each with all its candidates.
+        learning_rate: at its highest; it warms up for a tenth of the steps and then falls to zero.
+        max_tokens: of a whole prompt; longer documents are cut.
+        listwise: weight of the softmax over a query's candidates, beside yes/no cross-entropy.
+        lora_rank: 0 trains all weights.
+        seed: of order and adapters.
+    """
+
+    steps: int = 500
+    batch_size: int = 4
+    learning_rate: float = 1e-4
+    max_tokens: int = 1024
+    listwise: float = 0.0
+    lora_rank: int = 16
+    seed: int = 0
+
+
+def train_reranker(
+    model: str,
+    candidates: Sequence[Candidates],
+    output: Path,
+    settings: RerankerSettings,
+    *,
+    instruct: Instruct,
+) -> None:
+    """Train on candidates and save a merged checkpoint that `qwen3_rag.Reranker` loads.
+
+    Args:
+        model: hub repository or folder to start from, a causal checkpoint.
+        candidates: mined by `training.negatives.mine`.
+        output: folder for the checkpoint.
+        settings: hyper-parameters.
+        instruct: gives each query its instruction.
+
+    Raises:
+        ValueError: queries have unequal numbers of candidates, or none.
+    """
+    counts = {len(item.passages) for item in candidates}
+    if len(counts) != 1 or min(counts) < 2:
+        raise ValueError(f"every query needs equally many candidates, at least 2; got {sorted(counts)}")
+    folder = checkpoints.folder_of(model, "reranking")
+    tokenizer = PromptTokenizer.from_folder(folder)
+    causal = checkpoints.load_weights(folder, "reranking")
+    if settings.lora_rank > 0:
+        causal = get_peft_model(causal, lora_config(settings.lora_rank))
+    trainer = YesNoTrainer(
+        model=causal,
+        args=_arguments(output, settings),
+        train_dataset=_shuffled(candidates, settings),
+        data_collator=Collator(tokenizer, settings, instruct),
+        answers=tokenizer.answer_ids(),
+        listwise=settings.listwise,
+    )
+    trainer.train()
+    causal = causal.cpu()
+    checkpoints.save(causal.merge_and_unload() if settings.lora_rank > 0 else causal, output, like=folder)
+
+
+class Collator:
+    """Makes the core's token ids of all (query, passage) pairs of a batch.
+
+    Args:
+        tokenizer: the checkpoint's.
+        settings: for `max_tokens` and `seed`.
+        instruct: gives each query its instruction.
+    """
+
+    def __init__(self, tokenizer: PromptTokenizer, settings: RerankerSettings, instruct: Instruct) -> None:
+        self._tokenizer = tokenizer
+        self._max_tokens = settings.max_tokens
+        self._instruct = instruct
+        self._generator = random.Random(settings.seed)
+
+    def __call__(self, batch: Sequence[Candidates]) -> dict[str, Tensor]:
+        """Return `input_ids` and `last` as `right_padded`, and `labels`, shape (queries, candidates)."""
+        token_ids = []
+        for item in batch:
+            pairs = [(item.query, passage) for passage in item.passages]
+            encoded = self._tokenizer.encode_pairs(
+                pairs, instruction=self._instruct(self._generator), max_tokens=self._max_tokens
+            )
+            token_ids += encoded.token_ids
+        labels = torch.zeros(len(batch), len(batch[0].passages))
+        labels[:, 0] = 1.0
+        return {**right_padded(token_ids), "labels": labels}
+
+
+class YesNoTrainer(Trainer):
+    """Trains the log-odds of `yes` against `no` at the last token, without a vocabulary of logits.
+
+    Args:
+        answers: token ids of `yes` and `no`.
+        listwise: weight of the softmax over a query's candidates.
+        options: Transformers' own.
+    """
+
+    def __init__(self, *, answers: tuple[int, int], listwise: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._answers = answers
+        self._listwise = listwise
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002
+    ) -> Any:
+        """Return yes/no cross-entropy, right and wrong passages weighing the same."""
+        labels = inputs["labels"]
+        causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        head = causal.get_output_embeddings().weight
+        direction = (head[self._answers[0]] - head[self._answers[1]]).float()
+        log_odds = (last_hidden(causal.model, inputs) @ direction).view_as(labels)
+        weight = torch.where(labels > 0, labels.shape[1] - 1.0, 1.0)
+        loss = F.binary_cross_entropy_with_logits(log_odds, labels, weight=weight / (labels.shape[1] - 1.0) / 2)
+        loss = loss * labels.shape[1]
+        if self._listwise > 0:
+            right = torch.zeros(len(labels), dtype=torch.long, device=labels.device)
+            loss = loss + self._listwise * F.cross_entropy(log_odds, right)
+        return (loss, {"logits": log_odds}) if return_outputs else loss
+
+
+def _shuffled(candidates: Sequence[Candidates], settings: RerankerSettings) -> list[Candidates]:
+    generator = random.Random(settings.seed)
+    rounds = -(-settings.steps * settings.batch_size // len(candidates))
+    return [item for _ in range(rounds) for item in generator.sample(list(candidates), len(candidates))]
+
+
+def _arguments(output: Path, settings: RerankerSettings) -> TrainingArguments:
+    options: dict[str, Any] = {
+        "output_dir": str(output / "trainer"),
+        "max_steps": settings.steps,
+        "per_device_train_batch_size": settings.batch_size,
+        "learning_rate": settings.learning_rate,
+        "warmup_steps": settings.steps // 10,
+        "lr_scheduler_type": "cosine",
+        "seed": settings.seed,
+        "bf16": torch.cuda.is_available(),
+        "use_cpu": not torch.cuda.is_available(),
+        "save_strategy": "no",
+        "report_to": "none",
+        "logging_steps": 10,
+        "remove_unused_columns": False,
+    }
+    return TrainingArguments(**options)
