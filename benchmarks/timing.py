@@ -3,43 +3,59 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-Ways = Mapping[str, Callable[[], Any]]
+from benchmarks.ways import Outcome
+
+Call = Callable[[], Outcome]
 
 
-def times(ways: Ways, rounds: int) -> dict[str, list[float]]:
-    """Run each way once to warm up, then in turn, so that a machine's slow moments hit all of them.
+def in_turn(
+    calls: Mapping[str, Call], rounds: int, seconds_per_way: float
+) -> tuple[dict[str, list[float]], dict[str, Outcome]]:
+    """Run all ways once in each round, so that a machine's slow moments hit all of them.
+
+    Args:
+        seconds_per_way: a way is left out of further rounds when another run would bring its runs
+            together above this.
 
     Returns:
-        Seconds of each way in each round.
+        Seconds of each way, as many as it had rounds, from the first round on; and the outcomes of the
+        first round.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    first: dict[str, Outcome] = {}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            spent = seconds[name]
+            if spent and sum(spent) + spent[-1] > seconds_per_way:
+                continue
+            outcome = call()
+            spent.append(outcome.seconds)
+            first.setdefault(name, outcome)
+    return seconds, first
+
+
+def medians(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Run each way once to warm up, then all in turn; return median seconds of each."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         way()
     for _ in range(rounds):
         for name, way in ways.items():
             started = time.perf_counter()
             way()
-            seconds[name].append(time.perf_counter() - started)
-    return seconds
+            found[name].append(time.perf_counter() - started)
+    return {name: median(own) for name, own in found.items()}
 
 
-def medians(ways: Ways, rounds: int) -> dict[str, float]:
-    """Return median seconds of each way."""
-    return {name: median(found) for name, found in times(ways, rounds).items()}
-
-
-def compared(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
-    """Return for each way median, extremes, and the median of its ratio to the first way of the same round."""
-    base = next(iter(seconds.values()))
+def summary(own: Sequence[float], base: Sequence[float]) -> dict[str, Any]:
+    """Median, extremes and rounds of a way, and the median of its ratio to `base` in the same round."""
     return {
-        name: {
-            "seconds": median(own),
-            "extremes": [min(own), max(own)],
-            "times_the_first": median(a / b for a, b in zip(own, base, strict=True)),
-        }
-        for name, own in seconds.items()
+        "seconds": median(own),
+        "extremes": [min(own), max(own)],
+        "rounds": len(own),
+        "times_ours": median(a / b for a, b in zip(own, base, strict=False)),
     }

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 import numpy as np
 from qwen3_rag.backends.base import BackendOutput
+from qwen3_rag.calls import Call, Flow
+from qwen3_rag.engine import Engine
 from qwen3_rag.prompts import EmbeddingWords
 from qwen3_rag.tokenization import Prompt
 
@@ -43,3 +46,8 @@ class SumBackend:
 def ids(*tokens: int) -> Prompt:
     """A prompt of these token ids."""
     return Prompt(np.array(tokens, dtype=np.int32), EmbeddingWords("", "unused", is_query=False))
+
+
+def submit(engine: Engine, prompts: Sequence[Prompt], flow: Flow | None = None) -> Future[BackendOutput]:
+    """Queue prompts as one call, and without a place."""
+    return engine._submit(Call(prompts, flow=flow))

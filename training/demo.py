@@ -17,13 +17,13 @@ from qwen3_rag import Embedder, Reranker
 from tokenizers import Tokenizer, processors
 from transformers import Qwen3ForCausalLM, Qwen3Model
 
-from training import checkpoints, static, tokenizer, transplant
+from training import checkpoints, packages, static, tokenizer, transplant
 from training.data import load_held_out, prepare
 from training.evaluate import evaluate
 from training.instructions import vary
 from training.matcher import start_reranker
 from training.negatives import mine
-from training.pairs import Pair, read_pairs
+from training.pairs import Pair, answers_of, read_pairs
 from training.reranker import Candidates, RerankerSettings, train_reranker
 
 SEED: Final = 0
@@ -48,8 +48,8 @@ def make_demo_pair(work: Path, output: Path) -> None:
     """Run every stage that has not left its result in `work`, then save the pair below `output`.
 
     Args:
-        work: for packages, pairs, stages and the report.
-        output: gets the folders `demo-embedding` and `demo-reranker`.
+        work: for packages, pairs and stages.
+        output: gets the folders `demo-embedding` and `demo-reranker`, and `report.json`.
     """
     prepare(work)
     pairs = read_pairs(work / "train.jsonl")
@@ -60,8 +60,14 @@ def make_demo_pair(work: Path, output: Path) -> None:
     _make_reranker(work, reranking, embedding, demo_tokenizer, vectors, pairs)
     with Embedder(str(embedding)) as embedder, Reranker(str(reranking)) as reranker:
         report = asdict(evaluate(load_held_out(work), embedder, reranker))
-    (work / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    missing = report["missing_packages"] = packages.missing(work / "apt")
+    (output / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=2))
+    if missing:
+        print(
+            f"{len(missing)} of {len(packages.ALL)} packages could not be had, so the texts are not those that "
+            f"the shipped pair was trained on: {', '.join(missing)}"
+        )
 
 
 def _tokenizer(work: Path, pairs: Sequence[Pair]) -> Tokenizer:
@@ -149,13 +155,15 @@ def _sample(pairs: Sequence[Pair], seed: int) -> list[Pair]:
 def _with_random(candidates: Sequence[Candidates]) -> list[Candidates]:
     """Add two passages of other queries to each, so that unlike ones get a low score too."""
     generator = random.Random(SEED)
-    passages = [item.passages[0] for item in candidates]
+    right = answers_of(Pair(item.query, item.passages[0]) for item in candidates)
+    passages = list(dict.fromkeys(item.passages[0] for item in candidates))
     return [
-        Candidates(item.query, (*item.passages, *_others(passages, item.passages[0], generator)))
+        Candidates(item.query, (*item.passages, *_others(passages, right[item.query], generator)))
         for item in candidates
     ]
 
 
-def _others(passages: Sequence[str], own: str, generator: random.Random) -> list[str]:
-    """Draw two passages that are not `own`."""
-    return [passage for passage in generator.sample(passages, 3) if passage != own][:2]
+def _others(passages: Sequence[str], right: set[str], generator: random.Random) -> list[str]:
+    """Draw two passages that are not `right`."""
+    drawn = generator.sample(passages, min(len(passages), 2 + len(right)))
+    return [passage for passage in drawn if passage not in right][:2]

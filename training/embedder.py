@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from qwen3_rag.prompts import query_prompt
 from qwen3_rag.tokenization import PromptTokenizer
@@ -24,6 +23,7 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 
 from training import checkpoints
+from training.batches import dataset_of, distinct_batches, in_given_order
 from training.encoder import Qwen3Encoder
 from training.pairs import Pair
 
@@ -37,7 +37,7 @@ class EmbedderSettings:
 
     Attributes:
         steps: optimiser steps.
-        batch_size: pairs of a step; each query's wrong passages are the others'.
+        batch_size: most pairs of a step; each query's wrong passages are the others'.
         mini_batch_size: pairs computed at a time, which bounds memory.
         learning_rate: at its highest; it warms up for a tenth of the steps and then falls to zero.
         dimensions: lengths at which vectors are compared (Matryoshka); the model's own is always added.
@@ -57,7 +57,13 @@ class EmbedderSettings:
 
 
 def train_embedder(
-    model: str, pairs: Sequence[Pair], output: Path, settings: EmbedderSettings, *, instruct: Instruct
+    model: str,
+    pairs: Sequence[Pair],
+    output: Path,
+    settings: EmbedderSettings,
+    *,
+    instruct: Instruct | None = None,
+    prompt: str | None = None,
 ) -> None:
     """Train on pairs and save a merged checkpoint that `qwen3_rag.Embedder` loads.
 
@@ -66,13 +72,18 @@ def train_embedder(
         pairs: queries and the passages that answer them.
         output: folder for the checkpoint.
         settings: hyper-parameters.
-        instruct: gives each query its instruction.
+        instruct: gives each query its instruction; the saved query prompt stays the start's.
+        prompt: stands before all queries instead, and is saved as the checkpoint's query prompt.
+
+    Raises:
+        ValueError: `instruct` and `prompt` are both given or both not, or there is nothing to tell apart.
     """
-    folder = checkpoints.folder_of(model, "embedding")
-    decoder = checkpoints.load_weights(folder, "embedding")
+    before_query = _before_query(instruct, prompt)
+    start = checkpoints.find(model, "embedding")
+    decoder = checkpoints.load_weights(start.folder, "embedding")
     if settings.lora_rank > 0:
         decoder = get_peft_model(decoder, lora_config(settings.lora_rank))
-    encoder = Qwen3Encoder(decoder, PromptTokenizer.from_folder(folder), max_tokens=settings.max_tokens)
+    encoder = Qwen3Encoder(decoder, PromptTokenizer.from_folder(start.folder), max_tokens=settings.max_tokens)
     transformer = SentenceTransformer(modules=[encoder])
     own = encoder.get_embedding_dimension()
     loss = MatryoshkaLoss(
@@ -80,14 +91,28 @@ def train_embedder(
         CachedMultipleNegativesRankingLoss(transformer, mini_batch_size=settings.mini_batch_size),
         matryoshka_dims=[*(d for d in settings.dimensions if d < own), own],
     )
+    generator = random.Random(settings.seed)
+    batches = distinct_batches(pairs, steps=settings.steps, batch_size=settings.batch_size, generator=generator)
     SentenceTransformerTrainer(
         model=transformer,
-        args=_arguments(output, settings),
-        train_dataset=_dataset(pairs, settings, instruct),
+        args=_arguments(output, settings, batches),
+        train_dataset=dataset_of(
+            batches, query=lambda text: before_query(generator) + text, passage=start.document_prompt.__add__
+        ),
         loss=loss,
     ).train()
     decoder = encoder.decoder.cpu()
-    checkpoints.save(decoder.merge_and_unload() if settings.lora_rank > 0 else decoder, output, like=folder)
+    merged = decoder.merge_and_unload() if settings.lora_rank > 0 else decoder
+    checkpoints.save(merged, output, like=start.folder, prompt=prompt)
+
+
+def _before_query(instruct: Instruct | None, prompt: str | None) -> Callable[[random.Random], str]:
+    """Return what gives each query its whole prompt."""
+    if instruct is not None and prompt is None:
+        return lambda generator: query_prompt(instruct(generator))
+    if prompt is not None and instruct is None:
+        return lambda _: prompt
+    raise ValueError(f"give either instruct or prompt, got instruct={instruct!r} and prompt={prompt!r}")
 
 
 def lora_config(rank: int) -> LoraConfig:
@@ -95,23 +120,14 @@ def lora_config(rank: int) -> LoraConfig:
     return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", bias="none")
 
 
-def _dataset(pairs: Sequence[Pair], settings: EmbedderSettings, instruct: Instruct) -> Dataset:
-    generator = random.Random(settings.seed)
-    rounds = -(-settings.steps * settings.batch_size // len(pairs))
-    chosen = [pair for _ in range(rounds) for pair in generator.sample(list(pairs), len(pairs))]
-    return Dataset.from_dict(
-        {
-            "anchor": [query_prompt(instruct(generator)) + pair.query for pair in chosen],
-            "positive": [pair.passage for pair in chosen],
-        }
-    )
-
-
-def _arguments(output: Path, settings: EmbedderSettings) -> SentenceTransformerTrainingArguments:
+def _arguments(
+    output: Path, settings: EmbedderSettings, batches: Sequence[Sequence[Pair]]
+) -> SentenceTransformerTrainingArguments:
     options: dict[str, Any] = {
         "output_dir": str(output / "trainer"),
         "max_steps": settings.steps,
         "per_device_train_batch_size": settings.batch_size,
+        "batch_sampler": in_given_order(batches),
         "learning_rate": settings.learning_rate,
         "warmup_steps": settings.steps // 10,
         "lr_scheduler_type": "cosine",

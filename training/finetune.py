@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
 from qwen3_rag import Embedder
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
+from qwen3_rag.prompts import query_prompt
 
-from training.embedder import EmbedderSettings, Instruct, train_embedder
+from training import checkpoints
+from training.embedder import EmbedderSettings, train_embedder
 from training.negatives import mine
 from training.pairs import Pair
 from training.reranker import RerankerSettings, train_reranker
@@ -28,11 +29,13 @@ def finetune_embedder(
     Args:
         model: hub repository or folder.
         pairs: queries and the passages that answer them.
-        output: folder for the checkpoint; `qwen3_rag.Embedder(output)` loads it.
+        output: folder for the checkpoint; `qwen3_rag.Embedder(output)` loads it, query prompt included.
         settings: hyper-parameters.
-        instruction: task sentence or preset that queries will carry; None for the published default.
+        instruction: task sentence or preset that queries will carry; None for the query prompt that the
+            start was saved with, or else the published default.
     """
-    train_embedder(model, pairs, output, settings, instruct=_always(instruction))
+    own = checkpoints.find(model, "embedding").query_prompt if instruction is None else None
+    train_embedder(model, pairs, output, settings, prompt=own or query_prompt(_sentence(instruction)))
 
 
 def finetune_reranker(
@@ -54,17 +57,14 @@ def finetune_reranker(
         output: folder for the checkpoint; `qwen3_rag.Reranker(output)` loads it.
         settings: hyper-parameters.
         negatives: wrong passages of each query.
-        instruction: task sentence or preset that queries will carry; None for the published default.
+        instruction: task sentence or preset that queries will carry; None for the published default (and,
+            while negatives are mined, the embedder's own). It is not saved: rerankers have no place for it.
     """
     with Embedder(embedder, instruction=instruction, max_tokens=settings.max_tokens) as retriever:
         candidates = mine(retriever, pairs, negatives=negatives, seed=settings.seed)
-    train_reranker(model, candidates, output, settings, instruct=_always(instruction))
+    sentence = _sentence(instruction)
+    train_reranker(model, candidates, output, settings, instruct=lambda _: sentence)
 
 
-def _always(instruction: str | None) -> Instruct:
-    sentence = DEFAULT_INSTRUCTION if instruction is None else resolve_instruction(instruction)
-
-    def instruct(_: random.Random) -> str:
-        return sentence
-
-    return instruct
+def _sentence(instruction: str | None) -> str:
+    return DEFAULT_INSTRUCTION if instruction is None else resolve_instruction(instruction)

@@ -1,6 +1,7 @@
-"""Which Debian packages the training text is taken from, and getting them with apt.
+"""Which packages of Debian 12 (bookworm) the training text is taken from, and getting them with apt.
 
-Nothing is installed: package lists and packages are downloaded into a folder and unpacked there.
+Nothing is installed: package lists and packages are downloaded into a folder and unpacked there. Other releases
+have some of the packages under other names, for example those with Python's version in it, or not at all.
 """
 
 from __future__ import annotations
@@ -43,10 +44,12 @@ MANUALS: Final = tuple(
     squid apache2-bin apache2-utils mariadb-client sqlite3 redis-tools erlang-manpages
     """.split()  # noqa: SIM905
 )
+ALL: Final = (*MANUALS, *PYTHON, *PYTHON_DOCUMENTATION, *DICTIONARIES)
 
 
 def fetch_package_lists(folder: Path) -> list[str]:
     """Update package lists of our own below `folder` and return the options that make apt use them."""
+    folder = folder.resolve()  # apt looks for a relative one below /var/lib/apt
     (folder / "lists" / "partial").mkdir(parents=True, exist_ok=True)
     options = ["-o", "Acquire::Languages=en", "-o", f"Dir::State::lists={folder / 'lists'}"]
     if not any((folder / "lists").glob("*Translation-en*")):
@@ -58,17 +61,17 @@ def fetch_packages(folder: Path, names: tuple[str, ...], options: list[str]) -> 
     """Download and unpack packages below `folder`, those already there excepted.
 
     Returns:
-        Package name -> folder of its files. Packages that the archive does not have are left out.
+        Package name -> folder of its files. Packages that the archive does not have are left out; `missing`
+        tells which.
     """
     unpacked = folder / "unpacked"
-    missing = [name for name in names if not (unpacked / name).is_dir()]
     archives = folder / "archives"
     archives.mkdir(parents=True, exist_ok=True)
-    for name in missing:
+    for name in missing(folder, names):
         done = subprocess.run(["apt-get", *options, "download", "-qq", name], cwd=archives, capture_output=True)
         archive = next(archives.glob(f"{name}_*.deb"), None)
         if done.returncode != 0 or archive is None:
-            print(f"no package {name}; left out")
+            print(f"no package {name}; left out. apt: {done.stderr.decode('utf-8', 'replace').strip()}")
             continue
         part = unpacked / f"{name}.part"
         shutil.rmtree(part, ignore_errors=True)
@@ -77,6 +80,11 @@ def fetch_packages(folder: Path, names: tuple[str, ...], options: list[str]) -> 
         archive.unlink()
         part.rename(unpacked / name)
     return {name: unpacked / name for name in names if (unpacked / name).is_dir()}
+
+
+def missing(folder: Path, names: tuple[str, ...] = ALL) -> list[str]:
+    """Return those packages that are not unpacked below `folder`."""
+    return [name for name in names if not (folder / "unpacked" / name).is_dir()]
 
 
 def read_package_lists(folder: Path) -> dict[str, str]:

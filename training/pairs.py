@@ -25,6 +25,14 @@ class Pair:
     source: str = ""
 
 
+def answers_of(pairs: Iterable[Pair]) -> dict[str, set[str]]:
+    """Return every query with all its passages: none of them is a wrong one for it."""
+    answers: dict[str, set[str]] = {}
+    for pair in pairs:
+        answers.setdefault(pair.query, set()).add(pair.passage)
+    return answers
+
+
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
     """Write pairs as JSONL, one object a line."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,7 @@ def train_reranker(
     counts = {len(item.passages) for item in candidates}
     if len(counts) != 1 or min(counts) < 2:
         raise ValueError(f"every query needs equally many candidates, at least 2; got {sorted(counts)}")
-    folder = checkpoints.folder_of(model, "reranking")
+    folder = checkpoints.find(model, "reranking").folder
     tokenizer = PromptTokenizer.from_folder(folder)
     causal = checkpoints.load_weights(folder, "reranking")
     if settings.lora_rank > 0:

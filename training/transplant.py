@@ -1,4 +1,4 @@
-"""From token vectors to a Qwen3 checkpoint that embeds exactly as their mean does: where training starts.
+"""From token vectors to a Qwen3 checkpoint that embeds exactly as their mean does.
 
 A few hidden dimensions are set apart:
 
@@ -9,7 +9,7 @@ A few hidden dimensions are set apart:
 - FLAG is written by the first layer into tokens that see the first mark and not the second.
 
 The last layer's closing token then attends evenly to all tokens without the flag. So a query's instruction
-starts without effect on its vector, whatever its wording. All of it is a start: training moves every weight.
+starts without effect on its vector, whatever its wording. Training may go on from there, with every weight.
 """
 
 from __future__ import annotations

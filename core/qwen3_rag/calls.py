@@ -1,8 +1,9 @@
 """Calls that wait for the model, and who gets how much of its next round. No threads here.
 
-A call is one submission: prompts and the future of their values. Each round takes an equal share of
-the token budget from every waiting call first, so that a bulk job cannot hold up a single query for
-more than the round that is running; what is left of the budget goes to the oldest.
+A *flow* is one call of the public interface; a bulk job of many texts submits it piece by piece, each
+piece a `Call`. Rounds are shared among flows, not among pieces, by deficit round robin: each round every
+waiting flow is credited an equal share of the token budget and takes the prompts that it can pay for.
+So neither many pieces nor long texts hold up a single query for more than the round that is running.
 """
 
 from __future__ import annotations
@@ -21,24 +22,51 @@ from qwen3_rag.plan import sort_sequences
 from qwen3_rag.tokenization import Prompt
 
 
+@dataclass(eq=False)
+class Flow:
+    """One caller's work, in one or several calls.
+
+    Attributes:
+        credit: tokens that it may still take; below 0 when it took more than its share.
+        is_new: whether no round has served it yet.
+    """
+
+    credit: float = 0.0
+    is_new: bool = True
+
+
 class Call:
     """Prompts in sharing order, how far they are computed, and the future of their values.
 
+    Making one sorts the prompts: milliseconds for hundreds of long ones.
+
     Args:
         prompts: in the caller's order.
+        flow: whose work it is; None makes it a flow of its own.
+        asked: `time.monotonic()` when its caller began to wait; None for now.
         seat: number of the only device that may take it; None for any.
     """
 
-    def __init__(self, prompts: Sequence[Prompt], seat: int | None = None) -> None:
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        flow: Flow | None = None,
+        asked: float | None = None,
+        seat: int | None = None,
+    ) -> None:
         self.future: Future[BackendOutput] = Future()
-        self.seat = seat
-        self.submitted = time.monotonic()
+        self.flow = Flow() if flow is None else flow
+        self.asked = time.monotonic() if asked is None else asked
         self.started: float | None = None
+        self.seat = seat
+        self.running = 0
+        """Portions that a round is computing."""
         self._prompts = prompts
         ordered = sort_sequences([prompt.token_ids for prompt in prompts])
-        self._order, self._cost = ordered.order, ordered.cost
+        self._order, self._cost, self._lengths = ordered.order, ordered.cost, ordered.lengths
         self._taken = 0
-        self._missing = len(prompts)
+        self._stored = np.zeros(len(prompts), dtype=np.bool_)
         self._values: NDArray[np.float32] | None = None
         self._computed = np.zeros(len(prompts), dtype=np.int64)
 
@@ -60,17 +88,31 @@ class Call:
     @property
     def is_complete(self) -> bool:
         """Whether every prompt has its value."""
-        return self._missing == 0
+        return bool(self._stored.all())
 
-    def take(self, tokens: int) -> Portion:
-        """Take the next prompts worth about `tokens` tokens, at least one if any wait."""
+    def take(self, tokens: float, *, at_least: int = 0) -> Portion | None:
+        """Take the next prompts that add at most `tokens` tokens to a batch.
+
+        Args:
+            tokens: may be negative.
+            at_least: as many prompts are taken whatever they cost, if so many wait.
+
+        Returns:
+            None if nothing was taken. A call without prompts gives one empty portion.
+        """
+        ends = np.cumsum(self._cost[self._taken :])
+        if len(ends):
+            # Nothing of the round before is kept: the first prompt is computed in full.
+            ends += self._lengths[self._taken] - self._cost[self._taken]
+        count = max(min(at_least, len(ends)), int(np.searchsorted(ends, tokens, side="right")))
+        if count == 0 and (self.waiting_prompts or self.started is not None):
+            return None
         if self.started is None:
             self.started = time.monotonic()
-        ends = np.cumsum(self._cost[self._taken :])
-        count = max(1, int(np.searchsorted(ends, tokens, side="right")))
-        taken = slice(self._taken, min(self._taken + count, len(self._order)))
+        taken = slice(self._taken, self._taken + count)
         self._taken = taken.stop
-        return Portion(self, self._order[taken], int(self._cost[taken].sum()))
+        self.running += 1
+        return Portion(self, self._order[taken], int(ends[count - 1]) if count else 0)
 
     def prompts_of(self, portion: Portion) -> list[Prompt]:
         """Return the portion's prompts."""
@@ -82,7 +124,7 @@ class Call:
             self._values = np.empty((len(self._prompts), *output.values.shape[1:]), dtype=np.float32)
         self._values[portion.indices] = output.values
         self._computed[portion.indices] = output.computed
-        self._missing -= len(portion.indices)
+        self._stored[portion.indices] = True
 
     def finish(self) -> None:
         """Give the caller all values; nothing happens if the call was cancelled in the meantime."""
@@ -112,25 +154,40 @@ class Portion:
 
 
 def pick_portions(calls: Sequence[Call], token_budget: int) -> list[Portion]:
-    """Take one round's work: an equal share from every waiting call, then what fits of the oldest.
+    """Take one round's work: what each flow can pay for, then as much again as the budget has room for.
+
+    New flows come first, and within its share a flow always gets what it asks for; so whoever asks for
+    little is in the next round, whatever else waits. A flow that got more than its share pays it back.
 
     Args:
         calls: oldest first, all of them waiting.
-        token_budget: about how many tokens to take; at least one prompt is taken of the first call.
+        token_budget: about how many tokens to take; at least one prompt is taken if any waits.
     """
-    share = max(1, token_budget // max(1, len(calls)))
+    flows = {id(call.flow): call.flow for call in calls}
+    for flow in flows.values():
+        flow.credit += token_budget / len(flows)
+    left: float = token_budget
     portions: list[Portion] = []
-    for call in calls:
-        portions.append(call.take(share))
-        token_budget -= portions[-1].tokens
-        if token_budget <= 0:
-            return portions
-    for call in calls:
-        if call.waiting_prompts:
-            portions.append(call.take(token_budget))
-            token_budget -= portions[-1].tokens
-            if token_budget <= 0:
-                break
+
+    def take(call: Call, tokens: float, *, at_least: int = 0) -> None:
+        nonlocal left
+        portion = call.take(tokens, at_least=at_least)
+        if portion is not None:
+            portions.append(portion)
+            call.flow.is_new = False
+            call.flow.credit -= portion.tokens
+            left -= portion.tokens
+
+    for call in sorted(calls, key=lambda call: not call.flow.is_new):
+        if left > 0:
+            take(call, call.flow.credit)
+    for call in sorted(calls, key=lambda call: -call.flow.credit):
+        if left > 0:
+            take(call, left, at_least=0 if portions else 1)
+    busy = {id(call.flow) for call in calls if call.waiting_prompts}
+    for key, flow in flows.items():
+        if key not in busy:
+            flow.credit = min(flow.credit, 0.0)  # who asks for nothing saves nothing up
     return portions
 
 

@@ -4,6 +4,7 @@ and one way to run prompts that serves sync and async callers."""
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import warnings
 import weakref
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from qwen3_rag import engines
 from qwen3_rag.backends.base import Backend, BackendOutput
+from qwen3_rag.calls import Call, Flow
 from qwen3_rag.checkpoint import Checkpoint, check_share_of_context, open_checkpoint
 from qwen3_rag.engine import Engine
 from qwen3_rag.errors import ConfigurationError, EngineClosedError, NonFiniteOutputError
@@ -31,8 +33,7 @@ from qwen3_rag.tokenization import Prompts, PromptTokenizer
 from qwen3_rag.usage import Usage
 
 Item = TypeVar("Item")
-Encode = Callable[["Source", Sequence[Item], int], Prompts]
-"""Turns a chunk of inputs, the first of which has the given number, into token ids."""
+Floats = NDArray[np.float32]
 Self = TypeVar("Self", bound="Component")
 
 _CHUNK: Final = 512
@@ -44,6 +45,9 @@ _CHUNKS_AHEAD: Final = 3
 _INLINE_CHARACTERS: Final = 20_000
 """An async call tokenises up to this much text on the event loop itself (about 4 ms), more in a thread."""
 
+_INLINE_NUMBERS: Final = 200_000
+"""Likewise so many numbers of results are converted there (about 1 ms)."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -54,10 +58,25 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Values of all prompts of a call, in order, and what they cost."""
+class Work(Generic[Item]):
+    """What a call does with its inputs before and after the model. Made once its checkpoint is open.
 
-    values: NDArray[np.float32]
+    Attributes:
+        encode: turns a chunk of inputs, the first of which has the given number, into token ids.
+        finish: turns the backend's values of a chunk, which may be empty, into results.
+        complete: turns the results of all chunks together into what the caller gets.
+    """
+
+    encode: Callable[[Sequence[Item], int], Prompts]
+    finish: Callable[[Floats], Floats]
+    complete: Callable[[Floats], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Results of all prompts of a call, in order, and what they cost."""
+
+    values: NDArray[Any]
     usage: Usage
 
 
@@ -86,9 +105,10 @@ class Component:
         self._lock = threading.Lock()
         self._source: Source | None = None
         self._engine: Engine | None = None
-        self._release: Callable[[], Any] | None = None
+        self._release: weakref.finalize[[Engine], Component] | None = None
         self._closed = False
         self._usage = Usage()
+        _components.add(self)
 
     @property
     def model(self) -> str:
@@ -108,12 +128,14 @@ class Component:
     @property
     def backend(self) -> Backend | None:
         """The loaded backend (of the first device), or None before the first use. Others may share it."""
-        return self._engine.backend if self._engine is not None else None
+        engine = self._engine
+        return engine.backend if engine is not None else None
 
     @property
     def metrics(self) -> EngineMetrics:
         """Queue, waiting and work of the engine, which may be shared; zeros before the first use."""
-        return self._engine.metrics if self._engine is not None else EngineMetrics()
+        engine = self._engine
+        return engine.metrics if engine is not None else EngineMetrics()
 
     def load(self: Self) -> Self:
         """Load tokenizer and weights now instead of on first use.
@@ -130,8 +152,9 @@ class Component:
         with self._lock:
             self._closed = True
             release, self._release, self._engine = self._release, None, None
-        if release is not None:
-            release()
+        held = release.detach() if release is not None else None
+        if held is not None:
+            engines.release(held[2][0])
 
     def __enter__(self: Self) -> Self:
         return self
@@ -169,36 +192,53 @@ class Component:
                 raise EngineClosedError(f"this {type(self).__name__} is closed; create a new one")
             if self._engine is None:
                 self._engine = engines.acquire(self._settings)
-                # Also runs when this object is garbage collected, and at interpreter exit.
-                self._release = weakref.finalize(self, engines.release, self._settings)
+                # For an object that nobody closed. Garbage is collected in any thread, which must not wait.
+                self._release = weakref.finalize(self, engines.release, self._engine, wait=False)
+                self._release.atexit = False  # `engines` closes them all
             return self._engine
 
-    def _run(self, items: Sequence[Item], encode: Encode[Item], *, progress: bool) -> Outcome:
+    def _run(self, items: Sequence[Item], bind: Bind[Item], *, progress: bool) -> Outcome:
         """Encode and run items chunk by chunk, tokenising ahead of the model."""
-        return self._finish(drive(self._steps(items, encode, progress), self._timeout))
+        return self._finish(drive(self._steps(items, bind, progress), self._timeout))
 
-    async def _arun(self, items: Sequence[Item], encode: Encode[Item], *, progress: bool) -> Outcome:
+    async def _arun(self, items: Sequence[Item], bind: Bind[Item], *, progress: bool) -> Outcome:
         """`_run` for an event loop: waits without blocking it, and cancels its work when cancelled."""
-        return self._finish(await drive_async(self._steps(items, encode, progress), self._timeout))
+        return self._finish(await drive_async(self._steps(items, bind, progress), self._timeout))
 
-    def _steps(self, items: Sequence[Item], encode: Encode[Item], progress: bool) -> Steps[Outcome]:
+    def _steps(self, items: Sequence[Item], bind: Bind[Item], progress: bool) -> Steps[Outcome]:
         source: Source = yield Task(self._open, is_short=self._source is not None)
-        engine = self._acquire()
-        collected = _Collector()
-        pending: deque[tuple[int, Prompts, Future[BackendOutput]]] = deque()
+        work = bind(source)
+        engine, flow = self._acquire(), Flow()
+        collected = _Collector(work.finish)
+        pending: deque[_Pending] = deque()
+
+        def ready() -> Steps[int]:
+            """Wait for the oldest chunk, take its values and return how many inputs it had."""
+            output: BackendOutput = yield pending[0].future
+            is_short = output.values.size <= _INLINE_NUMBERS
+            count: int = yield Task(partial(collected.add, pending[0], output), is_short)
+            pending.popleft()
+            return count
+
         with tqdm(total=len(items), disable=not progress, unit="text") as bar, _cancelling(pending):
             for start, chunk in _chunks(items):
-                with _place(engine) as place:
+                place = engine.enter()
+                try:
                     yield place
-                    prompts: Prompts = yield Task(partial(encode, source, chunk, start), _is_short(chunk))
-                    pending.append((start, prompts, engine.submit(prompts.prompts)))
+                    encode = partial(_encoded, work, chunk, start, flow, place.asked)
+                    prompts, call = yield Task(encode, _is_short(chunk))
+                except BaseException:
+                    engine.give_up(place)
+                    raise
+                pending.append(_Pending(start, prompts, engine.submit(call)))
                 while len(pending) > _CHUNKS_AHEAD:
-                    bar.update(collected.add(pending[0], (yield pending[0][2])))
-                    pending.popleft()
+                    bar.update((yield from ready()))
             while pending:
-                bar.update(collected.add(pending[0], (yield pending[0][2])))
-                pending.popleft()
-        return collected.outcome()
+                bar.update((yield from ready()))
+        outcome: Outcome = yield Task(
+            partial(collected.outcome, work.complete), collected.numbers <= _INLINE_NUMBERS
+        )
+        return outcome
 
     def _finish(self, outcome: Outcome) -> Outcome:
         if outcome.usage.truncated_texts:
@@ -212,56 +252,74 @@ class Component:
         return outcome
 
 
-class _Collector:
-    """Gathers the chunks of a call and checks their numbers."""
+Bind = Callable[[Source], Work[Item]]
 
-    def __init__(self) -> None:
-        self._values: list[NDArray[np.float32]] = []
+
+@dataclass(frozen=True)
+class _Pending:
+    """A chunk whose values are awaited; `start` is the number of its first input."""
+
+    start: int
+    prompts: Prompts
+    future: Future[BackendOutput]
+
+
+class _Collector:
+    """Gathers the chunks of a call and checks their numbers.
+
+    Args:
+        finish: turns a chunk's values into results.
+    """
+
+    def __init__(self, finish: Callable[[Floats], Floats]) -> None:
+        self._finish = finish
+        self._results: list[Floats] = []
         self._usage = Usage()
 
-    def add(self, chunk: tuple[int, Prompts, Future[BackendOutput]], output: BackendOutput) -> int:
+    @property
+    def numbers(self) -> int:
+        """How many numbers the results have."""
+        return sum(result.size for result in self._results)
+
+    def add(self, chunk: _Pending, output: BackendOutput) -> int:
         """Take a chunk's output and return how many inputs it had.
 
         Raises:
             NonFiniteOutputError: naming the first text whose value is NaN or infinite.
         """
-        start, prompts, _ = chunk
         finite = np.isfinite(output.values.reshape(len(output.values), -1)).all(axis=1)
         if not finite.all():
             raise NonFiniteOutputError(
-                f"the model returned NaN or infinity for text {start + int(finite.argmin())}; "
+                f"the model returned NaN or infinity for text {chunk.start + int(finite.argmin())}; "
                 "its weights may be damaged, or float16 overflows (use bfloat16 or float32)"
             )
-        self._values.append(output.values)
-        count = len(prompts.prompts)
-        given = sum(len(ids) for ids in prompts.token_ids)
-        self._usage += Usage(count, given, int(output.computed.sum()), prompts.truncated)
-        return count
+        self._results.append(self._finish(output.values))
+        prompts = chunk.prompts.prompts
+        given = sum(len(prompt.token_ids) for prompt in prompts)
+        self._usage += Usage(len(prompts), given, int(output.computed.sum()), chunk.prompts.truncated)
+        return len(prompts)
 
-    def outcome(self) -> Outcome:
-        values = np.concatenate(self._values) if self._values else np.zeros(0, np.float32)
-        return Outcome(values, self._usage)
+    def outcome(self, complete: Callable[[Floats], NDArray[Any]]) -> Outcome:
+        """Return all results, completed, and what they cost."""
+        results = self._results if self._results else [self._finish(np.zeros(0, np.float32))]
+        return Outcome(complete(np.concatenate(results)), self._usage)
+
+
+def _encoded(
+    work: Work[Item], chunk: Sequence[Item], start: int, flow: Flow, asked: float
+) -> tuple[Prompts, Call]:
+    prompts = work.encode(chunk, start)
+    return prompts, Call(prompts.prompts, flow=flow, asked=asked)
 
 
 @contextlib.contextmanager
-def _cancelling(pending: deque[tuple[int, Prompts, Future[BackendOutput]]]) -> Iterator[None]:
+def _cancelling(pending: deque[_Pending]) -> Iterator[None]:
     """Drop the work that is still queued when a call ends early."""
     try:
         yield
     finally:
-        for _, _, future in pending:
-            future.cancel()
-
-
-@contextlib.contextmanager
-def _place(engine: Engine) -> Iterator[Future[None]]:
-    """A place in the engine's queue, given up unless work was submitted with it."""
-    place = engine.enter()
-    try:
-        yield place
-    except BaseException:
-        engine.give_up(place)
-        raise
+        for chunk in pending:
+            chunk.future.cancel()
 
 
 def _chunks(items: Sequence[Item]) -> Iterator[tuple[int, Sequence[Item]]]:
@@ -276,3 +334,16 @@ def _is_short(chunk: Sequence[Any]) -> bool:
 
 def _rebuild(cls: type[Component], arguments: dict[str, Any]) -> Component:
     return cls(**arguments)
+
+
+_components: weakref.WeakSet[Component] = weakref.WeakSet()
+
+
+def _renew_locks_after_fork() -> None:
+    """Whoever held a lock when the process forked stayed in the parent."""
+    for component in list(_components):
+        component._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks_after_fork)

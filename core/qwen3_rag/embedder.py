@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_rag import prompts
-from qwen3_rag.component import Component, Encode, Outcome, Source
+from qwen3_rag.component import Bind, Component, Source, Work
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
 from qwen3_rag.settings import DType, EngineSettings, Hub
 from qwen3_rag.tokenization import Prompts, check_texts
 from qwen3_rag.usage import Usage
-from qwen3_rag.vectors import Precision, check_dimensions, cut_and_normalise, quantize
+from qwen3_rag.vectors import Precision, check_dimensions, check_precision, cut_and_normalise, quantize
 
 Role = Literal["query", "document"]
 
@@ -90,6 +90,8 @@ class Embedder(Component):
         max_queued: int = 1024,
         model_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
+        # What the caller does to its own dict later must not reach pickles or the engine's identity.
+        model_kwargs = None if model_kwargs is None else dict(model_kwargs)
         self._arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         settings = EngineSettings(
             "embedding",
@@ -199,9 +201,9 @@ class Embedder(Component):
             role: "query" puts the instruction before each text, "document" leaves texts alone.
             texts, instruction, dimensions, precision, ranges, progress: as `embed_queries`.
         """
-        encode = self._encoder(texts, role, instruction)
-        outcome = self._run(texts, encode, progress=progress)
-        return self._vectors(outcome, dimensions, precision, ranges)
+        bind = self._work(texts, role, instruction, dimensions, precision, ranges)
+        outcome = self._run(texts, bind, progress=progress)
+        return Embeddings(outcome.values, outcome.usage)
 
     async def aembed_documents(
         self,
@@ -252,39 +254,48 @@ class Embedder(Component):
         progress: bool = False,
     ) -> Embeddings:
         """`embed` for event loops. Cancelling it drops what is not computed yet."""
-        encode = self._encoder(texts, role, instruction)
-        outcome = await self._arun(texts, encode, progress=progress)
-        return self._vectors(outcome, dimensions, precision, ranges)
+        bind = self._work(texts, role, instruction, dimensions, precision, ranges)
+        outcome = await self._arun(texts, bind, progress=progress)
+        return Embeddings(outcome.values, outcome.usage)
 
-    def _encoder(self, texts: Sequence[str], role: Role, instruction: str | None) -> Encode[str]:
+    def _work(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        instruction: str | None,
+        dimensions: int | None,
+        precision: Precision,
+        ranges: NDArray[np.float32] | None,
+    ) -> Bind[str]:
+        """Check what can be checked at once; the rest needs the checkpoint."""
         check_texts(texts, "text")
+        check_precision(precision)
         if role not in ("query", "document"):
             raise ConfigurationError(f'role must be "query" or "document", got {role!r}')
         if role == "document" and instruction is not None:
             raise ConfigurationError("documents take no instruction; Qwen3 puts it before queries only")
         chosen = self._instruction if instruction is None else resolve_instruction(instruction)
+        asked_length = self._dimensions if dimensions is None else dimensions
 
-        def encode(source: Source, chunk: Sequence[str], first: int) -> Prompts:
+        def bind(source: Source) -> Work[str]:
+            hidden_size = source.checkpoint.hidden_size
+            length = check_dimensions(asked_length, hidden_size)
             if role == "document":
                 prompt = source.checkpoint.document_prompt
             elif chosen is not None:
                 prompt = prompts.query_prompt(chosen)
             else:
                 prompt = source.checkpoint.query_prompt or prompts.query_prompt(DEFAULT_INSTRUCTION)
-            return source.tokenizer.encode_texts(
-                chunk, prompt=prompt, max_tokens=self._max_tokens, is_query=role == "query", first=first
+
+            def encode(chunk: Sequence[str], first: int) -> Prompts:
+                return source.tokenizer.encode_texts(
+                    chunk, prompt=prompt, max_tokens=self._max_tokens, is_query=role == "query", first=first
+                )
+
+            return Work(
+                encode,
+                lambda values: cut_and_normalise(values.reshape(-1, hidden_size), length),
+                lambda vectors: quantize(vectors, precision, ranges),
             )
 
-        return encode
-
-    def _vectors(
-        self,
-        outcome: Outcome,
-        dimensions: int | None,
-        precision: Precision,
-        ranges: NDArray[np.float32] | None,
-    ) -> Embeddings:
-        hidden_size = self._open().checkpoint.hidden_size
-        length = self.dimensions if dimensions is None else check_dimensions(dimensions, hidden_size)
-        vectors = cut_and_normalise(outcome.values.reshape(-1, hidden_size), length)
-        return Embeddings(quantize(vectors, precision, ranges), outcome.usage)
+        return bind

@@ -11,17 +11,16 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from qwen3_rag.backends.base import Backend, BackendOutput
 from qwen3_rag.calls import Call, Portion, calls_of, pick_portions
-from qwen3_rag.errors import BackendError, EngineClosedError, ForkedProcessError
-from qwen3_rag.gate import Gate
+from qwen3_rag.errors import BackendError, EngineClosedError, ForkedProcessError, concerns_every_prompt
+from qwen3_rag.gate import Gate, Place
 from qwen3_rag.metrics import EngineMetrics
-from qwen3_rag.tokenization import Prompt
 
 _MIN_SPREAD_TOKENS: Final = 1024
 """Idle devices divide what waits among them, but not into rounds smaller than this: a prefix that
@@ -35,6 +34,7 @@ class _Seat:
     number: int
     load: Callable[[], Backend]
     backend: Backend | None = None
+    is_loading: bool = False
     threads: list[threading.Thread] = field(default_factory=list)
 
 
@@ -53,7 +53,7 @@ class Engine:
         self._max_wait = max_wait_ms / 1000
         self._calls: list[Call] = []
         self._changed = threading.Condition()
-        self._idle = 0
+        self._idle: set[int] = set()  # threads that have no round
         self._closing = False
         self._process = os.getpid()
         self._sums: defaultdict[str, float] = defaultdict(int)
@@ -66,15 +66,19 @@ class Engine:
 
     @property
     def metrics(self) -> EngineMetrics:
-        """A snapshot of queue, work and waiting."""
+        """A snapshot of queue, work and waiting; zeros in a forked child."""
+        if self._is_forked():
+            return EngineMetrics()
         with self._changed:
             sums: dict[str, Any] = self._sums
+            calls = [call for call in self._calls if call.seat is None]
             return EngineMetrics(
                 **sums,
                 longest_wait_seconds=self._longest_wait,
-                queued_calls=len(self._calls),
-                queued_prompts=sum(call.waiting_prompts for call in self._calls),
-                queued_tokens=sum(call.waiting_tokens for call in self._calls),
+                waiting_calls=self._gate.waiting,
+                queued_calls=len(calls),
+                queued_prompts=sum(call.waiting_prompts for call in calls),
+                queued_tokens=sum(call.waiting_tokens for call in calls),
             )
 
     def load(self) -> None:
@@ -83,14 +87,14 @@ class Engine:
         Raises:
             Whatever loading raises, and EngineClosedError, ForkedProcessError.
         """
-        for future in [self._submit(Call([], seat.number)) for seat in self._seats]:
+        for future in [self._submit(Call([], seat=seat.number)) for seat in self._seats]:
             future.result()
 
-    def enter(self) -> Future[None]:
+    def enter(self) -> Place:
         """Ask for one of the `max_queued` places; `submit` needs one.
 
         Returns:
-            A future, done once the place is given. The work submitted with it gives it back;
+            A future, done once the place is given. `submit` takes it over, also when it raises;
             whoever stops waiting, or submits nothing, gives it up with `give_up`.
 
         Raises:
@@ -99,36 +103,48 @@ class Engine:
         self._check_process()
         return self._gate.enter()
 
-    def give_up(self, place: Future[None]) -> None:
+    def give_up(self, place: Place) -> None:
         """Give back a place that nothing was submitted with, whether it has been given yet or not."""
         self._gate.give_up(place)
 
-    def submit(self, prompts: Sequence[Prompt]) -> Future[BackendOutput]:
-        """Queue prompts, from a place got by `enter`; safe from any thread.
+    def submit(self, call: Call) -> Future[BackendOutput]:
+        """Queue a call, from a place got by `enter`; safe from any thread.
 
         Returns:
-            A future of their values and costs, in the given order. Cancelling it drops the work.
+            A future of its prompts' values and costs, in the given order. Cancelling it drops the work.
 
         Raises:
             EngineClosedError: the engine is closed.
             ForkedProcessError: this process was forked from the one that made the engine.
         """
-        future = self._submit(Call(prompts))
+        try:
+            future = self._submit(call)
+        except BaseException:
+            self._gate.leave()
+            raise
         future.add_done_callback(lambda _: self._gate.leave())
         return future
 
-    def close(self) -> None:
-        """Let running rounds end, fail what waits with EngineClosedError, and free the model."""
+    def close(self, *, wait: bool = True) -> None:
+        """Let running rounds end, fail what waits with EngineClosedError, and free the model.
+
+        Args:
+            wait: return when the model is freed. A device that is still loading is not waited for: it
+                drops its model as soon as it has it.
+        """
+        if self._is_forked():
+            return
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._gate.close(_closed())
-        if os.getpid() != self._process:
+        self._gate.close(_closed)
+        self._fail(self._resting(), _closed)
+        if not wait:
             return
         for seat in self._seats:
             # A garbage collection inside a worker may get here; it cannot wait for itself.
-            for thread in seat.threads[:1]:
-                if threading.current_thread() not in seat.threads:
+            if threading.current_thread() not in seat.threads and not seat.is_loading:
+                for thread in seat.threads[:1]:
                     thread.join()
 
     def _submit(self, call: Call) -> Future[BackendOutput]:
@@ -136,15 +152,19 @@ class Engine:
         with self._changed:
             if self._closing:
                 raise EngineClosedError("the engine is closed; create a new Embedder or Reranker")
-            self._calls.append(call)
             for seat in self._seats:
                 if not seat.threads:
                     self._start(seat, self._own)
+            self._calls.append(call)
             self._changed.notify_all()
         return call.future
 
+    def _is_forked(self) -> bool:
+        """Whether this is a child process. Then no lock may be touched: its holder stayed in the parent."""
+        return os.getpid() != self._process
+
     def _check_process(self) -> None:
-        if os.getpid() != self._process:
+        if self._is_forked():
             raise ForkedProcessError(
                 "this model was loaded before the process forked, and its worker thread did not come along; "
                 'create the Embedder or Reranker in the child, or start workers with the "spawn" method'
@@ -152,18 +172,20 @@ class Engine:
 
     def _start(self, seat: _Seat, work: Callable[[_Seat], None]) -> None:
         name = f"qwen3-rag-engine-{seat.number}"
-        seat.threads.append(threading.Thread(target=work, args=(seat,), name=name, daemon=True))
-        seat.threads[-1].start()
+        thread = threading.Thread(target=work, args=(seat,), name=name, daemon=True)
+        thread.start()
+        seat.threads.append(thread)
 
     def _own(self, seat: _Seat) -> None:
         """Life of a seat's first thread: it loads the backend, works, and closes the backend."""
         self._work(seat)
         for helper in seat.threads[1:]:
             helper.join()
-        self._fail_all(_closed())
-        if seat.backend is not None:
-            seat.backend.close()
-            seat.backend = None
+        # Calls that another device is computing are failed by that one, if they are not done then.
+        self._fail(self._resting(), _closed)
+        backend, seat.backend = seat.backend, None
+        if backend is not None:
+            backend.close()
 
     def _work(self, seat: _Seat) -> None:
         while True:
@@ -174,25 +196,27 @@ class Engine:
                     assert seat.backend is not None
                     self._run(seat.backend, self._pick(seat.backend, seat.number))
             except BaseException as error:  # a defect here must not leave callers waiting for ever
-                self._fail_all(error)
+                self._fail(list(self._calls), lambda error=error: error)  # type: ignore[misc]
 
     def _wait(self, seat: _Seat) -> bool:
         """Wait for calls that this seat may take; False when closing."""
         with self._changed:
-            self._idle += 1
-            try:
-                while not self._closing:
-                    waiting = self._waiting(seat.number)
-                    patience = self._patience(waiting, seat.backend)
-                    if waiting and patience <= 0:
-                        return True
-                    self._changed.wait(patience if waiting else None)
-                return False
-            finally:
-                self._idle -= 1
+            self._idle.add(threading.get_ident())
+            while not self._closing:
+                waiting = self._waiting(seat.number)
+                patience = self._patience(waiting, seat.backend)
+                if waiting and patience <= 0:
+                    return True
+                self._changed.wait(patience if waiting else None)
+            return False
 
     def _waiting(self, seat: int) -> list[Call]:
         return [call for call in self._calls if call.waits and call.seat in (None, seat)]
+
+    def _resting(self) -> list[Call]:
+        """Calls of which no round is computing anything."""
+        with self._changed:
+            return [call for call in self._calls if not call.running]
 
     def _patience(self, waiting: Sequence[Call], backend: Backend | None) -> float:
         """Return the seconds that a round may still wait for company."""
@@ -200,69 +224,97 @@ class Engine:
             return 0.0
         if sum(call.waiting_tokens for call in waiting) >= backend.token_budget:
             return 0.0
-        return min(call.submitted for call in waiting) + self._max_wait - time.monotonic()
+        return min(call.asked for call in waiting) + self._max_wait - time.monotonic()
 
     def _loaded(self, seat: _Seat) -> bool:
-        """Load a seat's backend. A failure goes to every waiting call, and the next call tries again."""
+        """Load a seat's backend. A failure goes to the calls that wait, and the next call tries again."""
+        self._drop_cancelled()
+        if not self._waiting(seat.number):
+            return False
+        seat.is_loading = True
         try:
             seat.backend = seat.load()
         except BaseException as error:
-            self._fail_all(error)
+            failed = error
+            calls = [call for call in self._resting() if call.seat in (None, seat.number)]
+            self._fail(calls, lambda: failed)
+            return False
+        finally:
+            seat.is_loading = False
+        if self._closing:
             return False
         for _ in range(seat.backend.concurrency - 1):
             self._start(seat, self._work)
         return True
 
-    def _fail_all(self, error: BaseException) -> None:
-        with self._changed:
-            calls = list(self._calls)
+    def _fail(self, calls: Iterable[Call], error: Callable[[], BaseException]) -> None:
         for call in calls:
-            self._end(call, error)
+            self._end(call, error())
+
+    def _drop_cancelled(self) -> None:
+        with self._changed:
+            cancelled = [call for call in self._calls if call.future.cancelled()]
+        for call in cancelled:
+            self._end(call, None)
 
     def _pick(self, backend: Backend, seat: int) -> list[Portion]:
+        self._drop_cancelled()
         with self._changed:
-            for call in [call for call in self._calls if call.future.cancelled()]:
-                self._calls.remove(call)
-                self._count(cancelled_calls=1)
-            waiting = self._waiting(seat)
+            waiting = [] if self._closing else self._waiting(seat)
             fresh = [call for call in waiting if call.started is None]
             tokens = sum(call.waiting_tokens for call in waiting)
-            spread = max(_MIN_SPREAD_TOKENS, -(-tokens // (self._idle + 1)))
-            portions = pick_portions(waiting, min(backend.token_budget, spread))
-            # Calls served now go behind those that are not, so that many calls take turns.
-            served = {id(call) for call in calls_of(portions)}
-            self._calls.sort(key=lambda call: id(call) in served)
+            # Idle threads that were woken too have not picked yet: they get their part.
+            self._idle.add(threading.get_ident())
+            spread = max(_MIN_SPREAD_TOKENS, -(-tokens // len(self._idle)))
+            self._idle.remove(threading.get_ident())
+            portions = pick_portions(waiting, min(backend.token_budget, spread)) if waiting else []
             for call in fresh:
-                if call.started is not None:
-                    self._count_wait(call.started - call.submitted)
+                if call.started is not None and call.seat is None:
+                    self._count_wait(call.started - call.asked)
             return portions
 
     def _run(self, backend: Backend, portions: list[Portion]) -> None:
-        """Compute portions. After a failure, halve until the calls at fault are alone."""
+        """Compute portions. After a failure that may be one prompt's, halve until those at fault are alone."""
         for call in [call for call in calls_of(portions) if call.future.done()]:
             self._end(call, None)  # cancelled, or failed on another device
             portions = [portion for portion in portions if portion.call is not call]
-        try:
-            self._compute(backend, portions)
-        except BaseException as error:
-            calls = calls_of(portions)
-            if len(calls) == 1:
-                self._end(calls[0], error)
-                return
+        error = self._compute(backend, portions)
+        calls = calls_of(portions)
+        if error is None:
+            for call in calls:
+                if call.is_complete:
+                    self._end(call, None)
+        elif len(calls) == 1 or concerns_every_prompt(error):
+            self._fail(calls, lambda: error)
+        elif self._closing:
+            self._fail(calls, _closed)
+        else:
             first = {id(call) for call in calls[: len(calls) // 2]}
             self._run(backend, [p for p in portions if id(p.call) in first])
             self._run(backend, [p for p in portions if id(p.call) not in first])
 
-    def _compute(self, backend: Backend, portions: list[Portion]) -> None:
+    def _compute(self, backend: Backend, portions: list[Portion]) -> BaseException | None:
+        """Compute and store the values of portions; returns what went wrong, in which case none is stored."""
         prompts = [prompt for portion in portions for prompt in portion.call.prompts_of(portion)]
-        if prompts:
-            budget, started = backend.token_budget, time.monotonic()
-            output = backend.run(prompts)
-            if len(output.values) != len(prompts):
-                raise BackendError(
-                    f"{type(backend).__name__} gave {len(output.values)} values for {len(prompts)}"
-                )
+        budget, started = backend.token_budget, time.monotonic()
+        try:
+            output = backend.run(prompts) if prompts else None
+            if output is not None:
+                _check_shape(output, len(prompts), backend)
+        except BaseException as error:
             with self._changed:
+                self._count(failed_rounds=1, compute_seconds=time.monotonic() - started)
+            return error
+        with self._changed:
+            start = 0
+            for portion in portions:
+                stop = start + len(portion.indices)
+                if output is not None:
+                    part = BackendOutput(output.values[start:stop], output.computed[start:stop])
+                    portion.call.store(portion, part)
+                portion.call.running -= 1
+                start = stop
+            if output is not None:
                 self._count(
                     rounds=1,
                     compute_seconds=time.monotonic() - started,
@@ -271,15 +323,7 @@ class Engine:
                     prompt_tokens=sum(len(prompt.token_ids) for prompt in prompts),
                     computed_tokens=int(output.computed.sum()),
                 )
-                start = 0
-                for portion in portions:
-                    stop = start + len(portion.indices)
-                    values, computed = output.values[start:stop], output.computed[start:stop]
-                    portion.call.store(portion, BackendOutput(values, computed))
-                    start = stop
-        for call in calls_of(portions):
-            if call.is_complete:
-                self._end(call, None)
+        return None
 
     def _end(self, call: Call, error: BaseException | None) -> None:
         """Take a call out and resolve its future, once."""
@@ -287,7 +331,9 @@ class Engine:
             if call not in self._calls:
                 return
             self._calls.remove(call)
-            if call.future.cancelled():
+            if call.seat is not None:
+                pass  # `load` computes nothing
+            elif call.future.cancelled():
                 self._count(cancelled_calls=1)
             elif error is None:
                 self._count(finished_calls=1)
@@ -305,6 +351,14 @@ class Engine:
     def _count_wait(self, seconds: float) -> None:
         self._count(wait_seconds=seconds)
         self._longest_wait = max(self._longest_wait, seconds)
+
+
+def _check_shape(output: BackendOutput, prompts: int, backend: Backend) -> None:
+    if len(output.values) != prompts or len(output.computed) != prompts:
+        raise BackendError(
+            f"{type(backend).__name__} must give a value and a cost for each of {prompts} prompts, "
+            f"gave {len(output.values)} and {len(output.computed)}"
+        )
 
 
 def _closed() -> EngineClosedError:

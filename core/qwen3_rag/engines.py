@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from dataclasses import dataclass
@@ -39,17 +40,22 @@ def acquire(settings: EngineSettings) -> Engine:
         return shared.engine
 
 
-def release(settings: EngineSettings) -> None:
-    """Give an engine back; the last user's release closes it and frees the weights."""
+def release(engine: Engine, *, wait: bool = True) -> None:
+    """Give an engine back; the last user's release closes it and frees the weights.
+
+    Args:
+        engine: what `acquire` returned. One from before a fork is not the child's to close.
+        wait: see `Engine.close`.
+    """
     with _lock:
-        shared = _engines.get(settings.key)
-        if shared is None:  # made before this process was forked
-            return
-        shared.users -= 1
-        if shared.users:
-            return
-        del _engines[settings.key]
-    shared.engine.close()
+        found = [item for item in _engines.items() if item[1].engine is engine]
+        for key, shared in found:
+            shared.users -= 1
+            if shared.users:
+                return
+            del _engines[key]
+    if found:
+        engine.close(wait=wait)
 
 
 def _new_engine(settings: EngineSettings) -> Engine:
@@ -65,6 +71,16 @@ def _new_engine(settings: EngineSettings) -> Engine:
 def _load_here(settings: EngineSettings) -> Backend:
     backend: Backend = load_plugin(BACKENDS, settings.backend)(settings)
     return backend
+
+
+@atexit.register
+def _close_all() -> None:
+    """At the interpreter's exit, end every running round and child process in order."""
+    with _lock:
+        open_engines = [shared.engine for shared in _engines.values()]
+        _engines.clear()
+    for engine in open_engines:
+        engine.close()
 
 
 def _forget_after_fork() -> None:

@@ -26,13 +26,20 @@ A text that is not a string is a plain ``TypeError`` naming its index.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class Qwen3RagError(Exception):
     """Base class of all errors raised by this package."""
 
+    concerns_every_prompt: ClassVar[bool] = False
+    """Whether the cause lies with the backend, so that no other prompt would fare better just now."""
+
 
 class ConfigurationError(Qwen3RagError, ValueError):
     """An argument is out of range or names something that does not exist."""
+
+    concerns_every_prompt = True
 
 
 class WrongModelKindError(ConfigurationError):
@@ -41,6 +48,8 @@ class WrongModelKindError(ConfigurationError):
 
 class MissingExtraError(Qwen3RagError, ImportError):
     """An optional dependency is needed that is not installed."""
+
+    concerns_every_prompt = True
 
     def __init__(self, purpose: str, extra: str) -> None:
         super().__init__(f'{purpose} needs an extra that is not installed: pip install "qwen3-rag[{extra}]"')
@@ -53,6 +62,8 @@ class MissingExtraError(Qwen3RagError, ImportError):
 
 class CheckpointError(Qwen3RagError, OSError):
     """A checkpoint's weights or tokenizer are absent, corrupt, or not a Qwen3 model."""
+
+    concerns_every_prompt = True
 
 
 class PromptTooLongError(Qwen3RagError, ValueError):
@@ -82,6 +93,13 @@ class WorkerDiedError(BackendError):
 class EngineClosedError(Qwen3RagError, RuntimeError):
     """The engine was closed before the call was computed."""
 
+    concerns_every_prompt = True
+
 
 class ForkedProcessError(Qwen3RagError, RuntimeError):
     """A loaded engine was used in a child process made by fork."""
+
+
+def concerns_every_prompt(error: BaseException) -> bool:
+    """Whether computing other prompts alone, after a batch failed with this error, is of no use."""
+    return not isinstance(error, Exception) or getattr(error, "concerns_every_prompt", False)

@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
+
+
+class Place(Future[None]):
+    """A place in the queue, done once it is given.
+
+    Attributes:
+        asked: `time.monotonic()` when it was asked for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = time.monotonic()
 
 
 class Gate:
@@ -16,21 +30,22 @@ class Gate:
 
     def __init__(self, places: int) -> None:
         self._free = places
-        self._waiting: deque[Future[None]] = deque()
-        self._closed: BaseException | None = None
-        self._lock = threading.Lock()
+        self._waiting: deque[Place] = deque()
+        self._closed: Callable[[], BaseException] | None = None
+        # Reentrant: a garbage collection while it is held may close the engine in the same thread.
+        self._lock = threading.RLock()
 
-    def enter(self) -> Future[None]:
-        """Ask for a place.
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return len(self._waiting)
 
-        Returns:
-            A future, done once the place is given. Whoever got one must `leave`; who gives up
-            waiting calls `give_up`.
-        """
-        place: Future[None] = Future()
+    def enter(self) -> Place:
+        """Ask for a place. Whoever got one must `leave`; who gives up waiting calls `give_up`."""
+        place = Place()
         with self._lock:
             if self._closed is not None:
-                place.set_exception(self._closed)
+                place.set_exception(self._closed())
             elif self._free:
                 self._free -= 1
                 place.set_result(None)
@@ -48,16 +63,20 @@ class Gate:
                     return
             self._free += 1
 
-    def give_up(self, place: Future[None]) -> None:
+    def give_up(self, place: Place) -> None:
         """Stop waiting for a place, or leave if it has been given by now."""
-        if not place.cancel() and place.exception() is None:
+        if place.cancel():
+            with self._lock:
+                if place in self._waiting:
+                    self._waiting.remove(place)
+        elif place.exception() is None:
             self.leave()
 
-    def close(self, error: BaseException) -> None:
-        """Fail everyone who waits, and everyone who comes later, with an error."""
+    def close(self, error: Callable[[], BaseException]) -> None:
+        """Fail everyone who waits, and everyone who comes later, each with an error of its own."""
         with self._lock:
             self._closed = error
             waiting, self._waiting = self._waiting, deque()
         for place in waiting:
             if place.set_running_or_notify_cancel():
-                place.set_exception(error)
+                place.set_exception(error())

@@ -10,20 +10,24 @@ class EngineMetrics:
     """A snapshot: the queue as it is now, and sums since the engine was made.
 
     Attributes:
-        queued_calls: calls that are not finished. One `embed` or `score` makes one for every 512 texts.
+        waiting_calls: calls that wait for one of the `max_queued` places.
+        queued_calls: calls with a place that are not finished. One `embed` or `score` makes one for
+            every 512 texts.
         queued_prompts: prompts that no round has taken yet.
         queued_tokens: what these would add to batches.
         finished_calls, failed_calls, cancelled_calls: how calls ended.
-        longest_wait_seconds: of all calls' times from submission to their first round.
+        longest_wait_seconds: of all calls' times from asking for a place to their first round.
         wait_seconds: the sum of these times.
-        rounds: how often a backend ran.
-        compute_seconds: how long, summed over devices.
+        rounds: how often a backend ran and gave values.
+        failed_rounds: how often it raised instead.
+        compute_seconds: how long both took, summed over devices.
         prompts: prompts computed.
         prompt_tokens: their tokens.
         computed_tokens: tokens that really passed through the model.
         budgeted_tokens: the sum of all rounds' token budgets.
     """
 
+    waiting_calls: int = 0
     queued_calls: int = 0
     queued_prompts: int = 0
     queued_tokens: int = 0
@@ -33,6 +37,7 @@ class EngineMetrics:
     longest_wait_seconds: float = 0.0
     wait_seconds: float = 0.0
     rounds: int = 0
+    failed_rounds: int = 0
     compute_seconds: float = 0.0
     prompts: int = 0
     prompt_tokens: int = 0

@@ -30,6 +30,10 @@ MAX_PREFIX_DEPTH: Final = 4
 """Longest chain of segments before a continuation. Template, instruction and query need two; the
 limit keeps the number of attention calls bounded for texts that nest without end."""
 
+_WITH_LAST_PART: Final = 9 / 8
+"""A batch may exceed its budget by this factor if nothing is left then: a batch of a few tokens takes as long as
+one of hundreds, since all weights are read. Callers estimate what prompts add, and may be off by some."""
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -74,27 +78,42 @@ class SortedSequences:
 
     Attributes:
         order: int64, shape (n,); the sorted sequences as indices into the given ones.
-        shared: int64, shape (n,); length of the common beginning with the one before, 0 for the first.
-        cost: int64, shape (n,); tokens that each adds to a batch already holding the one before.
+        lengths: int64, shape (n,); of the sorted sequences.
+        paths: the nodes of the prefix tree that each sorted sequence consists of.
     """
 
     order: NDArray[np.int64]
-    shared: NDArray[np.int64]
-    cost: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    paths: list[list[_Node]]
+
+    @property
+    def cost(self) -> NDArray[np.int64]:
+        """int64, shape (n,); tokens that each adds to a batch that holds the one before; at most that many
+        if the batch holds only some of the sequences."""
+        added = [_added(path, before) for before, path in pairwise([[], *self.paths])]
+        return np.array(added, dtype=np.int64)
 
 
-def sort_sequences(sequences: Sequence[TokenIds]) -> SortedSequences:
-    """Sort token sequences lexicographically and measure what neighbours share."""
+def sort_sequences(sequences: Sequence[TokenIds], *, share_prefixes: bool = True) -> SortedSequences:
+    """Sort token sequences lexicographically and find what is worth sharing.
+
+    Args:
+        sequences: token sequences, none empty.
+        share_prefixes: False gives every sequence a path of its own.
+    """
     order = np.array(
         sorted(range(len(sequences)), key=lambda i: sequences[i].astype(">u4").tobytes()), dtype=np.int64
     )
     shared = np.zeros(len(order), dtype=np.int64)
-    lengths = np.zeros(len(order), dtype=np.int64)
-    for place, index in enumerate(order):
-        lengths[place] = len(sequences[index])
-        if place:
-            shared[place] = common_prefix(sequences[order[place - 1]], sequences[index])
-    return SortedSequences(order, shared, lengths - shared)
+    lengths = np.array([len(sequences[i]) for i in order], dtype=np.int64)
+    if share_prefixes:
+        for place in range(1, len(order)):
+            shared[place] = common_prefix(sequences[order[place - 1]], sequences[order[place]])
+    return SortedSequences(order, lengths, _paths(lengths, shared))
+
+
+def _added(path: list[_Node], before: list[_Node]) -> int:
+    return sum(stop - start for node, start, stop in path if (node, start, stop) not in before)
 
 
 def common_prefix(a: TokenIds, b: TokenIds) -> int:
@@ -107,28 +126,28 @@ def common_prefix(a: TokenIds, b: TokenIds) -> int:
 def plan_batches(
     sequences: Sequence[TokenIds], *, token_budget: int, share_prefixes: bool = True
 ) -> Iterator[PackedBatch]:
-    """Pack sequences into batches of at most `token_budget` tokens.
+    """Pack sequences into batches of about `token_budget` tokens.
 
-    A sequence longer than the budget gets a batch of its own. Every sequence is in exactly one
-    batch; identical ones are computed once within a batch.
+    A batch has more only by a last part that is too small to be one (an eighth of the budget), or if one
+    sequence alone is longer. Every sequence is in exactly one batch; identical ones are computed once
+    within a batch.
 
     Args:
         sequences: token sequences, none empty.
-        token_budget: most tokens of one batch, shared prefixes counted once.
+        token_budget: tokens of one batch, shared prefixes counted once.
         share_prefixes: False computes every sequence in full, on its own.
     """
-    ordered = sort_sequences(sequences)
-    if not share_prefixes:
-        ordered.shared[:] = 0
-    lengths = np.array([len(sequences[i]) for i in ordered.order], dtype=np.int64)
-    paths = _paths(lengths, ordered.shared)
+    ordered = sort_sequences(sequences, share_prefixes=share_prefixes)
+    paths = ordered.paths
+    cost = ordered.cost
+    rest = cost[::-1].cumsum()[::-1]
     first = 0
     while first < len(paths):
         last, tokens = first, 0
         while last < len(paths):
-            known = paths[last - 1] if last > first else []
-            added = sum(stop - start for node, start, stop in paths[last] if (node, start, stop) not in known)
-            if last > first and added and tokens + added > token_budget:
+            added = int(cost[last]) if last > first else _added(paths[last], [])
+            is_full = tokens + added > token_budget and tokens + rest[last] > token_budget * _WITH_LAST_PART
+            if last > first and added and is_full:
                 break
             tokens += added
             last += 1

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3_rag.component import Component, Encode, Outcome, Source
+from qwen3_rag.component import Bind, Component, Source, Work
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
 from qwen3_rag.ranking import Ranked, check_top_k, rank, yes_probability
@@ -86,6 +86,8 @@ class Reranker(Component):
         max_queued: int = 1024,
         model_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
+        # What the caller does to its own dict later must not reach pickles or the engine's identity.
+        model_kwargs = None if model_kwargs is None else dict(model_kwargs)
         self._arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         settings = EngineSettings(
             "reranking",
@@ -180,8 +182,8 @@ class Reranker(Component):
         progress: bool = False,
     ) -> Scores:
         """`score_pairs` that also says what it cost."""
-        encode = self._encoder(pairs, instruction)
-        return _scores(self._run(pairs, encode, progress=progress))
+        outcome = self._run(pairs, self._work(pairs, instruction), progress=progress)
+        return Scores(outcome.values, outcome.usage)
 
     async def ascore(
         self,
@@ -218,19 +220,22 @@ class Reranker(Component):
         progress: bool = False,
     ) -> Scores:
         """`evaluate` for event loops. Cancelling it drops what is not computed yet."""
-        encode = self._encoder(pairs, instruction)
-        return _scores(await self._arun(pairs, encode, progress=progress))
+        outcome = await self._arun(pairs, self._work(pairs, instruction), progress=progress)
+        return Scores(outcome.values, outcome.usage)
 
-    def _encoder(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> Encode[tuple[str, str]]:
+    def _work(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> Bind[tuple[str, str]]:
         check_pairs(pairs)
         chosen = self._instruction if instruction is None else resolve_instruction(instruction)
 
-        def encode(source: Source, chunk: Sequence[tuple[str, str]], first: int) -> Prompts:
-            return source.tokenizer.encode_pairs(
-                chunk, instruction=chosen, max_tokens=self._max_tokens, first=first
-            )
+        def bind(source: Source) -> Work[tuple[str, str]]:
+            def encode(chunk: Sequence[tuple[str, str]], first: int) -> Prompts:
+                return source.tokenizer.encode_pairs(
+                    chunk, instruction=chosen, max_tokens=self._max_tokens, first=first
+                )
 
-        return encode
+            return Work(encode, yes_probability, lambda scores: scores)
+
+        return bind
 
 
 def _pairs(query: str, documents: Sequence[str]) -> list[tuple[str, str]]:
@@ -238,7 +243,3 @@ def _pairs(query: str, documents: Sequence[str]) -> list[tuple[str, str]]:
         raise TypeError(f"query must be a str, got {type(query).__name__}")
     check_texts(documents, "document")
     return [(query, document) for document in documents]
-
-
-def _scores(outcome: Outcome) -> Scores:
-    return Scores(yes_probability(outcome.values), outcome.usage)

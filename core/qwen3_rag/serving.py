@@ -21,6 +21,11 @@ ServedDType = Literal["bfloat16", "float16", "float32"]
 TEI_IMAGE: Final = "ghcr.io/huggingface/text-embeddings-inference"
 TEI_VERSION: Final = "1.9"
 _FOLDER_IN_CONTAINER: Final = "/model"
+_CACHE_NUMBERS_PER_TOKEN: Final = 36 * 2 * 8 * 128
+"""Layers, keys and values, their heads and width: of the 4B and 8B models, more than of the 0.6B."""
+_CACHE_TOKENS: Final = 16384
+_SPARE_TOKENS: Final = 1024
+"""Room for one batch and the prefixes worth keeping, as the vLLM backend has it, and for vLLM's own blocks."""
 _ORIGINAL_RERANKER: Final[dict[str, Any]] = {
     "architectures": ["Qwen3ForSequenceClassification"],
     "classifier_from_token": ["no", "yes"],
@@ -45,6 +50,7 @@ class ServedModel:
         revision: branch, tag or commit; None for the repository's default.
         gpu_share: vLLM's share of the device's memory, 0 to 1; None for vLLM's default of nine tenths.
         tensor_parallel: devices that one model is spread over.
+        data_parallel: copies of the model behind one address.
         cpu: run without a GPU.
     """
 
@@ -58,6 +64,7 @@ class ServedModel:
     revision: str | None = None
     gpu_share: float | None = None
     tensor_parallel: int = 1
+    data_parallel: int = 1
     cpu: bool = False
 
 
@@ -109,9 +116,18 @@ def _vllm(served: ServedModel) -> Command:
     argv += ["--host", served.host, "--port", str(served.port)]
     argv += _set("--revision", served.revision) + _set("--gpu-memory-utilization", served.gpu_share)
     argv += ["--tensor-parallel-size", str(served.tensor_parallel)] if served.tensor_parallel > 1 else []
-    # The default block on a CPU, 128 tokens, is longer than the fixed head of a rerank prompt.
-    argv += ["--block-size", "32"] if served.cpu else []
+    argv += ["--data-parallel-size", str(served.data_parallel)] if served.data_parallel > 1 else []
+    if served.cpu:
+        # The default block on a CPU, 128 tokens, is longer than the fixed head of a rerank prompt, and the
+        # default cache takes nearly all memory of the machine. Compiling for one needs a C++ compiler.
+        argv += ["--block-size", "32", "--enforce-eager", "--kv-cache-memory-bytes", str(_cache_bytes(served))]
     return Command(tuple(argv), _vllm_notes(served))
+
+
+def _cache_bytes(served: ServedModel) -> int:
+    """Return what a cache of the largest published model takes; the model's files need not be here."""
+    tokens = max(_CACHE_TOKENS, served.max_tokens) + _SPARE_TOKENS
+    return tokens * _CACHE_NUMBERS_PER_TOKEN * (4 if served.dtype == "float32" else 2)
 
 
 def _vllm_notes(served: ServedModel) -> tuple[str, ...]:
@@ -135,7 +151,15 @@ def _vllm_notes(served: ServedModel) -> tuple[str, ...]:
             "its --gpu-share (the sum below 1) and start them one after the other"
         )
     if served.cpu:
-        notes.append("set VLLM_CPU_KVCACHE_SPACE, in GiB: by default vLLM takes nearly all memory")
+        notes.append(
+            f"the cache takes {_cache_bytes(served) / 1e9:.1f} GB beside the weights; a smaller "
+            "--kv-cache-memory-bytes will do if it holds one prompt of --max-model-len tokens"
+        )
+    if served.data_parallel > 1:
+        notes.append(
+            f"each of the {served.data_parallel} copies takes weights and cache of its own; as many servers at "
+            "several addresses do as well, if base_url names all of them"
+        )
     return tuple(notes)
 
 
@@ -150,7 +174,7 @@ def _tei(served: ServedModel) -> Command:
             "TEI's images compute Qwen3 in float16 or float32, not in bfloat16; give --dtype float32, or "
             "float16, which is faster but overflows in the 8B model"
         )
-    if served.tensor_parallel > 1:
+    if served.tensor_parallel > 1 or served.data_parallel > 1:
         raise ConfigurationError("TEI runs a model on one device; use --server vllm for several")
     folder = Path(served.model).expanduser()
     local = folder.is_dir()

@@ -92,7 +92,12 @@ class EngineSettings:
     @property
     def key(self) -> str:
         """Equal for settings whose components may share one engine."""
-        fields = {**self.__dict__, "model_kwargs": dict(self.model_kwargs or {})}
+        fields = {
+            **self.__dict__,
+            "device": [one.device for one in self.per_device],
+            "max_wait_ms": float(self.max_wait_ms),
+            "model_kwargs": dict(self.model_kwargs or {}),
+        }
         return json.dumps(fields, sort_keys=True, default=_identity)
 
 

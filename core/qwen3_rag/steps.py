@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
+import os
+import threading
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from qwen3_rag.errors import DeadlineExceededError
 
 Result = TypeVar("Result")
+
+_THREADS: Final = 8
+"""Tasks that run beside their callers at once: tokenising, and now and then opening a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,14 @@ def drive(steps: Steps[Result], timeout: float | None) -> Result:
                 result: Result = end.value
                 return result
             if isinstance(step, Task):
-                answer = step.run()
-            else:
-                if not step.done():
-                    concurrent.futures.wait([step], deadline.remaining())
-                    deadline.check(step.done())
-                answer = step.result()
+                if step.is_short or timeout is None:
+                    answer = step.run()
+                    continue
+                step = _beside(step)  # so that the caller can leave it behind
+            if not step.done():
+                concurrent.futures.wait([step], deadline.remaining())
+                deadline.check(step.done())
+            answer = step.result()
 
 
 async def drive_async(steps: Steps[Result], timeout: float | None) -> Result:
@@ -78,7 +86,7 @@ async def drive_async(steps: Steps[Result], timeout: float | None) -> Result:
                 answer = step.result()
                 continue
             waiting = asyncio.ensure_future(
-                asyncio.to_thread(step.run) if isinstance(step, Task) else asyncio.wrap_future(step)
+                asyncio.wrap_future(_beside(step) if isinstance(step, Task) else step)
             )
             try:
                 await asyncio.wait([waiting], timeout=deadline.remaining())
@@ -108,3 +116,30 @@ class _Deadline:
                 f"the call took longer than its timeout of {self._timeout} s; raise it, send less at once, "
                 "or load() the model before the first call"
             )
+
+
+_pool: ThreadPoolExecutor | None = None
+_pool_lock = threading.Lock()
+
+
+def _beside(task: Task) -> Future[Any]:
+    """Run a task in a thread of our own pool.
+
+    An event loop's default pool would not do: sync calls that run in it wait there for places that other
+    calls hold until they are tokenised. What runs in ours never waits for a place.
+    """
+    global _pool
+    with _pool_lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(_THREADS, "qwen3-rag-tokenise")
+    return _pool.submit(contextvars.copy_context().run, task.run)
+
+
+def _forget_after_fork() -> None:
+    """The pool's threads stayed in the parent."""
+    global _pool, _pool_lock
+    _pool, _pool_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

@@ -40,6 +40,12 @@ def check_dimensions(dimensions: int | None, hidden_size: int) -> int:
     return dimensions
 
 
+def check_precision(precision: Precision) -> None:
+    """Raise ConfigurationError unless the name is one of `Precision`."""
+    if precision not in get_args(Precision):
+        raise ConfigurationError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
+
+
 def cut_and_normalise(hidden: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
     """Return the first `dimensions` columns of `hidden` (n, hidden_size), rows scaled to L2 norm 1."""
     cut = hidden[:, :dimensions].astype(np.float32, copy=True)
@@ -66,8 +72,7 @@ def quantize(
     Raises:
         ConfigurationError: unknown precision, `ranges` of another shape, or None for no rows.
     """
-    if precision not in get_args(Precision):
-        raise ConfigurationError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
+    check_precision(precision)
     if precision == "float32":
         return vectors
     if precision == "float16":
@@ -91,7 +96,7 @@ def _steps(
             warnings.warn(
                 f"int8/uint8 ranges measured on only {len(vectors)} vectors; measure them once on at least "
                 f"{_CALIBRATION_ROWS} and pass ranges=",
-                stacklevel=4,
+                stacklevel=3,
             )
         ranges = np.stack([vectors.min(axis=0), vectors.max(axis=0)])
     ranges = np.asarray(ranges, dtype=np.float32)

@@ -13,6 +13,7 @@ from qwen3_rag.demo import searches
 from qwen3_rag.demo.corpus import LONGEST, cut, file_passages, standard_library_passages
 from qwen3_rag.demo.searches import Found, Models, installed_frameworks, lines_of_code
 from qwen3_rag.demo.session import Answer, Run, compare, run_session
+from qwen3_rag.errors import ConfigurationError
 
 PASSAGES = [
     "The zebrafish swims in the river.",
@@ -85,20 +86,22 @@ def test_models_and_corpus_of_ones_own(
             }
 
 
-def test_a_published_model_is_not_made_to_index_thousands_of_passages(
+def test_the_whole_standard_library_is_indexed_but_not_with_a_published_model(
     monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
-    """A session is not run: only what it would be given is looked at."""
-    given: list[int] = []
+    """A session is not run: only how many passages it would be given is looked at."""
+    asked: list[int] = []
 
-    def stop(passages: list[str], *_: object, **__: object) -> list[Run]:
-        given.append(len(passages))
+    def stop(limit: int) -> list[str]:
+        asked.append(limit)
         raise OSError("enough")
 
-    monkeypatch.setattr("qwen3_rag.demo.session.run_session", stop)
+    everything = len(standard_library_passages())
+    monkeypatch.setattr("qwen3_rag.demo.corpus.standard_library_passages", stop)
     invoke("demo", "--model", "Qwen/Qwen3-Embedding-0.6B")
     invoke("demo")
-    assert given == [300, 2000]
+    assert asked[0] == 300
+    assert asked[1] > everything > 3000
 
 
 def test_a_corpus_that_is_not_there_is_bad_usage(invoke: Invoke, tmp_path: Path) -> None:
@@ -146,6 +149,26 @@ def test_what_differs_is_found(
     assert getattr(agreement, broken) is False
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_the_exit_code_is_1_where_frameworks_differ(
+    core_run: Run, monkeypatch: pytest.MonkeyPatch, invoke: Invoke, tmp_path: Path, form: tuple[str, ...]
+) -> None:
+    """What is compared is made up: the frameworks themselves agree."""
+    reverse = {
+        question: Answer(answer.retrieved[::-1], answer.reranked)
+        for question, answer in core_run.answers.items()
+    }
+    runs = [core_run, replace(core_run, framework="haystack", answers=reverse)]
+    monkeypatch.setattr("qwen3_rag.demo.session.run_session", lambda *_, **__: runs)
+    (tmp_path / "corpus.txt").write_text("\n\n".join(PASSAGES))
+    command = ("demo", "--corpus", tmp_path / "corpus.txt", *form)
+    run = invoke(*command)
+    assert run.code == 1
+    assert "haystack" in run.out.lower()
+    monkeypatch.setattr("qwen3_rag.demo.session.run_session", lambda *_, **__: runs[:1] * 2)
+    assert invoke(*command).code == 0
+
+
 def test_the_lines_of_code_name_the_models_that_were_asked_for() -> None:
     lines = lines_of_code(searches.CORE, "my/embedder", "my/reranker")
     assert "Embedder(model='my/embedder')" in lines
@@ -185,3 +208,29 @@ def test_file_passages_are_paragraphs(tmp_path: Path) -> None:
     assert file_passages(tmp_path, 10) == ["a.py: x = 1", "b.txt: one", "b.txt: two"]
     assert file_passages(tmp_path, 2) == ["a.py: x = 1", "b.txt: one"]
     assert file_passages(tmp_path / "b.txt", 10) == ["b.txt: one", "b.txt: two"]
+
+
+def test_files_of_a_folder_that_are_not_utf_8_are_left_out_and_named(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("caf\xe9".encode("latin-1"))
+    (tmp_path / "b.txt").write_text("one\n\ntwo\n", encoding="utf-8")
+    told: list[str] = []
+    assert file_passages(tmp_path, 10, report=told.append) == ["b.txt: one", "b.txt: two"]
+    (line,) = told
+    assert line.startswith(f"left out: {tmp_path / 'a.txt'} is not UTF-8")
+    run = invoke("demo", "--corpus", tmp_path, "--question", "one?", "--device", "cpu")
+    assert run.code == 0
+    assert line in run.err
+
+
+def test_one_file_that_is_not_utf_8_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("caf\xe9".encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"a\.txt is not UTF-8: .* save it as UTF-8"):
+        file_passages(tmp_path / "a.txt", 10)
+
+
+def test_a_folders_git_caches_and_virtual_environments_are_not_read(tmp_path: Path) -> None:
+    for folder in (".git", "env", "node_modules", "docs"):
+        (tmp_path / folder / "deep").mkdir(parents=True)
+        (tmp_path / folder / "deep" / "a.txt").write_text(f"in {folder}\n")
+    (tmp_path / "env" / "pyvenv.cfg").touch()
+    assert file_passages(tmp_path, 10) == ["a.txt: in docs"]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from qwen3_rag import Embedder, Reranker, checkpoint
+from qwen3_rag import Embedder, Reranker, demo
+from qwen3_rag.demo.corpus import standard_library_passages
+from qwen3_rag.demo.questions import EXPECTED, answers
+from qwen3_rag.demo.searches import CORE, Models
+from qwen3_rag.demo.session import run_session
 from rankings import EMBEDDER, PASSAGES, QUESTIONS, RERANKER
 
+MODELS = Path(demo.__file__).parent / "models"
 QUERIES = ["What is the capital of China?", "Explain gravity"]
 DOCUMENTS = [
     "The capital of China is Beijing.",
@@ -45,11 +51,29 @@ def test_the_published_example_is_in_the_right_order(embedder: Embedder, reranke
     assert np.argmax(scores, axis=1).tolist() == [0, 1]
 
 
+def test_questions_about_the_standard_library_lead_to_a_module_that_answers_them() -> None:
+    """Ten were fixed before training; at least eight have an expected module in the first three results."""
+    passages = standard_library_passages()
+    (run,) = run_session(passages, list(EXPECTED), [CORE], Models("demo", "demo", "cpu"))
+    answered = [
+        question
+        for question, answer in run.answers.items()
+        if answers(question, (passages[item.passage] for item in answer.reranked[:3]))
+    ]
+    assert len(answered) >= 8, set(EXPECTED) - set(answered)
+
+
+@pytest.mark.parametrize("model", ["demo-embedding", "demo-reranker"])
+def test_the_base_of_positions_stands_where_each_release_of_transformers_looks_for_it(model: str) -> None:
+    """Transformers 4 reads `rope_theta`, 5 `rope_parameters`."""
+    config = json.loads((MODELS / model / "config.json").read_text(encoding="utf-8"))
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 1_000_000.0
+
+
 def test_a_text_without_words_has_a_vector_too(embedder: Embedder) -> None:
     lengths = np.linalg.norm(embedder.embed_documents(["", " "]), axis=1)
     np.testing.assert_allclose(lengths, 1.0, atol=1e-6)
 
 
 def test_both_together_are_at_most_14_megabytes() -> None:
-    folder = Path(checkpoint.__file__).parent / "demo" / "models"
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 14_000_000
+    assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) <= 14_000_000

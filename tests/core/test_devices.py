@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,13 @@ import pytest
 from qwen3_rag import CheckpointError, Embedder, Reranker, WorkerDiedError
 from qwen3_rag.backends.process import ProcessBackend
 from qwen3_rag.engine import Engine
-from sum_backend import SumBackend, ids
+from sum_backend import SumBackend, ids, submit
 
 TEXTS = [f"text {i} " * (1 + i % 7) for i in range(700)]
 
 
 def children(component: Any) -> list[ProcessBackend]:
     return [seat.backend for seat in component._engine._seats]
-
-
-def embed_again_and_again(embedder: Embedder) -> None:
-    """Whichever worker takes a call, the turn of a dead one comes."""
-    while True:
-        embedder.embed_documents(["a"])
-        time.sleep(0.01)
 
 
 def one_worker(checkpoint: Path, device: str = "cpu") -> ProcessBackend:
@@ -50,16 +44,43 @@ def test_two_devices_give_the_results_of_one_in_order(pair: Embedder, embedding_
     assert os.getpid() not in (first.pid, second.pid)
 
 
-def test_a_killed_worker_fails_its_call_clearly_and_is_replaced(pair: Embedder) -> None:
+def test_a_worker_killed_at_work_fails_its_call_clearly_and_is_replaced(pair: Embedder) -> None:
     expected = pair.embed_documents(TEXTS[:4])
-    for worker in children(pair):
-        old = worker.pid
-        assert old is not None
-        os.kill(old, signal.SIGKILL)
+    old = [worker.pid for worker in children(pair)]
+    for pid in old:
+        os.kill(pid, signal.SIGSTOP)  # whichever takes the call, it holds it
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(pair.embed_documents, ["held"])
+        while pair.metrics.queued_calls == 0 or pair.metrics.queued_prompts > 0:
+            time.sleep(0.001)
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
         with pytest.raises(WorkerDiedError, match=r"killed by signal 9.*starts a new one"):
-            embed_again_and_again(pair)
-        np.testing.assert_allclose(pair.embed_documents(TEXTS[:4]), expected, atol=1e-6)
+            call.result(60)
+    np.testing.assert_allclose(pair.embed_documents(TEXTS[:4]), expected, atol=1e-6)
     assert pair.metrics.queued_calls == 0
+
+
+def test_a_worker_that_died_idle_is_replaced_and_fails_nobody(embedding_checkpoint: Path) -> None:
+    worker = one_worker(embedding_checkpoint)
+    source = Embedder(str(embedding_checkpoint))._open()
+    prompts = source.tokenizer.encode_texts(["a"], prompt="", max_tokens=9, is_query=False).prompts
+    before, old = worker.run(prompts), worker.pid
+    assert old is not None
+    os.kill(old, signal.SIGKILL)
+    while worker._child is not None and worker._child.poll() is None:
+        time.sleep(0.001)
+    np.testing.assert_allclose(worker.run(prompts).values, before.values, atol=1e-6)
+    assert worker.pid != old
+    worker.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
+def test_interrupting_the_program_leaves_its_workers_alone(embedding_checkpoint: Path) -> None:
+    worker = one_worker(embedding_checkpoint)
+    assert worker.pid is not None
+    assert os.getpgid(worker.pid) != os.getpgid(0)  # Ctrl-C in a terminal goes to a group
+    worker.close()
 
 
 def test_an_error_in_a_worker_reaches_the_caller_as_it_is(tmp_path: Path) -> None:
@@ -116,11 +137,11 @@ def test_idle_devices_divide_what_waits() -> None:
         backend.gate.clear()
     engine = Engine(*(lambda backend=backend: backend for backend in backends))
     engine.load()
-    while engine._idle < 2:
+    while len(engine._idle) < 2:
         time.sleep(0.001)
-    call = engine.submit([ids(*[n] * 100) for n in range(1, 101)])
+    call = submit(engine, [ids(*[n] * 100) for n in range(1, 101)])
+    assert all(backend.running.wait(30) for backend in backends)
     for backend in backends:
-        assert backend.running.wait(30)
         backend.gate.set()
     assert call.result(30).values.tolist() == [100 * n for n in range(1, 101)]
     assert sorted(len(backend.rounds[0]) for backend in backends) == [50, 50]
@@ -143,7 +164,7 @@ def test_a_backend_with_concurrency_runs_several_rounds_at_once() -> None:
     backend = Server()
     engine = Engine(lambda: backend)
     engine.load()
-    futures = [engine.submit([ids(*[n] * 100)]) for n in (1, 2, 3)]
+    futures = [submit(engine, [ids(*[n] * 100)]) for n in (1, 2, 3)]
     assert [int(future.result(30).values[0]) for future in futures] == [100, 200, 300]
     engine.close()
     assert backend.closed

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from qwen3_rag import Embedder, EngineClosedError, Reranker, engines
 from qwen3_rag.engine import Engine
-from sum_backend import POISON, SumBackend, ids
+from sum_backend import POISON, SumBackend, ids, submit
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
 
@@ -42,14 +42,14 @@ def engine(backend: SumBackend) -> Any:
 def blocked(engine: Engine, backend: SumBackend) -> Any:
     """Submit a call and wait until it keeps the backend busy."""
     backend.running.clear()
-    future = engine.submit([ids(1)])
+    future = submit(engine, [ids(1)])
     assert backend.running.wait(30)
     return future
 
 
 def test_calls_that_wait_are_merged_into_one_round(engine: Engine, backend: SumBackend) -> None:
     first = blocked(engine, backend)
-    waiting = [engine.submit([ids(n, n)]) for n in range(2, 42)]
+    waiting = [submit(engine, [ids(n, n)]) for n in range(2, 42)]
     backend.gate.set()
     assert [future.result(30).values.tolist() for future in waiting] == [[2 * n] for n in range(2, 42)]
     assert first.result(30).values.tolist() == [1]
@@ -57,9 +57,9 @@ def test_calls_that_wait_are_merged_into_one_round(engine: Engine, backend: SumB
 
 
 def test_a_bulk_call_does_not_hold_up_a_small_one(engine: Engine, backend: SumBackend) -> None:
-    bulk = engine.submit([ids(*[n] * 10) for n in range(1, 1000)])
+    bulk = submit(engine, [ids(*[n] * 10) for n in range(1, 1000)])
     assert backend.running.wait(30)
-    small = engine.submit([ids(5000)])
+    small = submit(engine, [ids(5000)])
     backend.gate.set()
     assert small.result(30).values.tolist() == [5000]
     assert [5000 in first for first in backend.rounds].index(True) <= 2
@@ -68,18 +68,18 @@ def test_a_bulk_call_does_not_hold_up_a_small_one(engine: Engine, backend: SumBa
 
 def test_a_failing_call_fails_alone(engine: Engine, backend: SumBackend) -> None:
     blocked(engine, backend)
-    good, bad, other = engine.submit([ids(3)]), engine.submit([ids(POISON)]), engine.submit([ids(4)])
+    good, bad, other = submit(engine, [ids(3)]), submit(engine, [ids(POISON)]), submit(engine, [ids(4)])
     backend.gate.set()
     assert good.result(30).values.tolist() == [3]
     assert other.result(30).values.tolist() == [4]
     with pytest.raises(ArithmeticError, match="poison"):
         bad.result(30)
-    assert engine.submit([ids(9)]).result(30).values.tolist() == [9]
+    assert submit(engine, [ids(9)]).result(30).values.tolist() == [9]
 
 
 def test_a_cancelled_call_costs_nothing(engine: Engine, backend: SumBackend) -> None:
     blocked(engine, backend)
-    unwanted, wanted = engine.submit([ids(77)]), engine.submit([ids(8)])
+    unwanted, wanted = submit(engine, [ids(77)]), submit(engine, [ids(8)])
     assert unwanted.cancel()
     backend.gate.set()
     assert wanted.result(30).values.tolist() == [8]
@@ -89,7 +89,7 @@ def test_a_cancelled_call_costs_nothing(engine: Engine, backend: SumBackend) -> 
 
 
 def test_a_call_cancelled_between_rounds_is_dropped(engine: Engine, backend: SumBackend) -> None:
-    bulk = engine.submit([ids(*[n] * 60) for n in range(1, 100)])
+    bulk = submit(engine, [ids(*[n] * 60) for n in range(1, 100)])
     assert backend.running.wait(30)
     bulk.cancel()
     backend.gate.set()
@@ -100,9 +100,9 @@ def test_a_call_cancelled_between_rounds_is_dropped(engine: Engine, backend: Sum
 def test_closing_fails_what_waits_and_frees_the_model(backend: SumBackend) -> None:
     engine = Engine(lambda: backend)
     backend.gate.clear()
-    running = engine.submit([ids(1)])
+    running = submit(engine, [ids(1)])
     assert backend.running.wait(30)
-    waiting = engine.submit([ids(2)])
+    waiting = submit(engine, [ids(2)])
     closer = threading.Thread(target=engine.close)
     closer.start()
     backend.gate.set()
@@ -111,7 +111,7 @@ def test_closing_fails_what_waits_and_frees_the_model(backend: SumBackend) -> No
     with pytest.raises(EngineClosedError, match="closed before"):
         waiting.result(30)
     with pytest.raises(EngineClosedError, match="create a new"):
-        engine.submit([ids(3)])
+        submit(engine, [ids(3)])
     assert backend.closed
 
 
@@ -127,7 +127,7 @@ def test_a_failed_load_reaches_the_caller_and_can_be_repeated(backend: SumBacken
     engine = Engine(load)
     with pytest.raises(OSError, match="no disk"):
         engine.load()
-    assert engine.submit([ids(6)]).result(30).values.tolist() == [6]
+    assert submit(engine, [ids(6)]).result(30).values.tolist() == [6]
     engine.close()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from qwen3_rag import Embedder, Reranker
+from qwen3_rag.secret import names_secret, without_secrets
 
 KEY = "sk-very-secret"
 
@@ -38,14 +39,87 @@ class HaystackLike:
         return f"Secret({KEY})"
 
 
-@pytest.mark.parametrize("secret", [PydanticLike(), HaystackLike(None), [{"nested": PydanticLike()}], KEY])
+SECRET_NAMES = [
+    "api_key",
+    "apikey",
+    "apiKey",
+    "API-Key",
+    "x-api-key",
+    "openai_api_key",
+    "token",
+    "hf_token",
+    "access_token",
+    "Auth-Token",
+    "secret",
+    "client_secret",
+    "password",
+    "Authorization",
+    "proxy-authorization",
+]
+OTHER_NAMES = [
+    "api_key_env",
+    "max_tokens",
+    "token_budget",
+    "tokenizer",
+    "pad_token",
+    "eos_token",
+    "password_file",
+    "server",
+    3,
+]
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_names_that_say_so_are_known(name: str) -> None:
+    assert names_secret(name)
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_names_that_only_look_alike_are_not(name: object) -> None:
+    assert not names_secret(name)
+
+
+HOLDERS: list[dict[str, Any]] = [
+    {"api_key": PydanticLike()},
+    {"api_key": HaystackLike(None)},
+    {"api_key": [{"nested": PydanticLike()}]},
+    {"headers": ({"other": PydanticLike()},)},
+    {"api_key": KEY.encode()},
+    {"api_key": [KEY, "another"]},
+    {"headers": [{"a": {"X-Api-Key": KEY}}]},
+    *({name: KEY} for name in SECRET_NAMES),
+]
+
+
+@pytest.mark.parametrize("kwargs", HOLDERS)
 @pytest.mark.parametrize("kind", [Embedder, Reranker])
-def test_a_component_that_holds_a_secret_is_not_pickled(kind: type[Any], secret: Any) -> None:
-    component = kind(backend="remote", model_kwargs={"api_key": secret})
+def test_a_component_that_holds_a_secret_is_not_pickled(kind: type[Any], kwargs: dict[str, Any]) -> None:
+    component = kind(backend="remote", model_kwargs=kwargs)
     with pytest.raises(TypeError, match="api_key_env") as caught:
         pickle.dumps(component)
     assert KEY not in str(caught.value)
-    assert copy.deepcopy(component).arguments["model_kwargs"] == {"api_key": secret}
+    assert copy.deepcopy(component).arguments["model_kwargs"] == kwargs
+
+
+def test_the_error_names_the_secrets_place() -> None:
+    component = Embedder(model_kwargs={"headers": [{"Authorization": KEY}]})
+    with pytest.raises(TypeError, match=r"model_kwargs\['headers'\]\[0\]\['Authorization'\] holds a secret"):
+        pickle.dumps(component)
+
+
+@pytest.mark.parametrize("kwargs", HOLDERS)
+def test_what_is_written_leaves_secrets_out_and_nothing_else(kwargs: dict[str, Any]) -> None:
+    other = {"url": "http://x", "token_budget": 5, "use_auth_token": True, "config": object()}
+    written = without_secrets({**kwargs, **other})
+    assert KEY not in str(written)
+    assert not any(isinstance(part, PydanticLike | HaystackLike) for part in written.values())
+    assert {name: written[name] for name in other} == other
+
+
+def test_leaving_out_changes_no_argument() -> None:
+    kwargs = {"api_key": KEY, "headers": [{"token": KEY}]}
+    without_secrets(kwargs)
+    assert kwargs == {"api_key": KEY, "headers": [{"token": KEY}]}
 
 
 def test_the_name_of_a_variable_may_be_pickled() -> None:

@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from qwen3_rag import Embedder, engines
+from qwen3_rag import DeadlineExceededError, Embedder, EngineClosedError, engines
 
 THREADS, COROUTINES, CALLS = 64, 200, 2000
 TEXTS = [f"text {i} " * (1 + i % 3) for i in range(97)]
@@ -47,10 +47,10 @@ def choking(embedder: Embedder) -> Iterator[None]:
         yield
 
 
-def one_round(checkpoint: Path, expected: np.ndarray, seed: int) -> dict[str, int]:
-    """Make all calls once and count how they ended; every result is checked."""
+def one_round(checkpoint: Path, expected: np.ndarray, seed: int, models: list[Any]) -> dict[str, int]:
+    """Make all calls once, check results, and count how calls ended. Adds the model used to `models`."""
     options: dict[str, Any] = {**OPTIONS, "max_queued": 100}
-    ends = {"right": 0, "failed": 0, "cancelled": 0}
+    ends = {"right": 0, "failed": 0, "cancelled": 0, "late": 0, "closed": 0}
     counting = threading.Lock()
     embedder = Embedder(str(checkpoint), **options)
 
@@ -64,16 +64,27 @@ def one_round(checkpoint: Path, expected: np.ndarray, seed: int) -> dict[str, in
     def call(number: int) -> None:
         chance = random.Random((seed, number).__hash__())
         chosen = [chance.randrange(len(TEXTS)) for _ in range(chance.choice((1, 1, 1, 5)))]
-        # Now and then a component of its own shares the engine for one call, and closes.
-        own = Embedder(str(checkpoint), **options) if chance.random() < 0.05 else embedder
+        # Now and then a component of its own shares the engine for one call, is in a hurry, and closes;
+        # or has an engine of its own, closed while it works.
+        own = embedder
+        if chance.random() < 0.05:
+            own = Embedder(str(checkpoint), timeout=chance.choice((0.02, 60)), **options)
+        elif chance.random() < 0.02:
+            own = Embedder(str(checkpoint), **{**options, "token_budget": 4000 + number})
+            threading.Timer(chance.random() * 0.1, own.close).start()
         try:
             if chance.random() < 0.02:
                 own.embed_documents([*(TEXTS[i] for i in chosen), POISON])
+                count("right")  # by an engine of its own, that does not choke
             else:
                 check(chosen, own.embed_documents([TEXTS[i] for i in chosen]))
                 count("right")
         except InjectedError:
             count("failed")
+        except DeadlineExceededError:
+            count("late")
+        except EngineClosedError:
+            count("closed")
         finally:
             if own is not embedder:
                 own.close()
@@ -105,10 +116,11 @@ def one_round(checkpoint: Path, expected: np.ndarray, seed: int) -> dict[str, in
 
     with choking(embedder), ThreadPoolExecutor(THREADS) as pool:
         threads = [pool.submit(call, number) for number in range(CALLS - CALLS // 2)]
-        asyncio.run(coroutines())
+        asyncio.run(asyncio.wait_for(coroutines(), 600))
         for future in threads:
             future.result(120)
-    assert embedder.metrics.queued_calls == 0
+    assert (embedder.metrics.queued_calls, embedder.metrics.waiting_calls) == (0, 0)
+    models.append(weakref.ref(embedder.backend._model.decoder))  # type: ignore[union-attr]
     embedder.close()
     return ends
 
@@ -116,20 +128,20 @@ def one_round(checkpoint: Path, expected: np.ndarray, seed: int) -> dict[str, in
 def soak(checkpoint: Path, seconds: float) -> None:
     with Embedder(str(checkpoint), **OPTIONS) as alone:
         expected = np.concatenate([alone.embed_documents([text]) for text in TEXTS])
-        model: Any = weakref.ref(alone.backend._model.decoder)  # type: ignore[union-attr]
+    models: list[Any] = []
     before, open_before = set(threading.enumerate()), len(engines._engines)
     deadline, seed = time.monotonic() + seconds, 0
     while True:
-        ends = one_round(checkpoint, expected, seed)
+        ends = one_round(checkpoint, expected, seed, models)
         assert sum(ends.values()) == CALLS
-        assert min(ends.values()) > 0, ends
+        assert min(ends[end] for end in ("right", "failed", "cancelled")) > 0, ends
         seed += 1
         if time.monotonic() >= deadline:
             break
     gc.collect()
-    assert model() is None
+    assert [model() for model in models] == [None] * seed
     assert len(engines._engines) == open_before
-    assert {thread for thread in threading.enumerate() if thread.name.startswith("qwen3-rag")} <= before
+    assert {thread for thread in threading.enumerate() if thread.name.startswith("qwen3-rag-engine")} <= before
 
 
 def test_two_thousand_mixed_calls_all_end_right(embedding_checkpoint: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from qwen3_rag import Embedder, EngineMetrics
+from qwen3_rag import Embedder, EngineMetrics, Reranker
 from qwen3_rag.telemetry import observe
 
 
@@ -41,4 +41,26 @@ def test_every_metric_is_observed_until_the_component_is_gone(embedding_checkpoi
     del embedder
     gc.collect()
     assert values(reader) == {}
+    provider.shutdown()
+
+
+def test_components_observed_on_one_meter_are_all_reported(
+    embedding_checkpoint: Path, reranking_checkpoint: Path
+) -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    meter = provider.get_meter("two")
+    with (
+        Embedder(str(embedding_checkpoint), device="cpu") as embedder,
+        Reranker(str(reranking_checkpoint), device="cpu") as reranker,
+    ):
+        observe(embedder, meter)
+        observe(reranker, meter)
+        embedder.embed_documents(["a", "b"])
+        reranker.score("q", ["d"])
+        data: Any = reader.get_metrics_data()
+        (scope,) = data.resource_metrics[0].scope_metrics
+        (prompts,) = [metric for metric in scope.metrics if metric.name == "qwen3_rag.prompts"]
+        seen = {point.attributes["component"]: point.value for point in prompts.data.data_points}
+    assert seen == {"Embedder": 2, "Reranker": 1}
     provider.shutdown()

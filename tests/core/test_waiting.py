@@ -14,7 +14,7 @@ from qwen3_rag import ConfigurationError, DeadlineExceededError, Embedder, Engin
 from qwen3_rag.engine import Engine
 from qwen3_rag.gate import Gate
 from qwen3_rag.testing.recording import recording
-from sum_backend import POISON, SumBackend, ids
+from sum_backend import POISON, SumBackend, ids, submit
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
 
@@ -125,7 +125,7 @@ def test_places_go_to_those_who_wait_longest() -> None:
     assert (first.done(), third.done()) == (True, False)
     gate.leave()
     assert (third.done(), fourth.done()) == (True, False)
-    gate.close(EngineClosedError("closed"))
+    gate.close(lambda: EngineClosedError("closed"))
     assert isinstance(fourth.exception(), EngineClosedError)
     assert isinstance(gate.enter().exception(), EngineClosedError)
 
@@ -135,10 +135,10 @@ def test_a_round_waits_for_company_but_not_when_it_is_full() -> None:
     engine = Engine(lambda: backend, max_wait_ms=1000)
     engine.load()
     started = time.monotonic()
-    futures = [engine.submit([ids(*[n] * 10)]) for n in range(1, 10)]
+    futures = [submit(engine, [ids(*[n] * 10)]) for n in range(1, 10)]
     time.sleep(0.05)
     assert backend.rounds == []
-    futures.append(engine.submit([ids(*[10] * 10)]))
+    futures.append(submit(engine, [ids(*[10] * 10)]))
     assert [int(future.result(30).values[0]) for future in futures] == [10 * n for n in range(1, 11)]
     assert time.monotonic() - started < 1
     assert len(backend.rounds) == 1
@@ -162,9 +162,9 @@ def test_an_interactive_query_is_in_the_next_round_after_the_running_one() -> No
     engine = Engine(lambda: backend)
     engine.load()
     backend.gate.clear()
-    bulk = [engine.submit([ids(*[n] * 10) for n in range(1, 513)]) for _ in range(3)]
+    bulk = [submit(engine, [ids(*[n] * 10) for n in range(1, 513)]) for _ in range(3)]
     assert backend.running.wait(30)
-    query = engine.submit([ids(5000)])
+    query = submit(engine, [ids(5000)])
     backend.gate.set()
     assert query.result(30).values.tolist() == [5000]
     assert [5000 in first for first in backend.rounds].index(True) == 1
@@ -178,9 +178,9 @@ def test_metrics_tell_queue_waiting_and_work() -> None:
     engine = Engine(lambda: backend)
     engine.load()
     backend.gate.clear()
-    first = engine.submit([ids(1)])
+    first = submit(engine, [ids(1)])
     assert backend.running.wait(30)
-    bad, dropped, last = engine.submit([ids(POISON)]), engine.submit([ids(3)]), engine.submit([ids(4, 4)])
+    bad, dropped, last = submit(engine, [ids(POISON)]), submit(engine, [ids(3)]), submit(engine, [ids(4, 4)])
     dropped.cancel()
     seen = engine.metrics
     assert (seen.queued_calls, seen.queued_prompts, seen.queued_tokens) == (4, 3, 4)

@@ -46,12 +46,24 @@ def test_a_query_and_100_passages_compute_the_prefix_once(reranking_checkpoint: 
     pairs = [("How far is the sun?", passage) for passage in PASSAGES]
     prompts = tokenizer.encode_pairs(pairs, instruction=DEFAULT_INSTRUCTION, max_tokens=8192).token_ids
     shared = min(common_prefix(prompts[0], prompt) for prompt in prompts[1:])
-    with reranker, tokens_through(reranker, FIRST_LAYER) as counted:
+    with (
+        reranker,
+        tokens_through(reranker, "embed_tokens") as batches,
+        tokens_through(reranker, FIRST_LAYER) as counted,
+    ):
         usage = reranker.evaluate(pairs).usage
         assert sum(counted) <= shared + sum(len(prompt) - shared for prompt in prompts)
         assert sum(counted) == usage.computed_tokens
     assert usage.prompt_tokens == sum(map(len, prompts))
-    assert len(counted) == 1
+    assert len(batches) == 1
+
+
+def test_rounds_of_a_long_call_are_one_batch_each(reranking_checkpoint: Path) -> None:
+    """Each round computes the shared beginning anew, and must leave room for it."""
+    with Reranker(str(reranking_checkpoint), dtype="float32", device="cpu", token_budget=1000) as reranker:
+        with tokens_through(reranker, "embed_tokens") as batches:
+            reranker.score("How far is the sun?", PASSAGES)
+        assert len(batches) == reranker.metrics.rounds > 3
 
 
 def test_the_call_that_loads_the_model_shares_prefixes_too(reranking_checkpoint: Path) -> None:

@@ -11,13 +11,19 @@ from pathlib import Path
 
 import pytest
 from snippet_runner import Runner
-from snippets import MODELS
+from snippets import MODELS, ROOT
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "remote"))
+sys.path.append(str(ROOT))  # for `training`, which is no part of the package
 
 STAND_INS = {"Qwen/Qwen3-Embedding-0.6B": "demo-embedding", "Qwen/Qwen3-Reranker-0.6B": "demo-reranker"}
 COMMIT = "0" * 40
-LOCAL_FOLDERS = {"my-finetuned-embedder": "demo-embedding", "my-finetuned-reranker": "demo-reranker"}
+LOCAL_FOLDERS = {
+    "my-finetuned-embedder": "demo-embedding",
+    "my-finetuned-reranker": "demo-reranker",
+    "my-embedder": "demo-embedding",
+    "my-reranker": "demo-reranker",
+}
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,11 @@ def test_the_readmes_have_the_same_sections_tables_and_links() -> None:
         assert sorted(chinese) == sorted(english), pattern
 
 
+def test_no_line_of_the_chinese_readme_breaks_between_two_characters() -> None:
+    """A break is shown as a blank, which Chinese has none of."""
+    assert re.findall(r".{4}[\u4e00-\u9fff]\n *[\u4e00-\u9fff].{4}", text_of(CHINESE)) == []
+
+
 def test_the_readmes_lead_to_each_other() -> None:
     assert f"]({CHINESE})" in text_of(ENGLISH)
     assert f"]({ENGLISH})" in text_of(CHINESE)

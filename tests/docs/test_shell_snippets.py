@@ -1,11 +1,11 @@
-"""Commands in the documents exist: our own parser takes them, and pip's extras are declared."""
+"""Commands in the documents exist: our own parsers take them, and what pip is told to install is declared."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib.metadata import metadata
 
 import pytest
@@ -31,10 +31,20 @@ def prose_code(document: str) -> list[str]:
     return [match[2].replace("\n", " ") for match in re.finditer(r"(`+)(.+?)\1(?!`)", prose, re.S)]
 
 
-def commands_in(lines: list[str]) -> list[str]:
-    """Return every call of `qwen3-rag`, also behind a pipe."""
+def calls_of(program: str, lines: list[str]) -> list[str]:
+    """Return every call of a program, also behind a pipe."""
     calls = [part.strip() for line in lines for part in re.split(r"(?<= )\| ", line)]
-    return [call for call in calls if call.startswith("qwen3-rag ") and call not in PLACEHOLDERS]
+    return [call for call in calls if call.startswith(f"{program} ")]
+
+
+def commands_in(lines: list[str]) -> list[str]:
+    """Return every call of `qwen3-rag`."""
+    return [call for call in calls_of("qwen3-rag", lines) if call not in PLACEHOLDERS]
+
+
+def pip_lines(document: str) -> list[str]:
+    """Return a document's lines with `pip install`."""
+    return [line for line in [*block_lines(document), *prose_code(document)] if "pip install " in line]
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +103,30 @@ def test_extras_that_are_declared_are_in_both_readmes() -> None:
     for document in ("README.md", "README.zh-CN.md"):
         rows = re.findall(r"^\| (`.+?`) \|", (ROOT / document).read_text(encoding="utf-8"), re.M)
         assert declared <= {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}, document
+
+
+@pytest.mark.parametrize("document", documents())
+def test_pip_lines_of_a_document_name_groups_and_files_that_are_there(document: str) -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    groups = set(re.findall(r"^(\w+) = \[", project.split("[dependency-groups]")[1].split("\n[")[0], re.M))
+    for line in pip_lines(document):
+        assert set(re.findall(r"--group (\S+)", line)) <= groups, f"{document}: {line}"
+        for file in re.findall(r" -[cr] (\S+)", line):
+            assert (ROOT / file).is_file(), f"{document}: {line}"
+
+
+@pytest.mark.parametrize("document", documents())
+def test_training_lines_of_a_document_are_parsed(document: str) -> None:
+    from training.__main__ import parser
+
+    for line in calls_of("python -m training", [*block_lines(document), *prose_code(document)]):
+        with suppress(SystemExit) if line.endswith("--help") else nullcontext():
+            parser().parse_args(shlex.split(line, comments=True)[3:])
+
+
+def test_lines_of_other_programs_are_looked_at() -> None:
+    assert len(calls_of("python -m training", block_lines("docs/training.md"))) >= 4
+    assert len(pip_lines("docs/training.md")) == 1
 
 
 @pytest.mark.parametrize("document", documents())

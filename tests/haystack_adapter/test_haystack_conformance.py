@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 from haystack_integrations.components.embedders.qwen3_rag import Qwen3DocumentEmbedder, Qwen3TextEmbedder
 from haystack_integrations.components.rankers.qwen3_rag import Qwen3Ranker
+from qwen3_rag.testing.event_loop import Gate
 from qwen3_rag.testing.haystack import DocumentEmbedderContract, RankerContract, TextEmbedderContract
+from qwen3_rag.testing.recording import holding
 
 
-class TestTextEmbedder(TextEmbedderContract):
+class _Held:
+    def hold(self, adapter: Any) -> AbstractContextManager[Gate]:
+        return holding(getattr(adapter, adapter.ready))
+
+
+class TestTextEmbedder(_Held, TextEmbedderContract):
     component_class = Qwen3TextEmbedder
 
     @pytest.fixture(autouse=True)
@@ -22,7 +30,7 @@ class TestTextEmbedder(TextEmbedderContract):
         return self._options
 
 
-class TestDocumentEmbedder(DocumentEmbedderContract):
+class TestDocumentEmbedder(_Held, DocumentEmbedderContract):
     component_class = Qwen3DocumentEmbedder
 
     @pytest.fixture(autouse=True)
@@ -34,7 +42,7 @@ class TestDocumentEmbedder(DocumentEmbedderContract):
         return {**self._options, "progress_bar": False}
 
 
-class TestRanker(RankerContract):
+class TestRanker(_Held, RankerContract):
     component_class = Qwen3Ranker
 
     @pytest.fixture(autouse=True)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 from haystack import Document
 from haystack.dataclasses import ByteStream
 from haystack_integrations.components.embedders.qwen3_rag import Qwen3DocumentEmbedder
 from haystack_integrations.components.embedders.qwen3_rag.documents import document_texts
 from haystack_integrations.components.rankers.qwen3_rag import Qwen3Ranker
-from qwen3_rag import Embedder, Reranker
+from qwen3_rag import Embedder, Reranker, Usage
+from qwen3_rag.reranker import Scores
+from qwen3_rag.testing.recording import recording
 
 
 @pytest.mark.parametrize(
@@ -56,10 +61,40 @@ def test_ranker_keeps_embeddings_and_documents_of_one_id(reranker: Reranker) -> 
     assert [document.embedding for document in output] == [[0.5], [0.5]]
 
 
-def test_top_k_of_zero_returns_no_document(reranker: Reranker) -> None:
+def test_top_k_of_zero_computes_nothing(reranker: Reranker) -> None:
     documents = [Document(content="a"), Document(content="b")]
-    assert Qwen3Ranker(reranker=reranker, top_k=0).run("q", documents)["documents"] == []
-    assert Qwen3Ranker(reranker=reranker, top_k=2).run("q", documents, top_k=0)["documents"] == []
+    with recording(reranker) as recorded:
+        none = [
+            Qwen3Ranker(reranker=reranker, top_k=0).run("q", documents),
+            Qwen3Ranker(reranker=reranker, top_k=2).run("q", documents, top_k=0),
+            asyncio.run(Qwen3Ranker(reranker=reranker).run_async("q", documents, top_k=0)),
+        ]
+    assert recorded.rounds == []
+    for output in none:
+        assert output["documents"] == []
+        assert output["meta"]["usage"]["texts"] == output["meta"]["usage"]["computed_tokens"] == 0
+
+
+def test_nothing_is_loaded_for_nothing() -> None:
+    ranker = Qwen3Ranker(model="no/such-model", top_k=0)
+    assert ranker.run("q", [Document(content="a")])["documents"] == []
+    assert ranker.run("q", [], top_k=1)["documents"] == []
+    with pytest.raises(TypeError, match=r"documents\[0\]"):
+        ranker.run("q", ["a"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("given", ["constructor", "run"])
+def test_score_of_exactly_zero_reaches_a_threshold_of_zero(given: str) -> None:
+    scores = Scores(np.array([0.0, 0.5, 0.0], np.float32), Usage(3))
+    documents = [Document(content=text) for text in "abc"]
+    ready = Reranker("no/such-model")
+    with patch.object(ready, "evaluate", lambda _: scores):
+        if given == "constructor":
+            found = Qwen3Ranker(reranker=ready, score_threshold=0.0).run("q", documents)["documents"]
+        else:
+            ranker = Qwen3Ranker(reranker=ready, score_threshold=0.9)
+            found = ranker.run("q", documents, score_threshold=0.0)["documents"]
+    assert [(document.content, document.score) for document in found] == [("b", 0.5), ("a", 0.0), ("c", 0.0)]
 
 
 def test_threshold_equal_to_a_score_lets_it_through(reranker: Reranker) -> None:

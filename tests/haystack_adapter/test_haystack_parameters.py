@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from typing import Any
 
 import pytest
+from haystack import Document
 from haystack.utils import ComponentDevice, Device, DeviceMap
 from haystack_integrations.components.embedders.qwen3_rag import Qwen3DocumentEmbedder, Qwen3TextEmbedder
 from haystack_integrations.components.rankers.qwen3_rag import Qwen3Ranker
@@ -144,6 +147,73 @@ def test_ready_component_beside_other_options_is_refused_by_name(
 
 def test_ready_component_beside_what_it_has_anyway_is_fine(embedder: Embedder) -> None:
     Qwen3TextEmbedder(embedder=embedder, dtype="float32", dimensions=None)
+
+
+@pytest.mark.parametrize(
+    "device", [ComponentDevice.from_single(Device.cpu()), "cpu", ComponentDevice.from_str("cpu")]
+)
+def test_device_of_haystacks_beside_a_ready_component_is_compared_as_the_core_takes_it(
+    device: Any, embedder: Embedder
+) -> None:
+    component = Qwen3TextEmbedder(embedder=embedder, device=device)
+    assert component.embedder is embedder
+    assert component.device == "cpu"
+    with pytest.raises(ConfigurationError, match="together with device"):
+        Qwen3TextEmbedder(embedder=embedder, device=ComponentDevice.from_single(Device.gpu(1)))
+
+
+def test_several_devices_are_a_list_or_a_tuple() -> None:
+    ready = Embedder(device=("cuda:0", "cuda:1"))
+    both = ComponentDevice.from_multiple(DeviceMap({"a": Device.gpu(0), "b": Device.gpu(1)}))
+    for device in (["cuda:0", "cuda:1"], ("cuda:0", "cuda:1"), both):
+        assert Qwen3TextEmbedder(embedder=ready, device=device).embedder is ready
+
+
+@every_class
+def test_option_of_the_model_cannot_be_assigned_since_that_would_change_nothing(adapter: Any) -> None:
+    component = adapter(model="some/model")
+    for name in [*parameters(adapter.core_class), adapter.ready]:
+        with pytest.raises(ConfigurationError, match=rf"^{name} of a {adapter.__name__} is fixed") as caught:
+            setattr(component, name, "sk-secret")
+        assert "sk-secret" not in str(caught.value)
+    assert component.to_dict() == adapter(model="some/model").to_dict()
+
+
+def test_assigned_options_of_a_run_are_used_and_checked(reranker: Reranker) -> None:
+    ranker = Qwen3Ranker(reranker=reranker)
+    documents = [Document(content="a", meta={"title": "t"}), Document(content="b")]
+    ranker.top_k, ranker.meta_fields_to_embed, ranker.embedding_separator = 1, ["title"], " "
+    (best,) = ranker.run("q", documents)["documents"]
+    assert best.score == pytest.approx(max(reranker.score("q", ["t a", "b"])), abs=1e-5)
+    ranker.top_k = -1
+    with pytest.raises(ConfigurationError, match="top_k must be 0 or more"):
+        ranker.run("q", documents)
+    ranker.top_k, ranker.meta_fields_to_embed = None, "title"  # type: ignore[assignment]
+    with pytest.raises(ConfigurationError, match="must be a list of names"):
+        ranker.run("q", documents)
+
+
+WITHOUT_HAYSTACK = """
+import importlib, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name == "haystack":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+importlib.import_module(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("kind", ["embedders", "rankers"])
+def test_without_haystack_the_error_names_the_extra(kind: str) -> None:
+    package = f"haystack_integrations.components.{kind}.qwen3_rag"
+    command = [sys.executable, "-c", WITHOUT_HAYSTACK, package]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    last = run.stderr.splitlines()[-1]
+    assert last.startswith(f"qwen3_rag.errors.MissingExtraError: {package} needs an extra")
+    assert 'pip install "qwen3-rag[haystack]"' in last
 
 
 def test_ready_component_of_the_other_kind_is_refused(embedder: Any) -> None:

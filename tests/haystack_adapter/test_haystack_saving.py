@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from haystack.utils import ComponentDevice, Device, DeviceMap, Secret
 from haystack_integrations.components.embedders.qwen3_rag import Qwen3DocumentEmbedder, Qwen3TextEmbedder
 from haystack_integrations.components.rankers.qwen3_rag import Qwen3Ranker
 from pydantic import SecretStr
-from qwen3_rag import Embedder
+from qwen3_rag import Embedder, Reranker
 
 KEY = "sk-do-not-show-this"
 
@@ -28,44 +29,80 @@ def from_file(text: str) -> Any:
     return Pipeline.loads(text).get_component("it")
 
 
-def test_secret_is_saved_by_the_name_of_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_is_saved_by_the_name_of_its_variable_and_runs(
+    monkeypatch: pytest.MonkeyPatch, reranker: Reranker
+) -> None:
     monkeypatch.setenv("MY_KEY", KEY)
-    secret = Secret.from_env_var("MY_KEY")
-    kwargs = {"api_key": secret, "headers": [{"x-token": secret}], "retries": 0}
-    component = Qwen3Ranker(backend="remote", model_kwargs=kwargs)
-    text = as_file(component)
+    kwargs = {
+        "server": "vllm",
+        "base_url": "http://127.0.0.1:9",
+        "api_key": Secret.from_env_var("MY_KEY"),
+        "max_retries": 0,
+    }
+    component = Qwen3Ranker(model=reranker.model, backend="remote", model_kwargs=kwargs)
+    text, pickled = as_file(component), pickle.dumps(component)
     assert "MY_KEY" in text
     assert KEY not in text
-    assert KEY.encode() not in pickle.dumps(component)
-    again = from_file(text)
-    assert again.model_kwargs == kwargs
-    assert again.reranker.arguments["model_kwargs"]["api_key"].resolve_value() == KEY
+    assert KEY.encode() not in pickled
+    for again in (from_file(text), pickle.loads(pickled)):
+        assert again.model_kwargs == kwargs
+        monkeypatch.delenv("MY_KEY")
+        with pytest.raises(ValueError, match="MY_KEY"):
+            again.warm_up()
+        monkeypatch.setenv("MY_KEY", KEY)
+        with again:
+            again.warm_up()
 
 
-@pytest.mark.parametrize("save", [as_file, pickle.dumps])
-def test_secret_that_holds_a_token_is_never_saved(save: Any) -> None:
-    component = Qwen3TextEmbedder(model_kwargs={"headers": {"key": Secret.from_token(KEY)}})
-    with pytest.raises(ValueError, match="Cannot serialize token-based secret") as caught:
-        save(component)
+KEYS: list[dict[str, Any]] = [
+    {"token": KEY},
+    {"api_key": KEY},
+    {"hf_token": KEY},
+    {"password": KEY.encode()},
+    {"headers": {"Authorization": KEY}},
+    {"headers": [{"x-api-key": [KEY]}]},
+]
+
+
+@pytest.mark.parametrize("kwargs", KEYS)
+def test_plain_string_that_is_a_key_is_not_saved(kwargs: dict[str, Any]) -> None:
+    with pytest.raises(SerializationError, match="is a plain string, which would show in the file") as caught:
+        as_file(Qwen3TextEmbedder(model_kwargs=kwargs))
     assert KEY not in str(caught.value)
 
 
 @pytest.mark.parametrize("save", [as_file, pickle.dumps])
-def test_objects_that_a_file_cannot_hold_are_refused_by_place_and_type(save: Any) -> None:
+def test_name_of_a_key_is_not_a_key(save: Any) -> None:
+    kwargs = {"api_key_env": "MY_KEY", "pad_token": "<pad>", "max_tokens_per_request": 5}
+    assert save(Qwen3TextEmbedder(model_kwargs=kwargs))
+
+
+def test_secret_that_holds_a_token_is_not_saved() -> None:
+    component = Qwen3TextEmbedder(model_kwargs={"headers": {"key": Secret.from_token(KEY)}})
+    with pytest.raises(ValueError, match="Cannot serialize token-based secret") as caught:
+        as_file(component)
+    assert KEY not in str(caught.value)
+
+
+def test_objects_that_a_file_cannot_hold_are_refused_by_place_and_type() -> None:
     component = Qwen3TextEmbedder(model_kwargs={"headers": [SecretStr(KEY)]})
     with pytest.raises(
         SerializationError, match=r"model_kwargs\['headers'\]\[0\] is of type SecretStr"
     ) as caught:
-        save(component)
+        as_file(component)
     assert KEY not in str(caught.value)
 
 
-@pytest.mark.parametrize("save", [as_file, pickle.dumps])
-@pytest.mark.parametrize("kwargs", [{"token": KEY}, {"api_key": KEY}, {"headers": {"Authorization": KEY}}])
-def test_plain_string_that_is_a_key_is_refused(save: Any, kwargs: dict[str, Any]) -> None:
-    with pytest.raises(SerializationError, match="is a plain string, which would show in the file") as caught:
-        save(Qwen3TextEmbedder(model_kwargs=kwargs))
+@pytest.mark.parametrize("kwargs", [*KEYS, {"a": [Secret.from_token(KEY)]}, {"a": {"b": SecretStr(KEY)}}])
+def test_secret_is_not_pickled(kwargs: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=r"model_kwargs\[.*holds a secret") as caught:
+        pickle.dumps(Qwen3TextEmbedder(model_kwargs=kwargs))
     assert KEY not in str(caught.value)
+
+
+def test_objects_that_a_pickle_can_hold_are_pickled() -> None:
+    again = pickle.loads(pickle.dumps(Qwen3TextEmbedder(model_kwargs={"config": Path("a")})))
+    assert again.model_kwargs == {"config": Path("a")}
 
 
 def test_keys_that_are_no_strings_are_refused() -> None:

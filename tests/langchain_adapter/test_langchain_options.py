@@ -10,17 +10,17 @@ import sys
 from typing import Any
 
 import pytest
-from langchain_core.documents import Document
 from langchain_core.load import dumpd, dumps
-from langchain_qwen3_rag import Qwen3CrossEncoder, Qwen3Embeddings, Qwen3Reranker
+from langchain_cross_encoder import Qwen3CrossEncoder, needs_cross_encoders
+from langchain_qwen3_rag import Qwen3Embeddings, Qwen3Reranker
 from pydantic import SecretStr, ValidationError
-from qwen3_rag import ConfigurationError, Embedder, EngineClosedError, Reranker
+from qwen3_rag import ConfigurationError, Embedder, Reranker
 from qwen3_rag.plugins import ADAPTERS, load_plugin
 
 ADAPTERS_AND_CORES = [
     (Qwen3Embeddings, Embedder),
     (Qwen3Reranker, Reranker),
-    (Qwen3CrossEncoder, Reranker),
+    pytest.param(Qwen3CrossEncoder, Reranker, marks=needs_cross_encoders),
 ]
 SECRET = "sk-do-not-print-me"
 
@@ -64,16 +64,55 @@ def test_options_reach_the_core(adapter: Any, core: Any) -> None:
 def test_construction_imports_no_torch() -> None:
     script = (
         "import sys, langchain_qwen3_rag as q\n"
-        "q.Qwen3Embeddings(); q.Qwen3Reranker(top_n=2); q.Qwen3CrossEncoder()\n"
+        "q.Qwen3Embeddings(); q.Qwen3Reranker(top_n=2)\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_without_langchain_the_error_names_the_extra() -> None:
-    script = "import sys; sys.modules['langchain_core'] = None; import langchain_qwen3_rag"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert 'pip install "qwen3-rag[langchain]"' in run.stderr
+WITHOUT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from langchain_qwen3_rag import Qwen3Embeddings, Qwen3Reranker
+Qwen3Embeddings(), Qwen3Reranker()
+from langchain_qwen3_rag import Qwen3CrossEncoder
+"""
+
+
+@pytest.mark.parametrize(
+    ("absent", "message"),
+    [
+        ("langchain_core", 'langchain_qwen3_rag needs an extra that is not installed: pip install "qwen3-rag['),
+        (
+            "langchain_core.cross_encoders",
+            "Qwen3CrossEncoder needs BaseCrossEncoder of langchain-core 1.2.19: pip",
+        ),
+    ],
+)
+def test_what_is_missing_of_langchain_is_named(absent: str, message: str) -> None:
+    command = [sys.executable, "-c", WITHOUT, absent]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    raised_at = [line.strip() for line in run.stderr.splitlines() if line.startswith('  File "<string>"')]
+    assert message in run.stderr.splitlines()[-1]
+    assert raised_at[-1].endswith(
+        "line 10, in <module>" if absent == "langchain_core" else "line 12, in <module>"
+    )
+
+
+@needs_cross_encoders
+def test_the_cross_encoder_imports_no_torch_either() -> None:
+    script = (
+        "import sys, langchain_qwen3_rag as q\n"
+        "q.Qwen3CrossEncoder()\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +120,7 @@ def test_without_langchain_the_error_names_the_extra() -> None:
     [
         ("langchain-embeddings", Qwen3Embeddings),
         ("langchain-reranker", Qwen3Reranker),
-        ("langchain-cross-encoder", Qwen3CrossEncoder),
+        pytest.param("langchain-cross-encoder", Qwen3CrossEncoder, marks=needs_cross_encoders),
     ],
 )
 def test_adapters_are_found_by_name(name: str, adapter: Any) -> None:
@@ -101,10 +140,15 @@ def test_errors_of_the_core_keep_their_class() -> None:
         Qwen3Embeddings(instruction=" ")
 
 
-@pytest.mark.parametrize("options", [{"dtype": "float8"}, {"max_tokens": "many"}, {"embedder": "Qwen"}])
+@pytest.mark.parametrize("options", [{"dtype": "float8"}, {"max_tokens": "many"}])
 def test_a_wrong_type_is_a_validation_error(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(options))):
         Qwen3Embeddings(**options)
+
+
+def test_a_ready_component_of_another_kind_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"embedder must be a qwen3_rag\.Embedder, got Reranker"):
+        Qwen3Embeddings(embedder=Reranker())  # type: ignore[arg-type]
 
 
 def test_a_negative_limit_is_refused() -> None:
@@ -123,7 +167,7 @@ def test_a_ready_component_is_used_and_left_open(embedder: Embedder, reranker: R
         assert (adapter.model, adapter.dtype) == (adapter._component.model, "float32")
         adapter.close()
     assert embedder.embed_queries(["still open"]).shape == (1, 64)
-    assert Qwen3CrossEncoder(reranker=reranker).score([("still", "open")])
+    assert reranker.score("still", ["open"]).shape == (1,)
 
 
 def test_options_beside_a_ready_component_are_refused_by_name() -> None:
@@ -136,22 +180,37 @@ def test_options_beside_a_ready_component_are_refused_by_name() -> None:
     assert Qwen3Reranker(reranker=Reranker(), top_n=7).top_n == 7
 
 
-def test_an_adapter_closes_the_component_it_made(embedding_options: dict[str, Any]) -> None:
-    with Qwen3Embeddings(**embedding_options).load() as embeddings:
-        embeddings.embed_query("a")
-        assert embeddings.usage.texts == 1
-    with pytest.raises(EngineClosedError):
-        embeddings.embed_query("a")
-
-
 def test_model_copy_replaces_and_checks_options(embedding_options: dict[str, Any], embedder: Embedder) -> None:
     whole = Qwen3Embeddings(**embedding_options)
     short = whole.model_copy(update={"dimensions": 32})
     assert (len(whole.embed_query("a")), len(short.embed_query("a"))) == (64, 32)
-    assert whole._component.backend is short._component.backend is embedder.backend
+    assert whole.embedder.backend is short.embedder.backend is embedder.backend
     with pytest.raises(ConfigurationError, match="no option dimension;"):
         whole.model_copy(update={"dimension": 32})
-    assert Qwen3Embeddings(embedder=embedder).model_copy()._component is embedder
+
+
+def test_model_copy_keeps_a_ready_component_unless_it_changes_its_options(embedder: Embedder) -> None:
+    given = Qwen3Embeddings(embedder=embedder)
+    assert given.model_copy().embedder is embedder
+    assert given.model_copy(update={"show_progress": True}).embedder is embedder
+    assert given.model_copy(update={"dtype": "float32"}).embedder is embedder
+    short = given.model_copy(update={"dimensions": 32})
+    assert short.embedder.arguments == {**embedder.arguments, "dimensions": 32}
+    assert len(short.embed_query("a")) == 32
+    assert given.model_copy(deep=True).embedder is not embedder
+
+
+def test_model_copy_takes_another_ready_component(embedder: Embedder) -> None:
+    other = Embedder("some/model", dimensions=128)
+    for made in (Qwen3Embeddings(embedder=embedder), Qwen3Embeddings(max_tokens=7)):
+        copied = made.model_copy(update={"embedder": other})
+        assert copied.embedder is other
+        assert (copied.model, copied.dimensions, copied.max_tokens) == ("some/model", 128, 8192)
+    own = copied.model_copy(update={"embedder": None})
+    assert own.embedder is not other
+    assert own.embedder.arguments == other.arguments
+    with pytest.raises(ConfigurationError, match="together with max_tokens"):
+        Qwen3Embeddings().model_copy(update={"embedder": other, "max_tokens": 5})
 
 
 def test_progress_is_shown_when_asked_for(embedder: Embedder, capfd: pytest.CaptureFixture[str]) -> None:
@@ -173,23 +232,28 @@ def test_traces_show_the_model_but_no_loader_options(adapter: Any, core: Any) ->
             assert len(text) < 5000
 
 
+@pytest.mark.parametrize("secret", [SecretStr(SECRET), SECRET])
 @pytest.mark.parametrize(("adapter", "core"), ADAPTERS_AND_CORES)
-def test_dumped_fields_mask_secrets(adapter: Any, core: Any) -> None:
-    options = {"model": "some/model", "model_kwargs": {"api_key": SecretStr(SECRET)}}
+def test_dumped_fields_leave_secrets_out(adapter: Any, core: Any, secret: Any) -> None:
+    kwargs = {"api_key": secret, "hf_token": secret, "headers": [{"Authorization": secret, "x": 1}]}
+    options = {"model": "some/model", "model_kwargs": kwargs}
     for made in (adapter(**options), adapter(**{adapter.ready: core(**options)})):
-        assert made._component.arguments["model_kwargs"]["api_key"].get_secret_value() == SECRET
-        for text in (str(made.model_dump()), made.model_dump_json()):
+        assert made._component.arguments["model_kwargs"] == kwargs
+        for text in (str(made.model_dump()), made.model_dump_json(), repr(made), dumps(made), str(dumpd(made))):
             assert SECRET not in text
             assert "some/model" in text
+        assert made.model_dump()["model_kwargs"] == {"headers": [{"x": 1}]}
 
 
 @pytest.mark.parametrize(("adapter", "core"), ADAPTERS_AND_CORES)
-def test_a_secret_is_copied_but_never_pickled(adapter: Any, core: Any) -> None:
-    options = {"model_kwargs": {"api_key": SecretStr(SECRET)}}
+@pytest.mark.parametrize(
+    "kwargs", [{"api_key": SecretStr(SECRET)}, {"token": SECRET}, {"a": {"X-Api-Key": SECRET}}]
+)
+def test_a_secret_is_copied_but_never_pickled(adapter: Any, core: Any, kwargs: dict[str, Any]) -> None:
+    options = {"model_kwargs": kwargs}
     for made in (adapter(**options), adapter(**{adapter.ready: core(**options)})):
-        arguments = copy.deepcopy(made)._component.arguments
-        assert arguments["model_kwargs"]["api_key"].get_secret_value() == SECRET
-        with pytest.raises(TypeError, match=r"api_key.*holds a secret") as caught:
+        assert copy.deepcopy(made)._component.arguments["model_kwargs"] == kwargs
+        with pytest.raises(TypeError, match=r"model_kwargs.*holds a secret") as caught:
             pickle.dumps(made)
         assert SECRET not in str(caught.value)
 
@@ -199,13 +263,3 @@ def test_a_loaded_adapter_is_dumped_without_weights(embedding_options: dict[str,
         assert len(dumps(embeddings)) < 5000
         assert len(embeddings.model_dump_json()) < 5000
         assert len(pickle.dumps(embeddings)) < 5000
-
-
-def test_copies_of_an_adapter_do_not_share_its_component(reranking_options: dict[str, Any]) -> None:
-    original = Qwen3Reranker(**reranking_options, top_n=1)
-    for made in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
-        assert made.top_n == 1
-        assert made._component is not original._component
-        assert made._component.arguments == original._component.arguments
-        made.close()
-    assert len(original.compress_documents([Document("a"), Document("b")], "q")) == 1

@@ -22,8 +22,9 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_cross_encoder import Qwen3CrossEncoder, needs_cross_encoders
 from langchain_qdrant import QdrantVectorStore
-from langchain_qwen3_rag import SCORE_KEY, Qwen3CrossEncoder, Qwen3Embeddings, Qwen3Reranker
+from langchain_qwen3_rag import SCORE_KEY, Qwen3Embeddings, Qwen3Reranker
 from qdrant_client import QdrantClient
 from qwen3_rag import Embedder, Reranker
 from qwen3_rag.testing.recording import recording
@@ -101,6 +102,7 @@ def test_a_compressor_works_in_a_pipeline_of_compressors(reranker: Reranker) -> 
     assert [document.id for document in kept] == best
 
 
+@needs_cross_encoders
 def test_langchain_s_reranker_takes_the_cross_encoder(reranker: Reranker) -> None:
     compressor = CrossEncoderReranker(model=Qwen3CrossEncoder(reranker=reranker), top_n=2)
     kept = compressor.compress_documents(DOCUMENTS, QUERY)

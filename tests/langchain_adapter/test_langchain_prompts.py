@@ -14,7 +14,8 @@ from langchain_classic.embeddings import CacheBackedEmbeddings
 from langchain_core.documents import Document
 from langchain_core.stores import InMemoryByteStore
 from langchain_core.vectorstores import InMemoryVectorStore
-from langchain_qwen3_rag import Qwen3CrossEncoder, Qwen3Embeddings, Qwen3Reranker
+from langchain_cross_encoder import Qwen3CrossEncoder, needs_cross_encoders
+from langchain_qwen3_rag import Qwen3Embeddings, Qwen3Reranker
 from qwen3_rag import Embedder, Reranker
 from qwen3_rag.testing.recording import recording
 from tokenizers import Tokenizer
@@ -119,7 +120,10 @@ RERANK_PATHS: dict[str, Callable[[Reranker], Any]] = {
 }
 
 
-@pytest.mark.parametrize("path", RERANK_PATHS)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=needs_cross_encoders) if p.startswith("score") else p for p in RERANK_PATHS],
+)
 def test_reranking_reads_the_published_prompt(path: str, reranker: Reranker, tokenizer: Tokenizer) -> None:
     with recording(reranker) as record:
         RERANK_PATHS[path](reranker)

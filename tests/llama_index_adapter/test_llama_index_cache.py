@@ -95,6 +95,28 @@ def test_the_cache_is_looked_into_and_emptied_by_text(cached: Qwen3Embedding) ->
     assert cache.get_all("embeddings") == {}
 
 
+def test_a_cache_may_be_assigned_and_taken_away(embedding: Qwen3Embedding, store: SimpleKVStore) -> None:
+    embedding.embeddings_cache = store
+    assert embedding.embeddings_cache.store is store
+    with recording(embedding.embedder) as recorded:
+        ask_all(embedding, "moon")
+        ask_all(embedding, "moon")
+    assert len(recorded.prompts) == 2
+    embedding.embeddings_cache = None
+    assert embedding.embeddings_cache is None
+
+
+def test_another_models_view_of_a_store_gets_keys_of_its_own(cached: Qwen3Embedding) -> None:
+    cached.get_text_embedding("moon")
+    short = cached.model_copy(update={"dimensions": 32, "embeddings_cache": None})
+    short.embeddings_cache = cached.embeddings_cache
+    assert len(short.get_text_embedding("moon")) == 32
+
+
 def test_what_is_no_store_is_refused() -> None:
     with pytest.raises(TypeError, match="BaseKVStore"):
         Qwen3Embedding(embeddings_cache={})
+    embedding = Qwen3Embedding()
+    with pytest.raises(TypeError, match="BaseKVStore, got dict"):
+        embedding.embeddings_cache = {}
+    assert embedding.embeddings_cache is None

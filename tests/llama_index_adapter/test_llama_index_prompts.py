@@ -108,6 +108,18 @@ def test_concurrent_queries_share_batches(embedding: Qwen3Embedding) -> None:
     assert len(recorded.rounds) <= 2
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_aggregated_queries_share_batches(is_async: bool, embedding: Qwen3Embedding) -> None:
+    queries = [f"query {i}" for i in range(20)]
+    with recording(embedding.embedder, calls=20) as recorded:
+        if is_async:
+            asyncio.run(embedding.aget_agg_embedding_from_queries(queries))
+        else:
+            embedding.get_agg_embedding_from_queries(queries)
+    assert len(recorded.prompts) == 20
+    assert len(recorded.rounds) <= 2
+
+
 def test_concurrent_batches_are_merged_by_the_core(embedding: Qwen3Embedding) -> None:
     small = embedding.model_copy(update={"embed_batch_size": 1, "num_workers": 4})
     with recording(small.embedder, calls=4) as recorded:

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 from llama_index.core.callbacks import CallbackManager, EventPayload
-from llama_index.core.schema import ImageNode, MetadataMode, NodeWithScore, TextNode
+from llama_index.core.schema import (
+    ImageNode,
+    IndexNode,
+    MediaResource,
+    MetadataMode,
+    Node,
+    NodeWithScore,
+    TextNode,
+)
 from llama_index.postprocessor.qwen3_rag import Qwen3Rerank
 from qwen3_rag import DeadlineExceededError, Reranker
 from qwen3_rag.testing.llama_index import QUERY, CallbackLog, events, nodes
@@ -54,7 +62,7 @@ def test_a_kept_score_is_shown_to_no_model(reranker: Reranker) -> None:
     results = keeping.postprocess_nodes(keeping.postprocess_nodes(nodes(), query_str=QUERY), query_str=QUERY)
     for mode in (MetadataMode.EMBED, MetadataMode.LLM):
         assert "retrieval_score" not in results[0].get_content(mode)
-    assert results[0].node.excluded_llm_metadata_keys == ["retrieval_score"]
+    assert results[0].node.excluded_llm_metadata_keys == ["places", "retrieval_score"]
 
 
 def test_a_node_without_text_is_scored_as_an_empty_document(rerank: Qwen3Rerank) -> None:
@@ -69,6 +77,24 @@ def test_results_keep_the_kind_and_relations_of_their_nodes(rerank: Qwen3Rerank)
     assert type(result.node) is ImageNode
     assert result.node == image
     assert result.node is not image
+
+
+def test_other_objects_in_a_node_are_not_copied(rerank: Qwen3Rerank) -> None:
+    retriever = object()
+    node = IndexNode(text="moon", index_id="i", obj=retriever, metadata={"handle": retriever})
+    (result,) = rerank.postprocess_nodes([NodeWithScore(node=node)], query_str=QUERY)
+    assert isinstance(result.node, IndexNode)
+    assert result.node.obj is retriever
+    assert result.node.metadata["handle"] is retriever
+
+
+def test_the_media_of_a_node_are_the_copys_own(rerank: Qwen3Rerank) -> None:
+    node = Node(text_resource=MediaResource(text="moon", embeddings={"dense": [0.5]}))
+    (result,) = rerank.postprocess_nodes([NodeWithScore(node=node)], query_str=QUERY)
+    assert isinstance(result.node, Node)
+    result.node.text_resource.text = "sun"
+    result.node.text_resource.embeddings["dense"].append(1.0)
+    assert (node.text_resource.text, node.text_resource.embeddings) == ("moon", {"dense": [0.5]})
 
 
 def test_a_model_that_fails_ends_its_events(reranking_checkpoint: Path) -> None:

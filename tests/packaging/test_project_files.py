@@ -19,6 +19,15 @@ def test_readme_demo_command_differs_from_the_test_command_only_in_the_environme
     assert demo == f"{test} -e demo"
 
 
+def test_every_environment_of_tox_runs_by_default_and_is_described(root: Path) -> None:
+    settings = (root / "tox.ini").read_text(encoding="utf-8")
+    defined = set(re.findall(r"^\[testenv:(.+)\]$", settings, re.M))
+    (listed,) = re.findall(r"^env_list = (.+)$", settings, re.M)
+    assert set(listed.split(", ")) == defined
+    table = re.findall(r"^\| (`.+?`) \|", (root / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M)
+    assert {name for row in table for name in re.findall(r"`([\w-]+)`", row)} == defined
+
+
 def test_pre_commit_runs_the_ruff_of_the_lint_group(root: Path) -> None:
     group = re.search(
         r'^lint = \["(ruff==[^"]+)"\]', (root / "pyproject.toml").read_text(encoding="utf-8"), re.M

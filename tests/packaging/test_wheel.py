@@ -7,6 +7,7 @@ import re
 import tarfile
 import zipfile
 from email.parser import Parser
+from pathlib import Path
 
 from built import Distribution, Environment
 
@@ -100,13 +101,16 @@ def test_installed_command_lists_the_backend(environment: Environment) -> None:
     assert "transformers" in json.dumps(json.loads(environment.run("qwen3-rag", "plugins", "--json")))
 
 
-def test_installed_demo_works_with_the_core_alone(environment: Environment) -> None:
-    """The models come with the wheel: no network, and no cache of any."""
-    report = json.loads(environment.run("qwen3-rag", "demo", "--passages", "100", "--device", "cpu", "--json"))
+def test_installed_demo_works_with_the_core_alone_without_network_and_caches(
+    environment: Environment, tmp_path: Path
+) -> None:
+    """The models come with the wheel."""
+    demo = ("qwen3-rag", "demo", "--passages", "100", "--device", "cpu")
+    report = json.loads(environment.run_alone(*demo, "--json", home=tmp_path))
     (found,) = report["frameworks"]
     assert found["framework"] == "core"
     assert all(len(answer["reranked"]) == 20 for answer in found["answers"])
-    shown = environment.run("qwen3-rag", "demo", "--passages", "100", "--device", "cpu")
+    shown = environment.run_alone(*demo, home=tmp_path)
     assert "from qwen3_rag import Embedder, Reranker" in shown
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +57,10 @@ Answer = Callable[[Request], Reply]
 class Server:
     """One listening server.
 
+    Args:
+        answer: makes replies.
+        certificate: file of key and certificate, for HTTPS.
+
     Attributes:
         url: its base URL.
         requests: all requests so far.
@@ -62,7 +68,7 @@ class Server:
         answer: makes replies; may be exchanged while it runs.
     """
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, certificate: Path | None = None) -> None:
         self.answer = answer
         self.requests: list[Request] = []
         self.most_at_once = 0
@@ -98,7 +104,12 @@ class Server:
                 pass  # clients that give up are what these tests are about
 
         self._server = Quiet(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        scheme = "http" if certificate is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
@@ -135,8 +146,8 @@ class Server:
 
 
 @contextmanager
-def serving(answer: Answer) -> Iterator[Server]:
-    server = Server(answer)
+def serving(answer: Answer, certificate: Path | None = None) -> Iterator[Server]:
+    server = Server(answer, certificate)
     try:
         yield server
     finally:

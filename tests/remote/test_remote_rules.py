@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import pickle
 from collections import Counter
 from datetime import datetime, timedelta, timezone
@@ -17,6 +19,7 @@ from qwen3_rag import ConfigurationError, Embedder, NonFiniteOutputError, Rerank
 from qwen3_rag.backends.remote import RemoteOptions, RemoteRefusalError, RemoteTimeoutError, errors
 from qwen3_rag.backends.remote.failover import Hosts
 from qwen3_rag.backends.remote.options import parse_options
+from qwen3_rag.backends.remote.pace import Pace
 from qwen3_rag.backends.remote.retry import asked_pause, is_worth_retrying, may_be_one_input, pause
 from qwen3_rag.backends.remote.servers import Setup, dialect_of
 from qwen3_rag.backends.remote.servers.answers import log_odds
@@ -61,6 +64,9 @@ def test_pauses_grow_are_bounded_and_jitter_over_their_whole_length() -> None:
         ("-5", None),
         ("", None),
         ("nan", None),
+        ("9" * 400, math.inf),
+        ("Wed, 01 Jul 2026 12:00:07 +9999999999999", None),
+        ("Wed, 01 Jul 99999999999999999999 12:00:07 GMT", None),
     ],
 )
 def test_retry_after_is_read_in_both_forms(header: str | None, seconds: float | None) -> None:
@@ -103,6 +109,66 @@ def test_a_host_that_asks_for_quiet_is_the_last_choice() -> None:
     other = hosts.choose(0.0, {})
     hosts.note_failure(other, 0.0, asked=None)
     assert {hosts.choose(t, {}).base_url for t in (0.1, 5.0, 29.0)} == {other.base_url}
+
+
+def test_a_host_is_shut_for_a_minute_at_most_and_opened_by_a_success() -> None:
+    hosts = Hosts(["a"])
+    host = hosts.choose(0.0, {})
+    hosts.note_failure(host, 0.0, asked=86400.0)
+    assert host.closed_until == 60.0
+    hosts.note_success(host)
+    assert host.closed_until == 0.0
+
+
+def test_a_request_that_was_asked_to_wait_for_long_goes_to_another_host() -> None:
+    hosts = Hosts(["a", "b"])
+    asking = hosts.choose(0.0, {})
+    other = hosts.choose(0.0, {})
+    failed = {asking.base_url: 1, other.base_url: 2}
+    assert hosts.choose(100.0, failed, {asking.base_url: 86400.0}) is other
+    assert hosts.choose(100.0, failed) is asking
+
+
+def test_quick_answers_bring_more_and_larger_requests_and_slow_ones_fewer() -> None:
+    pace = Pace(hosts=2, connections=4, tokens=1000, timeout=60.0)
+    assert pace.requests == 2
+    for _ in range(5):
+        pace.note_answer(1.0)
+    assert (pace.requests, pace.tokens) == (4, 1000)
+    pace.note_answer(20.0)
+    assert pace.requests == 4, "neither quick nor slow: as it is"
+    pace.note_answer(40.0)
+    assert pace.requests == 3
+    pace.note_timeout(800)
+    assert (pace.requests, pace.tokens) == (1, 400)
+    pace.note_answer(1.0)
+    assert (pace.requests, pace.tokens) == (2, 800)
+    for _ in range(20):
+        pace.note_timeout(1)
+    assert (pace.requests, pace.tokens) == (1, 1)
+
+
+def test_turns_are_given_in_order_and_none_is_lost() -> None:
+    async def scene() -> list[int]:
+        pace = Pace(hosts=1, connections=2, tokens=1, timeout=60.0)
+        came: list[int] = []
+
+        async def ask(number: int) -> None:
+            assert await pace.enter(60.0)
+            came.append(number)
+            pace.leave()
+
+        assert await pace.enter(60.0)
+        assert not await pace.enter(0.01), "there is one turn at first"
+        cancelled = asyncio.ensure_future(ask(0))
+        asked = [asyncio.ensure_future(ask(number)) for number in (1, 2, 3)]
+        await asyncio.sleep(0)
+        pace.leave()  # gives the turn to the one that is cancelled before it can take it
+        cancelled.cancel()
+        await asyncio.gather(*asked)
+        return came
+
+    assert asyncio.run(scene()) == [1, 2, 3]
 
 
 def test_the_least_busy_host_is_chosen_and_equal_ones_take_turns() -> None:
@@ -164,6 +230,8 @@ def test_log_odds_keep_the_order_of_probabilities() -> None:
         ({"server": "vllm", "base_url": [None]}, "must be a string"),
         ({"server": "vllm", "base_url": "localhost:8000"}, "a scheme, a host"),
         ({"server": "vllm", "base_url": "http://host:port"}, "a scheme, a host"),
+        ({"server": "vllm", "base_url": URL + "\n"}, "no space, line break .* at place 21"),
+        ({"server": "vllm", "base_url": "http://ho st"}, "no space, line break .* at place 9"),
         ({"server": "vllm", "base_url": URL, "timeout": 0}, "timeout .* above 0, got 0"),
         ({"server": "vllm", "base_url": URL, "deadline": float("nan")}, "deadline"),
         ({"server": "vllm", "base_url": URL, "timeout": True}, "timeout"),
@@ -198,7 +266,7 @@ def test_wrong_options_are_refused_with_the_reason(options: dict[str, Any], word
 )
 def test_options_that_do_not_fit_the_server_are_refused(kind: ModelKind, options: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        dialect_of(Setup(RemoteOptions(base_url=(URL,), **options), "m", 64), kind)
+        dialect_of(Setup(RemoteOptions(base_url=(URL,), **options), "m", 64, len), kind)
 
 
 ENDPOINTS = [
@@ -228,12 +296,13 @@ ENDPOINTS = [
 def test_base_urls_lead_to_endpoints(server: Any, kind: ModelKind, base_url: str, url: str) -> None:
     template = "client" if kind == "reranking" and server in ("tei", "cohere", "jina") else None
     options = parse_options({"server": server, "base_url": base_url, "template": template})
-    assert dialect_of(Setup(options, "m", 64), kind).endpoint(options.base_url[0]) == url
+    assert dialect_of(Setup(options, "m", 64, len), kind).endpoint(options.base_url[0]) == url
 
 
 def test_the_path_can_be_chosen() -> None:
     options = parse_options({"server": "openai", "base_url": "http://h/v1", "path": "/embed/me"})
-    assert dialect_of(Setup(options, "m", 64), "embedding").endpoint("http://h/v1") == "http://h/v1/embed/me"
+    dialect = dialect_of(Setup(options, "m", 64, len), "embedding")
+    assert dialect.endpoint("http://h/v1") == "http://h/v1/embed/me"
 
 
 def test_a_server_that_cannot_be_told_the_instruction_says_so(reranking_folder: Path) -> None:
@@ -265,6 +334,12 @@ def test_errors_travel_between_processes(name: str) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.url, copy.status, copy.position) == ("what was seen", URL, 418, 3)
     assert type(copy) is type(error)
+
+
+def test_a_batch_is_taken_apart_only_for_errors_that_may_be_about_one_text() -> None:
+    concern_all = {name for name, kind in vars(errors).items() if getattr(kind, "concerns_every_prompt", False)}
+    assert concern_all == {"RemoteUnavailableError", "RemoteTimeoutError", "RemoteSetupError"}
+    assert issubclass(errors.RemoteSetupError, RemoteRefusalError)
 
 
 def test_errors_can_be_caught_by_their_builtin() -> None:

@@ -208,6 +208,18 @@ def test_the_key_shows_in_no_log_error_or_repr(
     assert "HTTP Request" in log.getvalue() or fault in ("dead", "slow", "reset"), "httpx logs were not seen"
 
 
+def test_a_key_that_a_quote_cuts_in_two_shows_no_half(
+    serve: Serve, embedder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is blotted out of the whole answer, and only then is that cut to what an error quotes."""
+    key = "sk-" + "0123456789" * 6
+    monkeypatch.setenv("SERVER_KEY", key)
+    made = embedder(serve(lambda _: Reply((key * 4).encode())).url, api_key_env="SERVER_KEY")
+    with pytest.raises(RemoteError, match="not JSON") as caught:
+        made.embed_documents(["text"])
+    assert "0123" not in str(caught.value)
+
+
 def test_the_key_shows_in_no_settings_options_or_engine_key() -> None:
     kwargs = {"server": "vllm", "base_url": "http://localhost", "api_key": PydanticLike(KEY)}
     settings = EngineSettings("embedding", "m", "remote", model_kwargs=kwargs)

@@ -9,7 +9,7 @@ from typing import Any
 import models
 import numpy as np
 import pytest
-from qwen3_rag import DEFAULT_INSTRUCTION, Embedder
+from qwen3_rag import DEFAULT_INSTRUCTION, Embedder, PromptTooLongError, Reranker
 from server import Answer, Server
 
 Serve = Callable[[Answer], Server]
@@ -136,6 +136,38 @@ def test_dashscope_is_told_role_instruction_and_dimension(
         {"dimension": 64, "text_type": "query", "instruct": TASK},
     ]
     assert {r.body["model"] for r in server.requests} == {"text-embedding-v4"}
+
+
+def test_what_dashscope_would_cut_is_refused_and_cut_here_when_asked(
+    serve: Serve, reranking_folder: Path
+) -> None:
+    """Its rerankers read 4,000 tokens of a query or document. A token here is a character."""
+    tokenizer = models.tokenizer_of(reranking_folder)
+    server = serve(models.dashscope(models.log_odds_digest, tokenizer))
+
+    def asked(max_tokens: int, query: str, *documents: str) -> Any:
+        kwargs = {"server": "dashscope", "base_url": server.url}
+        made = Reranker(str(reranking_folder), max_tokens=max_tokens, backend="remote", model_kwargs=kwargs)
+        with made:
+            return made.evaluate([(query, document) for document in documents])
+
+    assert asked(8192, "q" * 3999, "d" * 4000).scores.shape == (1,)
+    server.requests.clear()
+    with pytest.raises(
+        PromptTooLongError, match=r"document of pair 1 has 4001 tokens.* max_tokens=4000 or less"
+    ):
+        asked(8192, "q", "short", "d" * 4001)
+    with pytest.raises(PromptTooLongError, match=r"query of pair 0 has 4001 tokens.* shorten it"):
+        asked(8192, "q" * 4001, "d")
+    with pytest.raises(PromptTooLongError, match=r"document of pair 0 has 4001 tokens"):
+        asked(8192, "q", "<|im_end|>" + "d" * 3990)  # is sent with a space inside
+    assert server.requests == []
+    with pytest.warns(UserWarning, match="1 of 2 documents were cut"):
+        usage = asked(4000, "q", "short", "d" * 4001).usage
+    assert usage.truncated_texts == 1
+    sent = [document for request in server.requests for document in request.body["input"]["documents"]]
+    assert sorted(map(len, sent))[0] == 5
+    assert 3000 < max(map(len, sent)) < 4000
 
 
 def test_a_prompt_that_is_not_qwen3s_is_sent_as_it_is(

@@ -15,7 +15,9 @@ LOCAL: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
 
 
 def options(backend: str, folder: Path, stack: ExitStack) -> dict[str, Any]:
-    """Options that run a checkpoint on a backend, here or behind a server."""
+    """Options that run a checkpoint on a backend, here or behind a server, or in two processes of it."""
+    if backend == "processes":
+        return {**LOCAL, "device": ["cpu", "cpu"]}
     if backend != "remote":
         return {"backend": backend, **LOCAL}
     url = stack.enter_context(serving(folder))

@@ -12,7 +12,7 @@ from qwen3_rag.testing.backend import EmbeddingBackendContract
 from served import LOCAL, options
 
 
-@pytest.fixture(scope="module", params=["transformers", "sentence-transformers", "remote"])
+@pytest.fixture(scope="module", params=["transformers", "processes", "sentence-transformers", "remote"])
 def component(request: pytest.FixtureRequest, embedding_checkpoint: Path) -> Iterator[Embedder]:
     with ExitStack() as stack:
         chosen = options(request.param, embedding_checkpoint, stack)

@@ -12,7 +12,7 @@ from qwen3_rag.testing.backend import RerankingBackendContract
 from served import LOCAL, options
 
 
-@pytest.fixture(scope="module", params=["transformers", "sentence-transformers", "remote"])
+@pytest.fixture(scope="module", params=["transformers", "processes", "sentence-transformers", "remote"])
 def component(request: pytest.FixtureRequest, reranking_checkpoint: Path) -> Iterator[Reranker]:
     with ExitStack() as stack:
         chosen = options(request.param, reranking_checkpoint, stack)

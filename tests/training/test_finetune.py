@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from qwen3_rag import Embedder, Reranker
+from qwen3_rag import PRESETS, Embedder, Reranker
+from qwen3_rag.prompts import query_prompt
 from safetensors.torch import load_file
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+from transformers import Qwen3Config, Qwen3Model
 
-from training.embedder import EmbedderSettings
+from training import checkpoints
+from training.embedder import EmbedderSettings, train_embedder
 from training.finetune import finetune_embedder, finetune_reranker
 from training.negatives import mine
-from training.pairs import Pair
+from training.pairs import Pair, answers_of
 from training.reranker import Candidates, RerankerSettings, train_reranker
 
 SUBJECTS = (
@@ -28,10 +35,31 @@ SUBJECTS = (
 PAIRS = [
     Pair(f"about {subject}", f"This module works with {subject} and nothing else.") for subject in SUBJECTS
 ]
+SEVERAL_ANSWERS = [
+    *PAIRS,
+    *(Pair(pair.query, f"The manual: {pair.query}.") for pair in PAIRS),
+    *(Pair(f"what is {pair.query}?", pair.passage) for pair in PAIRS),
+]
+"""Each query of PAIRS has two passages, and each passage of PAIRS has two queries."""
+
 EMBEDDER = EmbedderSettings(
     steps=12, batch_size=8, mini_batch_size=4, learning_rate=5e-3, max_tokens=64, lora_rank=4
 )
 RERANKER = RerankerSettings(steps=12, batch_size=4, learning_rate=5e-3, max_tokens=256, lora_rank=4)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, str]]]:
+    """The batches that an embedder is trained on: rows of a query ("anchor") and its passage ("positive")."""
+    batches: list[list[dict[str, str]]] = []
+    collate = SentenceTransformerDataCollator.__call__
+
+    def recorded(self: SentenceTransformerDataCollator, rows: list[dict[str, str]]) -> Any:
+        batches.append(rows)
+        return collate(self, rows)
+
+    monkeypatch.setattr(SentenceTransformerDataCollator, "__call__", recorded)
+    return batches
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +131,85 @@ def test_mined_negatives_are_other_passages_and_the_nearest(embedding_checkpoint
         assert set(item.passages[1:]) <= set(nearest)
 
 
+def test_no_answer_of_a_query_is_mined_as_a_negative(embedding_checkpoint: Path) -> None:
+    with Embedder(str(embedding_checkpoint), dtype="float32", device="cpu") as embedder:
+        mined = mine(embedder, SEVERAL_ANSWERS, negatives=14, depth=14)
+    right = answers_of(SEVERAL_ANSWERS)
+    assert [item.passages[0] for item in mined] == [pair.passage for pair in SEVERAL_ANSWERS]
+    for item in mined:
+        assert right[item.query].isdisjoint(item.passages[1:])
+        assert len(set(item.passages[1:])) == 14
+
+
+def test_no_answer_of_a_query_stands_in_its_batch_as_another_ones(
+    embedding_checkpoint: Path, tmp_path: Path, seen: list[list[dict[str, str]]]
+) -> None:
+    settings = replace(EMBEDDER, steps=6, batch_size=4, lora_rank=0)
+    train_embedder(str(embedding_checkpoint), SEVERAL_ANSWERS, tmp_path, settings, prompt="")
+    right = answers_of(SEVERAL_ANSWERS)
+    assert [len(batch) for batch in seen] == [4] * 6
+    for batch in seen:
+        passages = {row["positive"] for row in batch}
+        assert all(right[row["anchor"]] & passages == {row["positive"]} for row in batch)
+
+
+def test_the_trained_instruction_is_what_the_saved_checkpoint_queries_with(
+    embedding_checkpoint: Path, tmp_path: Path, seen: list[list[dict[str, str]]]
+) -> None:
+    settings = replace(EMBEDDER, steps=2, lora_rank=0)
+    finetune_embedder(str(embedding_checkpoint), PAIRS, tmp_path / "tuned", settings, instruction="code")
+    assert all(row["anchor"].startswith(query_prompt(PRESETS["code"])) for row in seen[0])
+    with Embedder(str(tmp_path / "tuned"), dtype="float32", device="cpu") as embedder:
+        np.testing.assert_array_equal(
+            embedder.embed_queries(["gzip"]), embedder.embed_queries(["gzip"], instruction="code")
+        )
+        other = embedder.embed_queries(["gzip"], instruction="retrieval")
+        assert np.abs(embedder.embed_queries(["gzip"]) - other).max() > 1e-3
+
+
+def test_without_an_instruction_the_starts_own_prompts_are_trained_with_and_kept(
+    embedding_checkpoint: Path, tmp_path: Path, seen: list[list[dict[str, str]]]
+) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    for file in embedding_checkpoint.iterdir():
+        (start / file.name).symlink_to(file)
+    prompts = {"query": "Search for: ", "document": "Text: "}
+    (start / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+    settings = replace(EMBEDDER, steps=2, lora_rank=0)
+    finetune_embedder(str(start), PAIRS, tmp_path / "tuned", settings)
+    assert all(row["anchor"].startswith("Search for: about") for row in seen[0])
+    assert all(row["positive"].startswith("Text: This") for row in seen[0])
+    saved = json.loads((tmp_path / "tuned" / "config_sentence_transformers.json").read_text())
+    assert saved["prompts"] == prompts
+
+
+@pytest.mark.parametrize("kind", ["embedder", "reranker"])
+def test_saved_checkpoints_say_how_positions_are_encoded_to_transformers_4_too(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    """It reads `rope_theta` and `rope_scaling`; 5 writes `rope_parameters` and nothing else."""
+    config = json.loads((request.getfixturevalue(f"tuned_{kind}") / "config.json").read_text())
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 1_000_000.0
+    assert config.get("rope_scaling") is None
+
+
+def test_scaled_positions_are_saved_for_transformers_4_too(embedding_checkpoint: Path, tmp_path: Path) -> None:
+    config = Qwen3Config.from_pretrained(embedding_checkpoint, vocab_size=16, pad_token_id=0)
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}
+    config.rope_parameters = {"rope_theta": 1_000_000.0, **scaling}
+    checkpoints.save(Qwen3Model(config), tmp_path, like=embedding_checkpoint)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["rope_theta"] == 1_000_000.0
+    assert scaling.items() <= saved["rope_scaling"].items()
+    again = Qwen3Config.from_pretrained(tmp_path).rope_parameters
+    assert {"rope_theta": 1_000_000.0, **scaling}.items() <= again.items()
+
+
 def test_more_negatives_than_passages_is_refused(embedding_checkpoint: Path) -> None:
     with (
         Embedder(str(embedding_checkpoint), device="cpu") as embedder,
-        pytest.raises(ValueError, match="8 negatives of each query need more distinct passages, got 8"),
+        pytest.raises(ValueError, match="8 negatives of each query need more distinct passages: got 8"),
     ):
         mine(embedder, PAIRS, negatives=8)
 

@@ -18,16 +18,6 @@ from training.data import is_held_out
 from training.instructions import UNSEEN_INSTRUCTION, vary
 from training.metrics import area_under_curve, ndcg_at_10, ranks
 from training.pairs import Pair, read_pairs, write_pairs
-from training.tokenizer import train
-
-TEXTS = [
-    Pair(f"how to use tool {i}", f"tool-{i}: It works with files number {i} and archives.") for i in range(200)
-]
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return train(TEXTS)
 
 
 def test_ndcg_of_first_and_second_place() -> None:
@@ -110,7 +100,7 @@ def test_transplanted_vectors_embed_as_their_mean_under_any_instruction(
     transplant.start_embedder(model, tokenizer, vectors)
     model.save_pretrained(tmp_path)
     checkpoints.write_small_files(tmp_path, tokenizer, "embedding")
-    text = TEXTS[3].passage
+    text = "tool-3: It works with files number 3 and archives."
     mean = vectors[tokenizer.encode(text, add_special_tokens=False).ids].mean(axis=0)
     with Embedder(str(tmp_path), dtype="float32", device="cpu") as embedder:
         document = embedder.embed_documents([text])[0, : hidden - 8]

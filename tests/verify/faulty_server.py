@@ -137,8 +137,9 @@ class Served:
         return [self._score(row) for row in rows]
 
     def rerank(self, query: str, documents: list[str]) -> list[float]:
-        if self.fault == "cosine":
-            vectors = [self.model.states([*self.model.ids(text), END])[-1] for text in (query, *documents)]
+        if self.fault.startswith("cosine"):
+            model = self.other if self.fault == "cosine of another model" else self.model
+            vectors = [model.states([*model.ids(text), END])[-1] for text in (query, *documents)]
             return [torch.cosine_similarity(vectors[0], vector, dim=0).item() for vector in vectors[1:]]
         return [self._score(self.model.ids(*self._parts(query, document))) for document in documents]
 
@@ -162,6 +163,7 @@ class Served:
             "tags-lost": (prefix, f"Instruct: {TASK}\nQuery: {query}\nDocument: {document}", suffix),
             "turn-closed-twice": (prefix, body, "<|im_end|>\n" + suffix),
             "missing-instruction": (prefix, f"<Query>: {query}\n<Document>: {document}", suffix),
+            "doubled-instruction": (prefix, body.replace(query, QUERY_PROMPT + query, 1), suffix),
             "final-token-appended": (prefix, body, suffix + "<|endoftext|>"),
             "swapped-inputs": (
                 prefix,
@@ -209,8 +211,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.served.key is not None and self.headers["Authorization"] != f"Bearer {self.served.key}":
             self._reply(401, {"error": {"message": "bad key"}})
             return
+        if self.served.fault == "no JSON":
+            self._reply(200, None, f"<html>{self.headers['Authorization']}".encode())
+            return
         if self.served.fault == "refused":  # and, as bad servers do, repeats what it was sent
-            self._reply(400, {"error": {"message": f"not supported; {self.headers['Authorization']}"}})
+            # so that a cut to 300 characters goes through the key
+            said = f"not supported{'.' * 240} {self.headers['Authorization']}"
+            self._reply(400, {"error": {"message": said}})
             return
         try:
             self._reply(200, self._answer(body))
@@ -243,12 +250,12 @@ class _Handler(BaseHTTPRequestHandler):
             return {"output": {"embeddings": rows}}
         if self.path == "/rerank" and self.speaks == "tei":
             return _sorted(served.rerank(body["query"], body["texts"]), "score")
-        if self.path in ("/rerank", "/v1/rerank"):
+        if self.path == {"cohere": "/v2/rerank", "jina": "/v1/rerank"}.get(self.speaks, "/rerank"):
             return {"results": _sorted(served.rerank(body["query"], body["documents"]), "relevance_score")}
         raise KeyError(self.path)
 
-    def _reply(self, status: int, content: Any) -> None:
-        data = json.dumps(content).encode()
+    def _reply(self, status: int, content: Any, raw: bytes | None = None) -> None:
+        data = json.dumps(content).encode() if raw is None else raw
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))

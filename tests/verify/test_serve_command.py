@@ -85,6 +85,22 @@ def test_a_cpu_gets_blocks_that_fit_a_template() -> None:
     assert option(argv_of("Qwen/Qwen3-Reranker-0.6B", "--cpu"), "--block-size") == "32"
 
 
+def test_a_cpu_compiles_nothing_and_its_cache_is_bounded() -> None:
+    argv = argv_of("Qwen/Qwen3-Reranker-8B", "--cpu")
+    assert "--enforce-eager" in argv
+    per_token = 36 * 2 * 8 * 128 * 2  # layers, keys and values, heads, width, bytes of the 8B model in bfloat16
+    assert 16384 * per_token < int(option(argv, "--kv-cache-memory-bytes")) < 18000 * per_token
+    longest = argv_of("Qwen/Qwen3-Reranker-8B", "--cpu", "--max-tokens", "32768", "--dtype", "float32")
+    assert int(option(longest, "--kv-cache-memory-bytes")) > 32768 * per_token * 2
+    assert "--kv-cache-memory-bytes" not in argv_of("Qwen/Qwen3-Reranker-8B"), "a GPU's share bounds it"
+
+
+def test_copies_of_a_model_share_an_address() -> None:
+    argv = argv_of("Qwen/Qwen3-Embedding-0.6B", "--data-parallel", "2")
+    assert option(argv, "--data-parallel-size") == "2"
+    assert "--data-parallel-size" not in argv_of("Qwen/Qwen3-Embedding-0.6B")
+
+
 def test_tei_pools_the_last_token_and_does_not_truncate(embedding_checkpoint: Path) -> None:
     argv = argv_of("Qwen/Qwen3-Embedding-0.6B", "--server", "tei")
     assert argv[:2] == ["docker", "run"]
@@ -106,6 +122,7 @@ def test_tei_pools_the_last_token_and_does_not_truncate(embedding_checkpoint: Pa
         (["Qwen/Qwen3-Reranker-0.6B", "--server", "tei"], "TEI runs no Qwen3 reranker"),
         (["Qwen/Qwen3-Embedding-0.6B", "--server", "tei", "--dtype", "bfloat16"], "not in bfloat16"),
         (["Qwen/Qwen3-Embedding-8B", "--dtype", "float16"], "overflows to NaN"),
+        (["Qwen/Qwen3-Embedding-0.6B", "--server", "tei", "--data-parallel", "2"], "on one device"),
         (["someone/some-model"], "give --kind"),
         (["Qwen/Qwen3-Embedding-0.6B", "--gpu-share", "1.5"], "gpu_share must be"),
     ],

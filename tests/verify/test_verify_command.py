@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faulty_server import Served, running
+from qwen3_rag.backends.remote.keys import ApiKey
 from qwen3_rag.cli import app
+from qwen3_rag.settings import EngineSettings
+from qwen3_rag.verification.endpoint import AnswerError, Endpoint
+from qwen3_rag.verification.routes import routes
+from qwen3_rag.verification.subject import open_subject
 from typer.testing import CliRunner
 
 
@@ -62,7 +68,10 @@ def test_json_holds_all_of_it(url: str, served: Served, embedding_checkpoint: Pa
         ([], "give either --url"),
         (["--url", "http://127.0.0.1:9", "--backend", "transformers"], "give either --url"),
         (["--url", "http://127.0.0.1:9", "--server", "openai"], "cannot be reached"),
-        (["--url", "user:secret@host"], "without user name"),
+        (["--url", "user:secret@host"], "url must look like"),
+        (["--url", "http://user:secret@127.0.0.1:9"], "holds a user name, a password or a query"),
+        (["--url", "http://127.0.0.1:9?key=secret"], "holds a user name, a password or a query"),
+        (["--url", "http://user:secret@[127"], "url must look like"),
         (["--url", "http://127.0.0.1:9", "--server", "cohere"], "not for embedding"),
         (["--url", "http://127.0.0.1:9", "--server", "tei", "--send", "ids"], "takes no ids"),
         (["--url", "http://127.0.0.1:9", "--api-key-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE"),
@@ -92,9 +101,54 @@ def test_the_api_key_is_sent_and_shown_nowhere(
         told = run(*asked, "--api-key-env", "SOME_KEY")
         assert told.exit_code == 1
         assert "[API key]" in told.stdout
-        assert key not in told.output
+        assert key[:4] not in told.output
     finally:
         served.key = None
+
+
+@pytest.mark.parametrize("fault", ["unreachable", "no JSON", "refused"])
+def test_no_exception_holds_the_api_key(
+    fault: str, url: str, served: Served, embedding_checkpoint: Path
+) -> None:
+    """Not in its chain either: an HTTP client's exception holds the request, and that its headers."""
+    served.fault = fault
+    key = "k-5f1d-not-a-real-one"
+    endpoint = Endpoint(
+        "http://127.0.0.1:9" if fault == "unreachable" else url, key=ApiKey(key, source="test"), timeout=5
+    )
+    settings = EngineSettings("embedding", str(embedding_checkpoint), device="cpu", dtype="float32")
+    subject = open_subject(settings, instruction=None, tolerance=None, norms_count=True, dimensions=None)
+    (way,) = routes(
+        endpoint.url, "openai", "embedding", model="m", template="server", instruction="", dimensions=None
+    )
+    with pytest.raises((OSError, AnswerError)) as caught:
+        endpoint.ask(way, subject.inputs[:1])
+    endpoint.close()
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert not type(error).__module__.startswith(("httpx", "json")), type(error)
+        assert key not in repr(vars(error)) + repr(error.args)
+        error = error.__cause__ or error.__context__
+
+
+def test_no_local_variable_holds_the_api_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+    key = ApiKey("k-5f1d-" + "not-a-real-one", source="test")
+    with pytest.raises(OSError, match="No such file") as caught:
+        Endpoint("https://127.0.0.1:9", key=key, timeout=5)
+    told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert "k-5f1d-not-a-real-one" not in str([frame.locals for frame in told.stack])
+
+
+def test_a_text_path_that_is_wrong_is_told_and_does_not_fail_the_server(
+    url: str, served: Served, embedding_checkpoint: Path
+) -> None:
+    served.fault = "chat-template"
+    result = run("--url", url, "--model", embedding_checkpoint)
+    assert result.exit_code == 0, result.output
+    assert "for other clients, POST /v1/embeddings, text: WRONG" in result.stdout
+    assert "clients that send text get other numbers" in result.stdout
+    assert run("--url", url, "--model", embedding_checkpoint, "--send", "both").exit_code == 1
 
 
 @pytest.mark.parametrize("kind", ["embedding", "reranking"])
@@ -105,6 +159,16 @@ def test_a_right_backend_passes(kind: str, embedding_checkpoint: Path, reranking
     report = json.loads(result.stdout)
     assert report["kind"] == kind
     assert report["target"] == 'backend "transformers"'
+
+
+def test_a_backend_that_finds_nan_is_named(url: str, served: Served, embedding_checkpoint: Path) -> None:
+    served.fault = "not-finite"
+    kwargs = json.dumps({"server": "openai", "base_url": url, "served_model": "the-model"})
+    result = run("--backend", "remote", "--model", embedding_checkpoint, "--model-kwargs", kwargs, "--json")
+    assert result.exit_code == 1, result.output
+    (check,) = json.loads(result.stdout)["checks"]
+    assert [finding["fault"] for finding in check["findings"]] == ["not-finite"]
+    assert check["difference"] is None
 
 
 def test_a_wrong_backend_is_named(reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from faulty_server import Served, running
+from faulty_server import NO, YES, Served, running
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.verification import Report
 from qwen3_rag.verification.endpoint import Endpoint
 from qwen3_rag.verification.kinds import find_kind
 from qwen3_rag.verification.of_endpoint import verify_endpoint
+from qwen3_rag.verification.reranking_faults import are_symmetric
 from qwen3_rag.verification.subject import Subject, open_subject
+from safetensors.torch import load_file, save_file
 
 
 def subject_of(
@@ -61,7 +66,6 @@ def verified(subject: Subject, served: Served, speaks: str, fault: str = "", **c
             return verify_endpoint(
                 subject,
                 endpoint,
-                url,
                 server=options.pop("server", None),
                 model="the-model",
                 served_model=None,
@@ -101,6 +105,7 @@ def test_a_right_embedding_server_passes(
         ("vllm", None, ["/classify, token ids", "/rerank, text"]),
         ("tei", None, ["/rerank, text"]),
         ("cohere", None, ["/rerank, text"]),
+        ("jina", "jina", ["/rerank, text"]),
         ("cohere", "dashscope", ["DashScope text-rerank"]),
     ],
 )
@@ -193,6 +198,19 @@ def test_token_ids_are_right_where_only_the_text_path_is_wrong(embedding: Subjec
     assert verified(embedding, embedder, "vllm", "chat-template", send="ids").passed
 
 
+def test_text_is_a_note_by_default_where_ids_are_taken(reranking: Subject, reranker: Served) -> None:
+    """A vLLM reranker as `qwen3-rag serve` starts it has no template for text, and needs none here."""
+    report = verified(reranking, reranker, "vllm", "template-missing", send="auto")
+    assert report.passed
+    assert [check.is_note for check in report.checks] == [False, True]
+    assert named(report, "/rerank") == ["template-missing"]
+    assert not verified(reranking, reranker, "vllm", "template-missing", send="both").passed
+    assert not verified(reranking, reranker, "vllm", "answers-swapped", send="auto").passed
+    only_text = verified(reranking, reranker, "cohere", "template-missing", send="auto")
+    assert not only_text.passed
+    assert [check.is_note for check in only_text.checks] == [False]
+
+
 def test_the_limit_of_a_truncating_server_is_named(embedding: Subject, embedder: Served) -> None:
     report = verified(embedding, embedder, "tei", "truncated")
     assert "256 tokens" in report.checks[0].findings[0].what
@@ -221,14 +239,56 @@ def test_a_server_that_cuts_to_the_asked_dimensions_passes(
         "tags-lost",
         "turn-closed-twice",
         "missing-instruction",
+        "doubled-instruction",
         "final-token-appended",
         "swapped-inputs",
         "cosine",
+        "cosine of another model",
     ],
 )
 def test_a_faulty_rerank_template_is_named(fault: str, reranking: Subject, reranker: Served) -> None:
     report = verified(reranking, reranker, "cohere", fault)
-    assert named(report, "/rerank") == [fault], report
+    assert named(report, "/rerank") == [fault.removesuffix(" of another model")], report
+
+
+def test_only_text_shows_a_cosine_by_being_symmetric(reranking: Subject, reranker: Served) -> None:
+    assert are_symmetric(np.array([0.1, 0.9], np.float32), np.array([0.11, 0.89], np.float32))
+    assert not are_symmetric(np.array([0.1, 0.9], np.float32), np.array([0.2, 0.8], np.float32))
+    assert not are_symmetric(np.zeros(2, np.float32), np.zeros(2, np.float32)), "no answer tells anything"
+    assert named(verified(reranking, reranker, "vllm", "another model", send="ids"), "ids") == ["unexplained"]
+
+
+@pytest.fixture(scope="module")
+def converted(reranking_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reranker as a sequence classifier whose one row is that of "yes" less that of "no"."""
+    folder = shutil.copytree(reranking_checkpoint, tmp_path_factory.mktemp("converted") / "model")
+    weights = load_file(folder / "model.safetensors")
+    embedding = weights["model.embed_tokens.weight"]
+    weights["score.weight"] = (embedding[YES] - embedding[NO])[None].clone()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"architectures": ["Qwen3ForSequenceClassification"], "num_labels": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("fault", ["", "wrong-answer-tokens", "one-answer-token", "answers-swapped"])
+def test_a_wrong_head_is_named_with_a_converted_reference_too(
+    fault: str, converted: Path, reranker: Served
+) -> None:
+    subject = subject_of("reranking", converted)
+    report = verified(subject, reranker, "vllm", fault, send="ids")
+    assert named(report, "/classify") == ([fault] if fault else []), report
+
+
+def test_a_converted_head_that_is_not_of_the_embeddings_rows_names_no_answer(
+    converted: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(converted, tmp_path / "trained")
+    weights = load_file(folder / "model.safetensors")
+    weights["score.weight"] = weights["score.weight"] + 0.1
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert set(subject_of("reranking", folder).reference.heads()) == {""}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Engines in processes of their own: right numbers, and nothing left behind."""
+"""Engines with processes of their own: right numbers, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def test_vectors_of_an_engine_process_are_equal(found: dict[str, Any], embedding
 def test_a_killed_engine_process_is_one_clear_error_and_then_replaced(found: dict[str, Any]) -> None:
     assert "vLLM's process" in found["died"]
     assert "the next call starts another" in found["died"]
+    assert found["died_for_all"], "a merged batch would be halved, and each half start an engine to kill it"
     np.testing.assert_allclose(found["vectors_again"], found["vectors"], atol=1e-6)
 
 
@@ -46,8 +47,18 @@ def test_two_copies_of_a_model_score_like_one(found: dict[str, Any], reranking_f
     np.testing.assert_allclose(found["scores"], expected, atol=1e-5)
 
 
+def test_two_devices_that_share_each_layer_score_like_one(
+    found: dict[str, Any], reranking_folder: Path
+) -> None:
+    """Tensor parallelism; two processes on the CPU stand for two devices."""
+    with Reranker(str(reranking_folder), dtype="float32", device="cpu") as reranker:
+        expected = reranker.score_pairs(generated_pairs())
+    assert found["shares"] == 2
+    np.testing.assert_allclose(found["scores_of_shares"], expected, atol=1e-5)
+
+
 def test_close_leaves_no_process(found: dict[str, Any]) -> None:
-    assert found["before"] == found["after_close"] == []
+    assert found["before"] == found["after_close"] == found["after_closing_shares"] == []
 
 
 @pytest.mark.parametrize("processes", ["engine", "left_open"])

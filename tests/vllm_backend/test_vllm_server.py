@@ -14,7 +14,7 @@ from qwen3_rag import Embedder, Reranker
 from qwen3_rag.cli import app
 from typer.testing import CliRunner
 from vllm_processes import KEY, Process
-from vllm_texts import generated_pairs, generated_texts
+from vllm_texts import INSTRUCTIONS, generated_pairs, generated_texts
 
 SECONDS = 600
 """A bound for a machine that is busy with other things."""
@@ -58,6 +58,54 @@ def test_vectors_are_equal(embedding_url: str, embedders: tuple[Embedder, Embedd
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.parametrize("instruction", INSTRUCTIONS)
+def test_query_vectors_are_equal_with_an_instruction(
+    embedding_url: str, embedders: tuple[Embedder, Embedder], instruction: str | None
+) -> None:
+    with Embedder(embedders[0].model, **at(embedding_url)) as remote:
+        ours, theirs = (
+            e.embed_queries(generated_texts(), instruction=instruction) for e in (remote, embedders[1])
+        )
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("instruction", INSTRUCTIONS)
+def test_rankings_are_equal_with_an_instruction(
+    reranking_url: str, rerankers: tuple[Reranker, Reranker], instruction: str | None
+) -> None:
+    texts = sorted(set(generated_texts()))
+    with Reranker(rerankers[0].model, **at(reranking_url)) as remote:
+        ours, theirs = (
+            r.rerank("capital of China", texts, instruction=instruction) for r in (remote, rerankers[1])
+        )
+    # By text, because rounding may part scores that are equal.
+    by_text = {one.text: one.score for one in theirs}
+    np.testing.assert_allclose([one.score for one in ours], [by_text[one.text] for one in ours], atol=1e-5)
+    np.testing.assert_allclose([one.score for one in ours], [one.score for one in theirs], atol=1e-5)
+
+
+def test_what_is_cut_is_cut_alike_and_counted(
+    embedding_url: str,
+    reranking_url: str,
+    embedders: tuple[Embedder, Embedder],
+    rerankers: tuple[Reranker, Reranker],
+) -> None:
+    def found(embedding: dict[str, Any], reranking: dict[str, Any]) -> tuple[Any, Any]:
+        with (
+            Embedder(embedders[0].model, max_tokens=20, **embedding) as embedder,
+            Reranker(rerankers[0].model, max_tokens=150, **reranking) as reranker,
+            pytest.warns(UserWarning, match="documents were cut"),
+        ):
+            return embedder.embed(generated_texts(), role="document"), reranker.evaluate(generated_pairs())
+
+    here = {"dtype": "float32", "device": "cpu"}
+    ours, theirs = found(at(embedding_url), at(reranking_url)), found(here, here)
+    np.testing.assert_allclose(ours[0].vectors, theirs[0].vectors, atol=1e-5)
+    np.testing.assert_allclose(ours[1].scores, theirs[1].scores, atol=1e-5)
+    for our, their in zip(ours, theirs, strict=True):
+        assert our.usage.truncated_texts == their.usage.truncated_texts > 5
+
+
 def test_scores_are_equal(reranking_url: str, rerankers: tuple[Reranker, Reranker]) -> None:
     with Reranker(rerankers[0].model, **at(reranking_url)) as remote:
         for instruction in (None, "Find it"):
@@ -83,13 +131,18 @@ def test_verify_passes_an_embedding_server(embedding_url: str, embedding_folder:
     ]
 
 
-def test_verify_passes_a_reranking_server_asked_with_ids(reranking_url: str, reranking_folder: Path) -> None:
-    code, report = verify(reranking_url, reranking_folder, "--send", "ids")
+def test_verify_passes_a_reranking_server_and_notes_that_text_gets_no_template(
+    reranking_url: str, reranking_folder: Path
+) -> None:
+    code, report = verify(reranking_url, reranking_folder)
     assert (code, report["kind"]) == (0, "reranking"), report
-    assert [check["path"] for check in report["checks"]] == ["POST /classify, token ids"]
+    ids, text = report["checks"]
+    assert (ids["path"], ids["passed"], ids["is_note"]) == ("POST /classify, token ids", True, False)
+    assert (text["path"], text["passed"], text["is_note"]) == ("POST /rerank, text", False, True)
+    assert [finding["fault"] for finding in text["findings"]] == ["template-missing"]
 
 
-def test_verify_says_that_the_server_applies_no_template_to_text(
+def test_verify_fails_a_reranking_server_without_a_template_for_text_when_text_must_agree(
     reranking_url: str, reranking_folder: Path
 ) -> None:
     code, report = verify(reranking_url, reranking_folder, "--send", "text")

@@ -1,4 +1,4 @@
-"""Run by test_vllm_processes.py: engines in processes of their own, one of which dies.
+"""Run by test_vllm_processes.py: engines with processes of their own, one of which dies.
 
 Usage: python vllm_apart_script.py EMBEDDING_FOLDER RERANKING_FOLDER RESULTS. Writes results as it goes.
 """
@@ -32,11 +32,16 @@ def main(embedding: str, reranking: str, results: Path) -> None:
         embedder.embed_documents(texts)
     except WorkerDiedError as error:
         found["died"] = str(error)
+        found["died_for_all"] = error.concerns_every_prompt
     found["vectors_again"] = embedder.embed_documents(texts).tolist()
     embedder.close()
     found["after_close"] = engine_processes()
-    # Copies are apart whatever this says; on a CPU it spares each of them one process more.
+    # Shares of a model and copies are apart whatever this says; it spares each of them one process more.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    with Reranker(reranking, **OPTIONS, model_kwargs={"tensor_parallel_size": 2}) as shared:
+        found["scores_of_shares"] = shared.score_pairs(generated_pairs()).tolist()
+        found["shares"] = len(multiprocessing.active_children())
+    found["after_closing_shares"] = engine_processes()
     reranker = Reranker(reranking, **OPTIONS, model_kwargs={"data_parallel_size": 2})
     found["scores"] = reranker.score_pairs(generated_pairs()).tolist()
     found["copies"] = len(multiprocessing.active_children())

@@ -83,7 +83,8 @@ def serving(folder: Path, kind: ModelKind, log: Path) -> Iterator[Process]:
     command = [
         # The program looks for a distribution named vllm, which the CPU build is not.
         *("-m", "vllm.entrypoints.openai.api_server", "--model", model, *options),
-        *("--served-model-name", "small", "--enforce-eager", "--kv-cache-memory-bytes", str(64 << 20)),
+        # The size that is given last counts; the printed one is of a model a thousand times as large.
+        *("--served-model-name", "small", "--kv-cache-memory-bytes", str(64 << 20)),
     ]
     with running(log, *command, VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_API_KEY=KEY) as process:
         process.url = f"http://127.0.0.1:{port}"

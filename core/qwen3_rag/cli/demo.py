@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from qwen3_rag.demo.searches import Models
     from qwen3_rag.demo.session import Run
 
-PASSAGES: Final = 2000
+CHECK_FAILED: Final = 1
+PASSAGES: Final = 5000
+"""More than the standard library has; a larger folder of one's own would take minutes."""
+
 PASSAGES_OF_OTHERS: Final = 300
 """A published model on a CPU takes minutes for these, once per framework."""
 
@@ -44,10 +47,13 @@ def demo(
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
-    """Search your own Python's documentation through LangChain, LlamaIndex and Haystack, those installed."""
+    """Search your own Python's documentation through LangChain, LlamaIndex and Haystack, those installed.
+
+    The exit code is 1 if they do not all find the same.
+    """
     from qwen3_rag.cli.progress import hide_library_bars
     from qwen3_rag.demo.searches import Models, installed_frameworks
-    from qwen3_rag.demo.session import QUESTIONS, run_session
+    from qwen3_rag.demo.session import QUESTIONS, compare, run_session
 
     if as_json or model == reranker == DEMO_MODEL:
         hide_library_bars()
@@ -62,12 +68,14 @@ def demo(
         from qwen3_rag.cli.demo_tables import show
 
         show(runs, found, models)
+    if not all(compare(runs[0], run).complete for run in runs):
+        raise typer.Exit(CHECK_FAILED)
 
 
 def _passages(corpus: Path | None, limit: int) -> list[str]:
     from qwen3_rag.demo.corpus import file_passages, standard_library_passages
 
-    found = standard_library_passages(limit) if corpus is None else file_passages(corpus, limit)
+    found = standard_library_passages(limit) if corpus is None else file_passages(corpus, limit, report=_report)
     return list(dict.fromkeys(found))
 
 

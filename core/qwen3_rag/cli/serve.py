@@ -57,6 +57,9 @@ def serve(
         float | None, typer.Option(help="vLLM's share of the GPU's memory, above 0 and at most 1.")
     ] = None,
     tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs that vLLM spreads the model over.")] = 1,
+    data_parallel: Annotated[
+        int, typer.Option(min=1, help="Copies of the model that vLLM runs behind one address.")
+    ] = 1,
     cpu: Annotated[bool, typer.Option("--cpu", help="Run without a GPU.")] = False,
     revision: options.Revision = None,
     run: Annotated[bool, typer.Option("--run", help="Start it instead of printing it.")] = False,
@@ -86,6 +89,7 @@ def serve(
             revision=revision,
             gpu_share=gpu_share,
             tensor_parallel=tensor_parallel,
+            data_parallel=data_parallel,
             cpu=cpu,
         ),
     )

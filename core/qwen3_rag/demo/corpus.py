@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Final
@@ -33,31 +34,42 @@ _SKIPPED: Final = frozenset(
 _SHORTEST_DOCSTRING: Final = 40
 """Shorter ones ("Return self.") answer no question."""
 _READ: Final = (".txt", ".md", ".py")
+_NOT_ONES_OWN: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
-def standard_library_passages(limit: int) -> list[str]:
+def standard_library_passages(limit: int | None = None) -> list[str]:
     """Return documentation strings of the standard library, read from its source and never executed.
 
     Modules take turns: first what each says of itself, then the first class or function of each,
-    and so on, so that a small limit still covers all subjects. The order is always the same.
+    and so on, so that a small limit still covers all subjects. The order is always the same. Without
+    a limit it is all of them, about 4,100.
     """
     root = Path(sysconfig.get_paths()["stdlib"])
     return list(islice(_take_turns([_documented(path, name) for path, name in _modules(root)]), limit))
 
 
-def file_passages(path: Path, limit: int) -> list[str]:
+def file_passages(path: Path, limit: int, *, report: Callable[[str], None] = lambda _: None) -> list[str]:
     """Return the paragraphs (split at blank lines) of a file, or of all text files in a folder.
 
+    In a folder, files that are not UTF-8 are left out, and so are hidden folders, virtual environments and
+    others that hold no text of one's own.
+
+    Args:
+        path: file or folder.
+        limit: most passages.
+        report: is told of files that are left out.
+
     Raises:
-        ConfigurationError: there is no such file or folder, nothing to read in it, or a file is not UTF-8.
+        ConfigurationError: there is no such file or folder, there is nothing to read in it, or it is a file
+            that is not UTF-8.
     """
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix in _READ and file.is_file())
+        texts = _texts(path, report)
     elif path.is_file():
-        files = [path]
+        texts = iter([(path.name, _read(path))])
     else:
         raise ConfigurationError(f"no such file or folder: {path}")
-    paragraphs = (cut(f"{file.name}: {paragraph}") for file in files for paragraph in _paragraphs(_read(file)))
+    paragraphs = (cut(f"{name}: {paragraph}") for name, text in texts for paragraph in _paragraphs(text))
     found = list(islice(paragraphs, limit))
     if not found:
         raise ConfigurationError(f"{path} holds no text; the demo reads {', '.join(_READ)} files")
@@ -75,11 +87,37 @@ def cut(text: str) -> str:
     return start[: max(start.rfind(" "), start.rfind("\n"), LONGEST // 2)] + " …"
 
 
+def _texts(folder: Path, report: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+    """Yield names and texts of a folder's files, always in the same order."""
+    for file in sorted(_files(folder)):
+        try:
+            yield file.name, _read(file)
+        except ConfigurationError as error:
+            report(f"left out: {error}")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for here, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if _is_read(Path(here, name))]
+        yield from (Path(here, name) for name in names if Path(name).suffix in _READ)
+
+
+def _is_read(folder: Path) -> bool:
+    return (
+        not folder.name.startswith(".")
+        and folder.name not in _NOT_ONES_OWN
+        and not (folder / "pyvenv.cfg").exists()
+    )
+
+
 def _read(file: Path) -> str:
+    """Return a file's text, or raise ConfigurationError."""
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{file} is not UTF-8: {error}") from error
+        raise ConfigurationError(f"{file} is not UTF-8: {error}; save it as UTF-8") from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {file}: {error}") from error
 
 
 def _paragraphs(text: str) -> Iterator[str]:

@@ -9,19 +9,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
+from qwen3_rag.demo.questions import EXPECTED
 from qwen3_rag.demo.searches import Found, Models, Search, make_search
 from qwen3_rag.embedder import Embedder
 from qwen3_rag.reranker import Reranker
 from qwen3_rag.usage import Usage
 
-QUESTIONS: Final = (
-    "how do I parse command line options",
-    "read a file line by line",
-    "run a function in another thread",
-    "compress data with gzip",
-    "send an email message through a server",
-    "pick a random element from a list",
-)
+QUESTIONS: Final = tuple(EXPECTED)[:6]
+"""What is asked by default: as many as fit on a few screens."""
 
 CANDIDATES: Final = 20
 """Passages that are retrieved for each question; the reranker orders these."""

@@ -5,7 +5,8 @@ Inherit one of the two classes in a test module and define two fixtures:
 - `component`: an `Embedder` (or `Reranker`) on the backend under test,
 - `reference`: one of the same checkpoint on the Transformers backend.
 
-Both in float32, on the CPU or any device. Needs pytest.
+Both in float32, on the CPU or any device. The contract of several devices is the same: give the component
+`device=["cpu", "cpu"]`, and each runs your backend in a process of its own. Needs pytest.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ TEXTS: Final = [
     "The capital of China is Beijing.",
 ]
 QUERY: Final = "What is the capital of China?"
+
+END_OF_TEXT: Final = 151643
+"""`<|endoftext|>` in the vocabulary of all Qwen3 models: the token whose hidden state is the vector."""
 
 
 class EmbeddingBackendContract:
@@ -71,11 +75,14 @@ class EmbeddingBackendContract:
     def test_the_backend_gets_token_ids_with_one_closing_token(
         self, component: Embedder, reference: Embedder
     ) -> None:
-        with recording(component) as ours:
-            component.embed_queries([QUERY])
-        with recording(reference) as theirs:
-            reference.embed_queries([QUERY])
-        assert ours.prompts == theirs.prompts
+        for embed in (Embedder.embed_queries, Embedder.embed_documents):
+            with recording(component) as ours:
+                embed(component, TEXTS)
+            with recording(reference) as theirs:
+                embed(reference, TEXTS)
+            assert sorted(ours.prompts) == sorted(theirs.prompts)
+            closing = [[i for i, id_ in enumerate(ids) if id_ == END_OF_TEXT] for ids in ours.prompts]
+            assert closing == [[len(ids) - 1] for ids in ours.prompts], "prompts end with it, and have no other"
 
     def _same(self, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
         np.testing.assert_allclose(found, expected, atol=self.tolerance)

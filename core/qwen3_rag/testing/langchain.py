@@ -1,7 +1,7 @@
 """What a LangChain adapter owes its users, beyond what langchain-tests asks of it.
 
-Inherit a class, give its two properties, and pytest checks the contract. Nothing here knows Qwen3,
-so adapters of other vendors may be held to it as well::
+Inherit a class, give its two properties and `hold`, and pytest checks the contract. Nothing here knows
+Qwen3, so adapters of other vendors may be held to it as well::
 
     class TestMyReranker(DocumentCompressorContract):
         @property
@@ -11,6 +11,9 @@ so adapters of other vendors may be held to it as well::
         @property
         def compressor_params(self):
             return {"model": "my-model"}
+
+        def hold(self, adapter):
+            return my_gate_in_front_of(adapter.client)  # see EventLoopContract.hold
 """
 
 from __future__ import annotations
@@ -19,15 +22,19 @@ import asyncio
 import copy
 import pickle
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
-from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.embeddings import Embeddings
 
-from qwen3_rag.testing.event_loop import beats_while_running
+from qwen3_rag.testing.event_loop import EventLoopContract
+from qwen3_rag.testing.weights import holds_tensor
+
+if TYPE_CHECKING:  # langchain-core before 1.2.19 has none
+    from langchain_core.cross_encoders import BaseCrossEncoder
 
 T = TypeVar("T")
 
@@ -44,7 +51,7 @@ TEXTS: Final = (
 """Texts of different meanings; one is empty, one starts with spaces, one has a line break."""
 
 
-class _Contract:
+class _Contract(EventLoopContract):
     """What all kinds have in common.
 
     Attributes:
@@ -56,12 +63,13 @@ class _Contract:
     most_pickled_bytes: int = 20_000
 
     def _check_copies(self, adapter: Any, use: Callable[[Any], T]) -> None:
-        """Fail unless pickles and deep copies of a used adapter are small and give what it gives."""
+        """Fail unless pickles and deep copies of a used adapter hold no weights and give what it gives."""
         expected = use(adapter)
         pickled = pickle.dumps(adapter)
         assert len(pickled) < self.most_pickled_bytes, f"{len(pickled)} bytes: more than a configuration"
-        assert use(pickle.loads(pickled)) == expected
-        assert use(copy.deepcopy(adapter)) == expected
+        for twin in (pickle.loads(pickled), copy.deepcopy(adapter)):
+            assert not holds_tensor(twin), "weights came along"
+            assert use(twin) == expected
 
 
 class DocumentCompressorContract(_Contract):
@@ -149,7 +157,8 @@ class DocumentCompressorContract(_Contract):
     def test_concurrent_async_calls_leave_the_event_loop_free(self) -> None:
         compressor = self._compressor()
         expected = self._scores(compressor.compress_documents(self._documents(), QUERY))
-        for ranked in _run_concurrently(lambda: compressor.acompress_documents(self._documents(), QUERY)):
+        call = partial(compressor.acompress_documents, self._documents(), QUERY)
+        for ranked in self.check_loop_turns(compressor, call, CONCURRENT_CALLS):
             assert self._scores(ranked) == pytest.approx(expected, abs=self.tolerance)
 
     def test_copies_and_pickles_carry_the_configuration_only(self) -> None:
@@ -157,7 +166,10 @@ class DocumentCompressorContract(_Contract):
 
 
 class CrossEncoderContract(_Contract):
-    """For a `BaseCrossEncoder`: `cross_encoder_class` and `cross_encoder_params`."""
+    """For a `BaseCrossEncoder`: `cross_encoder_class` and `cross_encoder_params`.
+
+    LangChain's interface has no async method. One called `ascore`, if there is one, is held to it too.
+    """
 
     @property
     @abstractmethod
@@ -187,6 +199,25 @@ class CrossEncoderContract(_Contract):
 
     def test_no_pairs_give_no_scores(self) -> None:
         assert self._cross_encoder().score([]) == []
+
+    def test_async_gives_what_sync_gives(self) -> None:
+        encoder, ascore = self._with_ascore()
+        pairs = [(QUERY, text) for text in TEXTS]
+        assert asyncio.run(ascore(pairs)) == encoder.score(pairs)
+        assert asyncio.run(ascore([])) == []
+
+    def test_concurrent_async_calls_leave_the_event_loop_free(self) -> None:
+        encoder, ascore = self._with_ascore()
+        pairs = [(QUERY, text) for text in TEXTS]
+        expected = pytest.approx(encoder.score(pairs), abs=self.tolerance)
+        scores = self.check_loop_turns(encoder, partial(ascore, pairs), CONCURRENT_CALLS)
+        assert scores == [expected] * CONCURRENT_CALLS
+
+    def _with_ascore(self) -> tuple[BaseCrossEncoder, Callable[[Any], Coroutine[Any, Any, list[float]]]]:
+        encoder = self._cross_encoder()
+        if not hasattr(encoder, "ascore"):
+            pytest.skip("has no async method")
+        return encoder, encoder.ascore
 
     def test_copies_and_pickles_carry_the_configuration_only(self) -> None:
         self._check_copies(self._cross_encoder(), lambda encoder: encoder.score([(QUERY, t) for t in TEXTS]))
@@ -251,15 +282,9 @@ class EmbeddingsContract(_Contract):
     def test_concurrent_async_calls_leave_the_event_loop_free(self) -> None:
         embeddings = self._embeddings()
         expected = embeddings.embed_query(QUERY)
-        for vector in _run_concurrently(lambda: embeddings.aembed_query(QUERY)):
+        call = partial(embeddings.aembed_query, QUERY)
+        for vector in self.check_loop_turns(embeddings, call, CONCURRENT_CALLS):
             assert vector == pytest.approx(expected, abs=self.tolerance)
 
     def test_copies_and_pickles_carry_the_configuration_only(self) -> None:
         self._check_copies(self._embeddings(), lambda e: (e.embed_query(QUERY), e.embed_documents(list(TEXTS))))
-
-
-def _run_concurrently(call: Callable[[], Awaitable[T]]) -> list[T]:
-    """Run many calls on one event loop and fail if they kept the loop to themselves."""
-    results, beats = asyncio.run(beats_while_running([call() for _ in range(CONCURRENT_CALLS)]))
-    assert beats, "the event loop stood still while the calls ran"
-    return results

@@ -1,6 +1,7 @@
-"""Contracts of LlamaIndex adapters: inherit a class, give its two properties, and pytest checks the rest.
+"""What a LlamaIndex adapter owes its users.
 
-They know nothing of Qwen3, so they fit any embedding model or reranker for LlamaIndex:
+Inherit a class, give its two properties and `hold`, and pytest checks the contract. Nothing here knows
+Qwen3, so embedding models and rerankers of other vendors may be held to it as well::
 
     class TestMyRerank(RerankContract):
         @property
@@ -10,6 +11,11 @@ They know nothing of Qwen3, so they fit any embedding model or reranker for Llam
         @property
         def rerank_params(self):
             return {"model": "..."}
+
+        def hold(self, adapter):
+            return my_gate_in_front_of(adapter.client)  # see EventLoopContract.hold
+
+Not every model that works in LlamaIndex passes: `EmbeddingContract` says what it asks beyond the base class.
 
 Needs pytest and llama-index-core.
 """
@@ -21,6 +27,7 @@ import copy
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -33,10 +40,19 @@ from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import ImageNode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import (
+    BaseNode,
+    ImageNode,
+    NodeRelationship,
+    NodeWithScore,
+    QueryBundle,
+    RelatedNodeInfo,
+    TextNode,
+)
 from llama_index.core.storage.kvstore import SimpleKVStore
 
-from qwen3_rag.testing.event_loop import beats_while_running
+from qwen3_rag.testing.event_loop import EventLoopContract
+from qwen3_rag.testing.weights import holds_tensor
 
 QUERY: Final = "How far is the moon?"
 TEXTS: Final = [
@@ -52,10 +68,15 @@ MAX_PICKLE: Final = 50_000
 CONCURRENT: Final = 50
 
 
-class EmbeddingContract:
-    """What an embedding model must do in LlamaIndex.
+class EmbeddingContract(EventLoopContract):
+    """What an embedding model must do in LlamaIndex: `embedding_class` and `embedding_params`.
 
-    Subclasses give `embedding_class` and `embedding_params`.
+    More than `BaseEmbedding` gives by itself:
+
+    - a cache that tells queries from documents, if the model embeds them otherwise: the framework's own
+      looks a text up by the text alone (`test_a_cache_changes_no_vector`);
+    - async methods that do not call the sync ones, as `_aget_text_embedding` does unless overridden;
+    - pickles and deep copies without weights, and a `from_dict` that undoes `to_dict`.
     """
 
     @property
@@ -118,15 +139,14 @@ class EmbeddingContract:
 
     def test_concurrent_calls_let_the_event_loop_run(self, embedding: BaseEmbedding) -> None:
         embedding.get_query_embedding("load")
-        calls = [embedding.aget_query_embedding(f"query {i}") for i in range(CONCURRENT)]
-        _, beats = asyncio.run(beats_while_running(calls))
-        assert beats
+        self.check_loop_turns(embedding, partial(embedding.aget_query_embedding, QUERY), CONCURRENT)
 
     def test_pickle_and_deepcopy_carry_the_configuration_only(self, embedding: BaseEmbedding) -> None:
         vector = embedding.get_query_embedding(QUERY)
         pickled = pickle.dumps(embedding)
         assert len(pickled) < MAX_PICKLE
         for twin in (pickle.loads(pickled), copy.deepcopy(embedding)):
+            assert not holds_tensor(twin), "weights came along"
             assert twin.get_query_embedding(QUERY) == pytest.approx(vector, abs=1e-4)
 
     def test_from_dict_makes_what_to_dict_wrote(self, embedding: BaseEmbedding) -> None:
@@ -161,11 +181,8 @@ class EmbeddingContract:
         assert index.as_retriever(similarity_top_k=1).retrieve(bundle)[0].text == TEXTS[1]
 
 
-class RerankContract:
-    """What a reranking node postprocessor must do in LlamaIndex.
-
-    Subclasses give `rerank_class` and `rerank_params`.
-    """
+class RerankContract(EventLoopContract):
+    """What a reranking node postprocessor must do in LlamaIndex: `rerank_class` and `rerank_params`."""
 
     @property
     def rerank_class(self) -> type[BaseNodePostprocessor]:
@@ -209,8 +226,8 @@ class RerankContract:
         before = [node.to_dict() for node in given]
         results = rerank.postprocess_nodes(given, query_str=QUERY)
         for result in results:
-            result.node.metadata["written by"] = "the caller"
             result.score = -1.0
+            _write_into(result.node)
         assert [node.to_dict() for node in given] == before
 
     def test_equal_scores_keep_the_order_of_the_input(self, rerank: BaseNodePostprocessor) -> None:
@@ -249,15 +266,15 @@ class RerankContract:
 
     def test_concurrent_calls_let_the_event_loop_run(self, rerank: BaseNodePostprocessor) -> None:
         rerank.postprocess_nodes(nodes(), query_str="load")
-        calls = [rerank.apostprocess_nodes(nodes(), query_str=f"query {i}") for i in range(CONCURRENT)]
-        _, beats = asyncio.run(beats_while_running(calls))
-        assert beats
+        call = partial(rerank.apostprocess_nodes, nodes(), query_str=QUERY)
+        self.check_loop_turns(rerank, call, CONCURRENT)
 
     def test_pickle_and_deepcopy_carry_the_configuration_only(self, rerank: BaseNodePostprocessor) -> None:
         expected = scores_by_id(rerank.postprocess_nodes(nodes(), query_str=QUERY))
         pickled = pickle.dumps(rerank)
         assert len(pickled) < MAX_PICKLE
         for twin in (pickle.loads(pickled), copy.deepcopy(rerank)):
+            assert not holds_tensor(twin), "weights came along"
             results = twin.postprocess_nodes(nodes(), query_str=QUERY)
             assert scores_by_id(results) == pytest.approx(expected, abs=1e-4)
 
@@ -291,11 +308,36 @@ class RerankContract:
 
 
 def nodes() -> list[NodeWithScore]:
-    """Return one node per text of `TEXTS`, made anew, with metadata and a retrieval score."""
-    return [
-        NodeWithScore(node=TextNode(id_=f"node-{i}", text=text, metadata={"page": i}), score=i / 10)
-        for i, text in enumerate(TEXTS)
-    ]
+    """Return one node per text of `TEXTS`, made anew, with all that a node may hold and a retrieval score."""
+    return [NodeWithScore(node=_node(i, text), score=i / 10) for i, text in enumerate(TEXTS)]
+
+
+def _node(number: int, text: str) -> TextNode:
+    source = RelatedNodeInfo(node_id=f"document-{number}", metadata={"kinds": ["text"]})
+    return TextNode(
+        id_=f"node-{number}",
+        text=text,
+        embedding=[float(number), 1.0],
+        metadata={"page": number, "places": [{"line": number}]},
+        excluded_embed_metadata_keys=["places"],
+        excluded_llm_metadata_keys=["places"],
+        relationships={NodeRelationship.SOURCE: source},
+    )
+
+
+def _write_into(node: BaseNode) -> None:
+    """Change everything inside a node that can be changed, as its owner may."""
+    node.metadata["written by"] = "the caller"
+    node.metadata["places"][0]["line"] = -1
+    node.metadata["places"].append("more")
+    node.excluded_embed_metadata_keys.append("page")
+    node.excluded_llm_metadata_keys.append("page")
+    source = node.relationships.pop(NodeRelationship.SOURCE)
+    assert isinstance(source, RelatedNodeInfo)
+    source.metadata["kinds"].append("picture")
+    source.node_id = "another"
+    assert node.embedding is not None
+    node.embedding[0] = -1.0
 
 
 def scores_by_id(results: Sequence[NodeWithScore]) -> dict[str, float | None]:

@@ -1,16 +1,19 @@
-"""What really reaches the model."""
+"""What really reaches the model, and a model that waits to be let go on."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
+from typing import Any, Final
 from unittest.mock import patch
 
-from qwen3_rag.backends.base import BackendOutput
+from qwen3_rag.backends.base import Backend, BackendOutput
 from qwen3_rag.component import Component
+from qwen3_rag.testing.event_loop import Gate
 from qwen3_rag.tokenization import Prompt
 
 _PATIENCE_SECONDS: Final = 30.0
@@ -18,10 +21,11 @@ _PATIENCE_SECONDS: Final = 30.0
 
 @dataclass
 class Recording:
-    """Calls of a backend.
+    """Calls of a component's backends: one per device.
 
     Attributes:
-        rounds: for each call of `Backend.run` the token ids of each prompt, in the order given to it.
+        rounds: for each call of `Backend.run` the token ids of each prompt, in the order given to it. Rounds
+            of several devices stand in the order in which they began.
     """
 
     rounds: list[list[list[int]]] = field(default_factory=list)
@@ -34,7 +38,7 @@ class Recording:
 
 @contextmanager
 def recording(component: Component, calls: int = 0) -> Iterator[Recording]:
-    """Load an `Embedder` or `Reranker` and record every prompt that reaches its backend meanwhile.
+    """Load an `Embedder` or `Reranker` and record every prompt that reaches its backends meanwhile.
 
     Args:
         component: what is recorded.
@@ -42,19 +46,62 @@ def recording(component: Component, calls: int = 0) -> Iterator[Recording]:
             included: concurrent calls can then show, however slow the machine, that they are merged.
             A round that waits for 30 s fails with AssertionError.
     """
-    backend = component.load().backend
-    assert backend is not None
-    run = backend.run
-    record = Recording()
+    record, lock = Recording(), threading.Lock()
 
-    def recorded(prompts: Sequence[Prompt]) -> BackendOutput:
-        if not record.rounds:
-            _wait_for(component, calls)
-        record.rounds.append([prompt.token_ids.tolist() for prompt in prompts])
+    def note(prompts: Sequence[Prompt]) -> None:
+        with lock:  # several devices begin rounds at the same time
+            if not record.rounds:
+                _wait_for(component, calls)
+            record.rounds.append([prompt.token_ids.tolist() for prompt in prompts])
+
+    with _before_each_round(_backends(component.load()), note):
+        yield record
+
+
+@contextmanager
+def holding(component: Component) -> Iterator[Gate]:
+    """Hold an `Embedder` or `Reranker` back: each round if it is loaded, else its loading.
+
+    Yields:
+        The gate that it waits at; it opens at the latest when the context ends.
+    """
+    gate = Gate()
+    opened = component._open
+
+    def held() -> Any:
+        gate.wait()
+        return opened()
+
+    is_loaded = component.backend is not None
+    with (
+        _before_each_round(_backends(component), lambda _: gate.wait())
+        if is_loaded
+        else patch.object(component, "_open", held)
+    ):
+        try:
+            yield gate
+        finally:
+            gate.open()
+
+
+@contextmanager
+def _before_each_round(
+    backends: Sequence[Backend], act: Callable[[Sequence[Prompt]], object]
+) -> Iterator[None]:
+    def acting(run: Callable[[Sequence[Prompt]], BackendOutput], prompts: Sequence[Prompt]) -> BackendOutput:
+        act(prompts)
         return run(prompts)
 
-    with patch.object(backend, "run", recorded):
-        yield record
+    with ExitStack() as stack:
+        for backend in backends:
+            stack.enter_context(patch.object(backend, "run", partial(acting, backend.run)))
+        yield
+
+
+def _backends(component: Component) -> list[Backend]:
+    """Return the backends of all devices of a loaded component."""
+    assert component._engine is not None
+    return [seat.backend for seat in component._engine._seats if seat.backend is not None]
 
 
 def _wait_for(component: Component, calls: int) -> None:

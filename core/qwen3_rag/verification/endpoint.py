@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 import httpx
 import numpy as np
 
-from qwen3_rag.backends.remote.keys import ApiKey
+from qwen3_rag.backends.remote.keys import ApiKey, Bearer
+from qwen3_rag.backends.remote.options import check_base_url
 from qwen3_rag.backends.remote.servers.answers import NotFiniteError, UnusableAnswerError, numbers
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import ModelKind
@@ -20,6 +20,7 @@ from qwen3_rag.verification.subject import Input
 
 _PER_REQUEST: Final = 8
 """Texts of one request; DashScope takes 10."""
+_NO_JSON: Final = object()
 
 
 class AnswerError(Exception):
@@ -54,17 +55,18 @@ class Endpoint:
         url: base URL.
         key: sent as a bearer token, if any.
         timeout: most seconds of one request.
+
+    Attributes:
+        url: the base URL without slashes at its end.
+
+    Raises:
+        ConfigurationError: `url` is none, or holds a user name, a password or a query.
     """
 
     def __init__(self, url: str, *, key: ApiKey | None, timeout: float) -> None:
-        if not re.match(r"https?://[^/@]+", url) or "?" in url or "#" in url:
-            raise ConfigurationError(
-                'url must look like "http://host:8000" or "https://host/v1", without user name and query'
-            )
-        self._url = url.rstrip("/")
+        self.url = check_base_url(url, "url")
         self._key = key
-        headers = {} if key is None else {"Authorization": key.bearer}
-        self._client = httpx.Client(timeout=timeout, headers=headers)
+        self._client = httpx.Client(timeout=timeout, auth=None if key is None else Bearer(key))
 
     def close(self) -> None:
         """Close the connections."""
@@ -72,9 +74,9 @@ class Endpoint:
 
     def detect(self, kind: ModelKind) -> Server:
         """Find out what the server speaks by what only one kind of server answers."""
-        if ".aliyuncs.com" in self._url:
+        if ".aliyuncs.com" in self.url:
             return "dashscope"
-        base = root(self._url)
+        base = root(self.url)
         for server, path, name in (("vllm", "/version", "version"), ("tei", "/info", "model_type")):
             answer = self._get(base + path)
             if isinstance(answer, dict) and name in answer:
@@ -83,7 +85,7 @@ class Endpoint:
 
     def model_name(self, otherwise: str) -> str:
         """Return the first model that the server lists, or `otherwise`."""
-        answer = self._get(root(self._url) + "/v1/models")
+        answer = self._get(root(self.url) + "/v1/models")
         try:
             return str(answer["data"][0]["id"])
         except (TypeError, KeyError, IndexError):
@@ -102,36 +104,54 @@ class Endpoint:
             try:
                 found = route.read(answer, len(positions))
             except UnusableAnswerError as error:
-                raise AnswerError("malformed", str(error)) from error
+                raise AnswerError("malformed", self._hidden(str(error))) from error
             values.update(zip(positions, found, strict=True))
         return _as_array([values[i] for i in range(len(inputs))])
 
     def _post(self, url: str, body: dict[str, Any]) -> Any:
-        try:
-            response = self._client.post(url, json=body)
-        except httpx.HTTPError as error:
-            # Not `from`: the exception carries the request, and the request the key.
-            raise OSError(f"{url} cannot be reached: {type(error).__name__}: {error}") from None
+        response = self._sent(url, body)
+        if isinstance(response, str):
+            raise OSError(f"{url} cannot be reached: {response}")
         if response.status_code in (401, 403):
             raise ConfigurationError(
                 f"{url} wants another API key (HTTP {response.status_code}); name the environment variable "
                 "that holds it with --api-key-env"
             )
         if response.is_error:
-            said = " ".join(response.text.split())[:300]
-            shown = said if self._key is None else self._key.hide_in(said)
-            raise AnswerError("refused", f"HTTP {response.status_code} from {url}: {shown}")
+            said = self._hidden(" ".join(response.text.split()))[:300]
+            raise AnswerError("refused", f"HTTP {response.status_code} from {url}: {said}")
+        answer = _parsed(response)
+        if answer is _NO_JSON:
+            raise AnswerError("malformed", f"{url} answered something that is no JSON")
+        return answer
+
+    def _sent(self, url: str, body: dict[str, Any]) -> httpx.Response | str:
+        """Post, and return what went wrong in words: HTTP exceptions hold the request, and it the key.
+
+        Raising in their place would do no better, since they would stay in the new one's context.
+        """
         try:
-            return response.json()
-        except ValueError:
-            raise AnswerError("malformed", f"{url} answered something that is no JSON") from None
+            return self._client.post(url, json=body)
+        except httpx.HTTPError as error:
+            return self._hidden(f"{type(error).__name__}: {error}")
 
     def _get(self, url: str) -> Any:
         try:
             response = self._client.get(url)
-            return response.json() if response.is_success else None
-        except (httpx.HTTPError, ValueError):
+        except httpx.HTTPError:
             return None
+        return _parsed(response) if response.is_success else None
+
+    def _hidden(self, text: str) -> str:
+        return text if self._key is None else self._key.hide_in(text)
+
+
+def _parsed(response: httpx.Response) -> Any:
+    """Return the answer's JSON, `_NO_JSON` if it is none."""
+    try:
+        return response.json()
+    except ValueError:
+        return _NO_JSON
 
 
 def _requests(route: Route, inputs: Sequence[Input], at_once: int) -> list[list[int]]:

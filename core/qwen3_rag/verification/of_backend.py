@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from qwen3_rag.errors import NonFiniteOutputError
 from qwen3_rag.plugins import BACKENDS, load_plugin
 from qwen3_rag.prompts import EmbeddingWords, RerankingWords
 from qwen3_rag.ranking import yes_probability
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import Prompt
+from qwen3_rag.verification.diagnosis import finding
 from qwen3_rag.verification.embedding_faults import Text
-from qwen3_rag.verification.report import Report
+from qwen3_rag.verification.report import Check, Report
 from qwen3_rag.verification.subject import ASKED_ALONE, Input, Subject
+
+_PATH = "token ids"
 
 
 def verify_backend(subject: Subject, settings: EngineSettings) -> Report:
@@ -29,11 +33,14 @@ def verify_backend(subject: Subject, settings: EngineSettings) -> Report:
         made = [_prompt(one, subject.instruction, index) for index, one in enumerate(subject.inputs)]
         values = backend.run(made).values
         alone = np.concatenate([backend.run([made[i]]).values for i in range(ASKED_ALONE)])
+        if subject.kind == "reranking":
+            values, alone = yes_probability(values), yes_probability(alone)
+        check = subject.check(_PATH, values, alone)
+    except NonFiniteOutputError as error:
+        found = finding("not-finite", str(error))
+        check = Check(_PATH, 0, None, subject.measure, subject.tolerance, (found,))
     finally:
         backend.close()
-    if subject.kind == "reranking":
-        values, alone = yes_probability(values), yes_probability(alone)
-    check = subject.check("token ids", values, alone)
     return Report(f'backend "{settings.backend}"', settings.model, subject.kind, (check,))
 
 

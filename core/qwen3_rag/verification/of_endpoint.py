@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.verification.diagnosis import finding
 from qwen3_rag.verification.endpoint import AnswerError, Endpoint
+from qwen3_rag.verification.matching import Floats
 from qwen3_rag.verification.report import Check, Report
+from qwen3_rag.verification.reranking_faults import are_symmetric
 from qwen3_rag.verification.routes import Route, Server, TemplateSide, routes
-from qwen3_rag.verification.subject import ASKED_ALONE, Subject
+from qwen3_rag.verification.subject import ASKED_ALONE, Input, Subject
+from qwen3_rag.verification.texts import PAIRS
 
-Send = Literal["ids", "text", "both"]
+Send = Literal["auto", "ids", "text", "both"]
 
 
 def verify_endpoint(
     subject: Subject,
     endpoint: Endpoint,
-    url: str,
     *,
     server: Server | None,
     model: str,
@@ -31,11 +34,11 @@ def verify_endpoint(
     Args:
         subject: what is right.
         endpoint: the server.
-        url: its base URL, for the report.
         server: what it speaks; None finds out.
         model: the checkpoint's name.
         served_model: its name at the server; None takes the first that the server lists.
-        send: "ids" and "text" ask in those ways only.
+        send: "ids" and "text" ask in those ways only. "auto" counts token ids where the server takes them,
+            as this package sends them there, and notes what text gives.
         template: who renders rerank prompts that are sent as text.
         dimensions: as `open_subject`.
 
@@ -46,7 +49,7 @@ def verify_endpoint(
     spoken = endpoint.detect(subject.kind) if server is None else server
     name = endpoint.model_name(model) if served_model is None else served_model
     ways = routes(
-        url.rstrip("/"),
+        endpoint.url,
         spoken,
         subject.kind,
         model=name,
@@ -54,18 +57,34 @@ def verify_endpoint(
         instruction=subject.instruction,
         dimensions=dimensions,
     )
-    ways = [way for way in ways if send == "both" or way.name.endswith("ids") == (send == "ids")]
+    if send in ("ids", "text"):
+        ways = [way for way in ways if way.takes_ids == (send == "ids")]
     if not ways:
         raise ConfigurationError(f"--send {send}: a server of kind {spoken} takes no {send}")
-    checks = tuple(_ask(subject, endpoint, way) for way in ways)
-    return Report(f"{url} ({spoken})", model, subject.kind, checks)
+    notes_text = send == "auto" and any(way.takes_ids for way in ways)
+    checks = tuple(
+        replace(_ask(subject, endpoint, way), is_note=notes_text and not way.takes_ids) for way in ways
+    )
+    return Report(f"{endpoint.url} ({spoken})", model, subject.kind, checks)
 
 
 def _ask(subject: Subject, endpoint: Endpoint, way: Route) -> Check:
     try:
         answered = endpoint.ask(way, subject.inputs)
         alone = endpoint.ask(way, subject.inputs[:ASKED_ALONE], at_once=1)
+        check = subject.check(way.name, answered, alone)
+        if [one.fault for one in check.findings] != ["unexplained"] or way.takes_ids:
+            return check
+        if subject.kind == "embedding" or not _answers_cosines(endpoint, way, answered[: len(PAIRS)]):
+            return check
     except AnswerError as error:
         found = finding(error.fault, error.detail)
         return Check(way.name, 0, None, subject.measure, subject.tolerance, (found,))
-    return subject.check(way.name, answered, alone)
+    found = finding("cosine", "they are the same when query and document are swapped, whichever the model is")
+    return replace(check, findings=(found,))
+
+
+def _answers_cosines(endpoint: Endpoint, way: Route, answered: Floats) -> bool:
+    """Ask for the short pairs with query and document swapped: a reranker tells the two apart."""
+    swapped = [Input((document, query), []) for query, document in PAIRS]
+    return are_symmetric(answered, endpoint.ask(way, swapped))

@@ -20,6 +20,8 @@ from qwen3_rag.tokenization import Prompt, PromptTokenizer
 Floats = NDArray[np.float32]
 TokenList = list[int]
 
+_ROUNDING = 0.02
+"""Share of a vector's length; bfloat16 numbers are 0.004 apart, relatively."""
 _OTHER_ANSWERS = (("Yes", "No"), ("true", "false"), ("True", "False"), ("1", "0"))
 """Pairs of tokens that rerankers of other families answer with, positive first."""
 
@@ -82,15 +84,16 @@ class Reference:
         """Return the directions whose product with a state may be what a faulty server reads.
 
         Returns:
-            Name of the fault, "" for the right one -> float32, shape (k, hidden_size). The vocabulary's
-            rows are absent from a conversion to sequence classification.
+            Name of the fault, "" for the right one -> float32, shape (k, hidden_size). Those of other
+            answers are made of the vocabulary's rows; where the right one is not (a head that was trained,
+            or converted from a model whose head is not its embedding), they are absent.
         """
         assert self._yes_minus_no is not None, "embedding models have no head"
         found = {"": self._yes_minus_no[None]}
         pairs = [(prompts.YES, prompts.NO), *_OTHER_ANSWERS]
         ids = {word: self.ids(word) for pair in pairs for word in pair}
         rows = _head_rows(self.checkpoint.folder, sorted({i[0] for i in ids.values() if len(i) == 1}))
-        if rows is None:
+        if rows is None or not _is_of_rows(found[""][0], rows[ids[prompts.YES][0]], rows[ids[prompts.NO][0]]):
             return found
         usable = [
             rows[ids[yes][0]] - rows[ids[no][0]]
@@ -115,16 +118,20 @@ def unit(rows: Floats) -> Floats:
     return scaled
 
 
+def _is_of_rows(yes_minus_no: Floats, yes: Floats, no: Floats) -> bool:
+    """Whether a direction is the difference of two rows, but for rounding to bfloat16."""
+    difference = float(np.linalg.norm(yes_minus_no - (yes - no)))
+    return difference <= _ROUNDING * float(np.linalg.norm(yes_minus_no))
+
+
 def _head_rows(folder: Path, token_ids: list[int]) -> dict[int, Floats] | None:
-    """Return rows of the vocabulary head by token id, or None where the files hold none."""
+    """Return rows of the vocabulary by token id: the head's, else the embedding's; None without either."""
     from safetensors import safe_open
 
     for name in ("lm_head.weight", "model.embed_tokens.weight"):
         for path in sorted(folder.glob("*.safetensors")):
             with safe_open(str(path), framework="pt") as weights:
-                if "score.weight" in weights.keys():  # noqa: SIM118 - not a dict
-                    return None
-                if name in weights.keys():  # noqa: SIM118
+                if name in weights.keys():  # noqa: SIM118 - not a dict
                     rows = weights.get_slice(name)
                     return {i: rows[i : i + 1].float().numpy()[0] for i in token_ids}
     return None

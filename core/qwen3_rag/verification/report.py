@@ -34,6 +34,7 @@ class Check:
         measure: what the distance is.
         tolerance: the largest distance that passes.
         findings: what is wrong; empty when all agrees.
+        is_note: whether it was asked for the sake of other clients, and does not count.
     """
 
     path: str
@@ -42,6 +43,7 @@ class Check:
     measure: str
     tolerance: float
     findings: tuple[Finding, ...]
+    is_note: bool = False
 
     @property
     def passed(self) -> bool:
@@ -72,8 +74,8 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether all agree."""
-        return all(check.passed for check in self.checks)
+        """Whether all that count agree."""
+        return all(check.passed or check.is_note for check in self.checks)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""

@@ -17,6 +17,8 @@ Pair = tuple[str, str]
 Render = Callable[[str, str], tuple[str, ...]]
 """From query and document to the parts of a prompt, each tokenised alone."""
 
+_SYMMETRIC: Final = 0.05
+"""Share of the spread of answers; rounding in bfloat16 moves cosines by less."""
 _TURN_END: Final = "<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -87,6 +89,18 @@ def scaling(observed: Floats, right: Floats) -> tuple[float, float, Floats]:
     x, y = _log_odds(right), _log_odds(observed)
     factor, shift = np.polyfit(x, y, 1)
     return float(factor), float(shift), yes_probability((factor * x + shift).astype(np.float32))
+
+
+def are_symmetric(answered: Floats, swapped: Floats) -> bool:
+    """Whether answers stay the same when query and document change places, as those of a cosine do.
+
+    Args:
+        answered: for some pairs, (n,).
+        swapped: for the same pairs, swapped.
+    """
+    # By what the pairs differ: a reranker that finds nothing relevant answers nearly 0 both ways.
+    spread = float(np.ptp(answered))
+    return spread > 0 and float(np.abs(answered - swapped).max()) <= _SYMMETRIC * spread
 
 
 def _log_odds(probabilities: Floats) -> Floats:

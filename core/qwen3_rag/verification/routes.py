@@ -15,7 +15,7 @@ from qwen3_rag.verification.embedding_faults import Text
 from qwen3_rag.verification.reranking_faults import Pair
 from qwen3_rag.verification.subject import Input
 
-Server = Literal["vllm", "tei", "openai", "cohere", "dashscope"]
+Server = Literal["vllm", "tei", "openai", "cohere", "jina", "dashscope"]
 TemplateSide = Literal["client", "server"]
 _SERVICES: Final = "/api/v1/services"
 
@@ -30,6 +30,7 @@ class Route:
         body: inputs of one request -> JSON.
         read: JSON and number of inputs -> one value per input, in order.
         groups: inputs -> what all inputs of one request must have in common.
+        takes_ids: whether the inputs are sent as exact token ids.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Route:
     body: Callable[[Sequence[Any]], dict[str, Any]]
     read: Callable[[Any, int], list[Any]]
     groups: Callable[[Any], object] = lambda _: None
+    takes_ids: bool = False
 
 
 def routes(
@@ -100,6 +102,7 @@ def _embedding_routes(
             openai,
             lambda inputs: {"model": model, "input": [i.token_ids for i in inputs], **extra},
             listed,
+            takes_ids=True,
         )
         return [ids, text]
     if server == "openai":
@@ -170,12 +173,14 @@ def _reranking_routes(
             root(url) + "/classify",
             lambda inputs: {"model": model, "input": [i.token_ids for i in inputs]},
             lambda answer, count: [_one_class(row) for row in results("data", value="probs")(answer, count)],
+            takes_ids=True,
         )
         read = results("results", value="relevance_score")
         return [ids, Route(f"POST /rerank, {sent}", root(url) + "/rerank", cohere, read, by_query)]
-    if server == "cohere":
+    if server in ("cohere", "jina"):
+        path = _versioned(url, "/rerank", version="v2" if server == "cohere" else "v1")
         read = results("results", value="relevance_score")
-        return [Route(f"POST /rerank, {sent}", _versioned(url, "/rerank"), cohere, read, by_query)]
+        return [Route(f"POST /rerank, {sent}", path, cohere, read, by_query)]
     if server == "tei":
         return [Route(f"POST /rerank, {sent}", root(url) + "/rerank", tei, results(value="score"), by_query)]
     if server == "dashscope":
@@ -219,6 +224,6 @@ def _pair(one: Input) -> Pair:
     return one.words
 
 
-def _versioned(url: str, path: str) -> str:
-    """Put a path after a base URL that holds the version, or after version 1 of a bare host."""
-    return url + path if re.match(r"https?://[^/]+/", url) else f"{url}/v1{path}"
+def _versioned(url: str, path: str, *, version: str = "v1") -> str:
+    """Put a path after a base URL that holds the version, or after a version of a bare host."""
+    return url + path if re.match(r"https?://[^/]+/", url) else f"{url}/{version}{path}"

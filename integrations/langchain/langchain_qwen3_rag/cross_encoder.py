@@ -16,7 +16,7 @@ class Qwen3CrossEncoder(RerankerOptions, BaseCrossEncoder):
     Args:
         model: hub repository or local folder.
         reranker: a ready `qwen3_rag.Reranker` to use instead of making one; excludes the core's
-            options, and is never closed by this object.
+            options, and is never closed by this object. The attribute holds the one in use, given or not.
 
     The core's options (`backend`, `instruction`, `max_tokens`, `device`, `dtype`, `revision`, `hub`,
     `parse_special_tokens`, `token_budget`, `share_prefixes`, `timeout`, `max_wait_ms`, `max_queued`,
@@ -44,7 +44,7 @@ class Qwen3CrossEncoder(RerankerOptions, BaseCrossEncoder):
             NonFiniteOutputError: the model returned NaN for a pair.
             OutOfMemoryError: a pair alone does not fit into memory.
         """
-        scores: list[float] = self._component.score_pairs(text_pairs).tolist()
+        scores: list[float] = self.reranker.score_pairs(text_pairs).tolist()
         return scores
 
     async def ascore(self, text_pairs: list[tuple[str, str]]) -> list[float]:
@@ -53,5 +53,5 @@ class Qwen3CrossEncoder(RerankerOptions, BaseCrossEncoder):
         Args:
             text_pairs: as `score`.
         """
-        scores: list[float] = (await self._component.aevaluate(text_pairs)).scores.tolist()
+        scores: list[float] = (await self.reranker.aevaluate(text_pairs)).scores.tolist()
         return scores

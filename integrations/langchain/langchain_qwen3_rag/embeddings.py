@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import cast
+
 from langchain_core.embeddings import Embeddings
-from pydantic import Field, PrivateAttr
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
+from qwen3_rag.conversion import as_lists, converted
 from qwen3_rag.embedder import Embedder
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
 
@@ -21,7 +26,7 @@ class Qwen3Embeddings(ComponentOptions, Embeddings):
         dimensions: length of vectors, 32 to the model's hidden size; None for all.
         show_progress: show a progress bar on standard error while documents are embedded.
         embedder: a ready `qwen3_rag.Embedder` to use instead of making one; excludes the core's
-            options, and is never closed by this object.
+            options, and is never closed by this object. The attribute holds the one in use, given or not.
 
     The core's options (`backend`, `instruction`, `max_tokens`, `device`, `dtype`, `revision`, `hub`,
     `parse_special_tokens`, `token_budget`, `share_prefixes`, `timeout`, `max_wait_ms`, `max_queued`,
@@ -38,9 +43,9 @@ class Qwen3Embeddings(ComponentOptions, Embeddings):
     model: str = DEFAULT_EMBEDDING_MODEL
     dimensions: int | None = None
     show_progress: bool = False
-    embedder: Embedder | None = Field(default=None, exclude=True, repr=False)
-
-    _component: Embedder = PrivateAttr()
+    embedder: SkipJsonSchema[Embedder] = Field(  # never None once made
+        default=cast("Embedder", None), exclude=True, repr=False
+    )
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed documents, without an instruction.
@@ -58,10 +63,7 @@ class Qwen3Embeddings(ComponentOptions, Embeddings):
             NonFiniteOutputError: the model returned NaN for a text.
             OutOfMemoryError: a text alone does not fit into memory.
         """
-        vectors: list[list[float]] = self._component.embed_documents(
-            texts, progress=self.show_progress
-        ).tolist()
-        return vectors
+        return as_lists(self.embedder.embed_documents(texts, progress=self.show_progress))
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one query with the instruction.
@@ -75,8 +77,7 @@ class Qwen3Embeddings(ComponentOptions, Embeddings):
         Raises:
             PromptTooLongError: the query does not fit into `max_tokens`. Otherwise as `embed_documents`.
         """
-        vector: list[float] = self._component.embed_queries([text])[0].tolist()
-        return vector
+        return as_lists(self.embedder.embed_queries([text]))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """`embed_documents` without blocking the event loop; concurrent calls share batches.
@@ -84,9 +85,8 @@ class Qwen3Embeddings(ComponentOptions, Embeddings):
         Args:
             texts: as `embed_documents`.
         """
-        embedded = await self._component.aembed_documents(texts, progress=self.show_progress)
-        vectors: list[list[float]] = embedded.tolist()
-        return vectors
+        vectors = await self.embedder.aembed_documents(texts, progress=self.show_progress)
+        return await converted(partial(as_lists, vectors), vectors.size)
 
     async def aembed_query(self, text: str) -> list[float]:
         """`embed_query` without blocking the event loop; concurrent calls share batches.
@@ -94,5 +94,4 @@ class Qwen3Embeddings(ComponentOptions, Embeddings):
         Args:
             text: as `embed_query`.
         """
-        vector: list[float] = (await self._component.aembed_queries([text]))[0].tolist()
-        return vector
+        return as_lists(await self.embedder.aembed_queries([text]))[0]

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
-from qwen3_rag.component import Component
-from qwen3_rag.errors import ConfigurationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_serializer
+from pydantic.json_schema import SkipJsonSchema
+from qwen3_rag.adapter import Adapter, check_names
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
-from qwen3_rag.ready import options_of_ready
 from qwen3_rag.reranker import Reranker
+from qwen3_rag.secret import without_secrets
 from qwen3_rag.settings import DType, Hub
 from qwen3_rag.usage import Usage
 from typing_extensions import Self
 
 
-class ComponentOptions(BaseModel):
+class ComponentOptions(Adapter, BaseModel):
     """Base of the adapters: a frozen pydantic model that holds an `Embedder` or a `Reranker`.
 
     Creating one loads nothing; weights are loaded on first use or by `load()`, once per process for
-    equal settings. Pickles and copies carry the configuration, never weights. Fields cannot be
-    assigned; `model_copy(update={...})` gives another object that shares the weights.
+    equal settings. Pickles and copies carry the configuration, never weights, and dumps no secret.
+    Fields cannot be assigned; `model_copy(update={...})` gives another object that shares the weights.
 
     Raises:
         ConfigurationError: an option is unknown or out of range, or clashes with a ready component.
@@ -32,12 +31,6 @@ class ComponentOptions(BaseModel):
     model_config = ConfigDict(
         arbitrary_types_allowed=True, extra="forbid", frozen=True, protected_namespaces=()
     )
-
-    core_class: ClassVar[type[Component]]
-    """What the adapter wraps."""
-
-    ready: ClassVar[str]
-    """Name of the field that takes a ready component."""
 
     backend: str = "transformers"
     """What runs the model; `qwen3-rag plugins` lists the names."""
@@ -81,7 +74,8 @@ class ComponentOptions(BaseModel):
     model_kwargs: Mapping[str, Any] | None = Field(default=None, repr=False)
     """Further arguments for the backend's loader. Not shown by `repr`, since it may hold secrets."""
 
-    _component: Component = PrivateAttr()
+    _owns_component: bool = PrivateAttr()
+    _usage_before: Usage = PrivateAttr()
 
     # Hidden from type checkers, which derive the arguments from the fields. It is not a pydantic
     # validator because pydantic would turn a ConfigurationError, being a ValueError, into its own.
@@ -89,60 +83,29 @@ class ComponentOptions(BaseModel):
 
         def __init__(self, **options: Any) -> None:
             cls = type(self)
-            unknown = sorted(options.keys() - cls.model_fields.keys())
-            if unknown:
-                # Names only: a misplaced option may hold a secret.
-                known = ", ".join(cls.model_fields)
-                raise ConfigurationError(
-                    f"{cls.__name__} has no option {', '.join(unknown)}; there are: {known}"
-                )
-            component = options.get(cls.ready)
-            if isinstance(component, cls.core_class):
-                arguments = options_of_ready(component, cls.core_class, cls.ready, options)
-                options |= {name: value for name, value in arguments.items() if name in cls.model_fields}
-            super().__init__(**options)
-            if component is None:
-                names = inspect.signature(cls.core_class).parameters
-                component = cls.core_class(**{name: getattr(self, name) for name in names})
-            self._component = component
+            check_names(options, cls.model_fields, cls.__name__)
+            super().__init__(**cls._completed(options))
+            self._connect(options.get(cls.ready))
 
-    @property
-    def usage(self) -> Usage:
-        """Texts and tokens of all finished calls of the component."""
-        return self._component.usage
-
-    def load(self) -> Self:
-        """Load tokenizer and weights now instead of on first use.
-
-        Raises:
-            CheckpointError, ConfigurationError, MissingExtraError: what is wrong with the settings.
-        """
-        self._component.load()
-        return self
-
-    def close(self) -> None:
-        """Give the weights back; the last user frees them. A ready component stays its owner's, open."""
-        if getattr(self, self.ready) is None:
-            self._component.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a new object with the same options, some of them replaced; weights are shared.
 
         Args:
-            update: options to replace. Unlike pydantic's own method this one validates them.
-            deep: of no effect, since nothing mutable is shared but the weights.
+            update: options to replace. Unlike pydantic's own method this one validates them. If the copy
+                has other options of the core than a ready component, it makes its own.
+            deep: make a component of its own in any case.
 
         Raises:
             ConfigurationError, pydantic.ValidationError: as the constructor.
         """
-        options = {name: getattr(self, name) for name in self.model_fields_set}
-        return type(self)(**{**options, **(update if update is not None else {})})
+        return self._copied({} if update is None else update, deep=deep)
+
+    @field_serializer("model_kwargs")
+    def _serialize_model_kwargs(self, model_kwargs: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        return None if model_kwargs is None else without_secrets(model_kwargs)
+
+    def _configuration(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in type(self).model_fields if name != self.ready}
 
 
 class RerankerOptions(ComponentOptions):
@@ -154,7 +117,8 @@ class RerankerOptions(ComponentOptions):
     model: str = DEFAULT_RERANKING_MODEL
     """Hub repository or local folder."""
 
-    reranker: Reranker | None = Field(default=None, exclude=True, repr=False)
-    """A ready `Reranker` to use instead; excludes the core's options and is never closed by the adapter."""
-
-    _component: Reranker = PrivateAttr()
+    reranker: SkipJsonSchema[Reranker] = Field(  # never None once made
+        default=cast("Reranker", None), exclude=True, repr=False
+    )
+    """A ready `Reranker` to use instead of the core's options, which is never closed by the adapter.
+    As an attribute the one in use, given or not."""

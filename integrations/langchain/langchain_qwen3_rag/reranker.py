@@ -27,7 +27,7 @@ class Qwen3Reranker(RerankerOptions, BaseDocumentCompressor):
         top_n: most documents to return, 0 or more; None for all.
         model: hub repository or local folder.
         reranker: a ready `qwen3_rag.Reranker` to use instead of making one; excludes the core's
-            options, and is never closed by this object.
+            options, and is never closed by this object. The attribute holds the one in use, given or not.
 
     The core's options (`backend`, `instruction`, `max_tokens`, `device`, `dtype`, `revision`, `hub`,
     `parse_special_tokens`, `token_budget`, `share_prefixes`, `timeout`, `max_wait_ms`, `max_queued`,
@@ -64,7 +64,7 @@ class Qwen3Reranker(RerankerOptions, BaseDocumentCompressor):
             NonFiniteOutputError: the model returned NaN for a document.
             OutOfMemoryError: a document alone does not fit into memory.
         """
-        return _pick(documents, self._component.rerank(query, _texts(documents), top_k=self.top_n))
+        return _pick(documents, self.reranker.rerank(query, _texts(documents), top_k=self.top_n))
 
     async def acompress_documents(
         self,
@@ -77,7 +77,7 @@ class Qwen3Reranker(RerankerOptions, BaseDocumentCompressor):
         Args:
             documents, query, callbacks: as `compress_documents`.
         """
-        return _pick(documents, await self._component.arerank(query, _texts(documents), top_k=self.top_n))
+        return _pick(documents, await self.reranker.arerank(query, _texts(documents), top_k=self.top_n))
 
 
 def _texts(documents: Sequence[Document]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import IO
 
@@ -21,7 +22,7 @@ def main() -> None:
     try:
         _serve(requests, answers)
     except (EOFError, BrokenPipeError):
-        os._exit(0)  # the parent is gone, and with it every reason to end in order
+        _end_with_all_started()  # the parent is gone, and with it every reason to end in order
 
 
 def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
@@ -40,6 +41,13 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         else:
             write_message(answers, Answer(output, backend.token_budget))
     backend.close()
+
+
+def _end_with_all_started() -> None:
+    """End this process and what it started: it leads a process group of its own."""
+    if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from qwen3_rag.errors import WorkerDiedError
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import Prompt
 
-_SECONDS_TO_CLOSE: Final = 30
+_SECONDS_TO_CLOSE: Final = 60
 """A child that has not ended by then is killed."""
 
 
@@ -55,6 +56,8 @@ class ProcessBackend:
         Raises:
             WorkerDiedError: the child died over them. Otherwise what the child's backend raised.
         """
+        if self._child is not None and self._child.poll() is not None:
+            self._buried(self._child)  # it died idle: nobody's texts are lost
         if self._child is None:
             self._start()
         answer = self._ask(list(prompts))
@@ -73,18 +76,25 @@ class ProcessBackend:
             write_message(child.stdin, None)
             child.wait(_SECONDS_TO_CLOSE)
         except (OSError, subprocess.TimeoutExpired):
-            child.kill()
-            child.wait()
-        _close_pipes(child)
+            pass
+        self._buried(child)
 
     def _start(self) -> None:
         # The child must find what this process finds, plugins in unusual places included.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        # PYTHONSAFEPATH: but not a module that happens to lie in the current folder.
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "PYTHONSAFEPATH": "1",
+        }
         self._child = subprocess.Popen(
             [sys.executable, "-m", "qwen3_rag.backends.process.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
+            # Ctrl-C in a terminal is for the program, not for its workers; and what a backend starts
+            # itself (vLLM's engines) is in this group, to be ended with it.
+            start_new_session=True,
         )
         try:
             ready = self._ask(self._settings)
@@ -110,15 +120,24 @@ class ProcessBackend:
         return answer
 
     def _died(self, child: subprocess.Popen[bytes]) -> WorkerDiedError:
-        self._child = None
-        child.kill()
-        code = child.wait()
-        _close_pipes(child)
+        code = self._buried(child)
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return WorkerDiedError(
             f"the process that ran {self._settings.model} on {self._settings.device} {how}; what it was "
             "computing is lost, and the next call starts a new one (out of memory is the usual reason)"
         )
+
+    def _buried(self, child: subprocess.Popen[bytes]) -> int:
+        """End a child and all that it started, if it has not ended, and return its exit code."""
+        self._child = None
+        if child.poll() is None:
+            child.kill()
+        if hasattr(os, "killpg"):
+            with suppress(ProcessLookupError, PermissionError):  # nothing is left of the group
+                os.killpg(child.pid, signal.SIGKILL)
+        code = child.wait()
+        _close_pipes(child)
+        return code
 
 
 def _close_pipes(child: subprocess.Popen[bytes]) -> None:

@@ -10,6 +10,7 @@ from qwen3_rag.backends.remote.errors import (
     RemoteError,
     RemoteNonFiniteError,
     RemoteRefusalError,
+    RemoteSetupError,
     RemoteTimeoutError,
     RemoteUnavailableError,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "RemoteNonFiniteError",
     "RemoteOptions",
     "RemoteRefusalError",
+    "RemoteSetupError",
     "RemoteTimeoutError",
     "RemoteUnavailableError",
     "create",

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from qwen3_rag.backends.base import BackendOutput
-from qwen3_rag.backends.remote.client import Client
-from qwen3_rag.backends.remote.errors import RemoteError, RemoteNonFiniteError, RemoteRefusalError
+from qwen3_rag.backends.remote.client import Client, TooMuchAtOnceError
+from qwen3_rag.backends.remote.errors import (
+    RemoteAnswerError,
+    RemoteError,
+    RemoteNonFiniteError,
+    RemoteRefusalError,
+    RemoteSetupError,
+)
 from qwen3_rag.backends.remote.keys import find_key
 from qwen3_rag.backends.remote.loop import LoopThread
 from qwen3_rag.backends.remote.options import parse_options
-from qwen3_rag.backends.remote.retry import may_be_one_input
 from qwen3_rag.backends.remote.servers import Dialect, Setup, Values, dialect_of
 from qwen3_rag.backends.remote.splitting import halves, split
 from qwen3_rag.checkpoint import open_checkpoint
-from qwen3_rag.prompts import EmbeddingWords
+from qwen3_rag.instructions import DEFAULT_INSTRUCTION
+from qwen3_rag.prompts import EmbeddingWords, RerankingWords
 from qwen3_rag.settings import EngineSettings
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokenization import Prompt, PromptTokenizer
 
 _SHOWN: Final = 40
 """Characters by which an error makes a text recognisable."""
@@ -42,15 +51,16 @@ def create(settings: EngineSettings) -> RemoteBackend:
     key = find_key(options)
     checkpoint = open_checkpoint(settings, weights=False)
     served = options.served_model if options.served_model is not None else settings.model
-    dialect = dialect_of(Setup(options, served, checkpoint.hidden_size), settings.kind)
+    count = partial(_count_tokens, checkpoint.folder)
+    dialect = dialect_of(Setup(options, served, checkpoint.hidden_size, count), settings.kind)
     inputs, tokens = options.max_inputs_per_request, options.max_tokens_per_request
+    max_tokens = tokens if tokens is not None else dialect.max_tokens
     return RemoteBackend(
         dialect,
-        lambda: Client(options, dialect, key),
+        lambda: Client(options, dialect, key, max_tokens=max_tokens),
         max_inputs=inputs if inputs is not None else dialect.max_inputs,
-        max_tokens=tokens if tokens is not None else dialect.max_tokens,
+        max_tokens=max_tokens,
         connections=options.max_connections,
-        deadline=options.deadline,
         token_budget=settings.token_budget,
     )
 
@@ -64,7 +74,6 @@ class RemoteBackend:
         max_inputs: most prompts of one request.
         max_tokens: most tokens of one request.
         connections: most requests under way.
-        deadline: most seconds of one run.
         token_budget: tokens of one run; None for as many as keep all connections busy.
 
     Attributes:
@@ -80,7 +89,6 @@ class RemoteBackend:
         max_inputs: int,
         max_tokens: int,
         connections: int,
-        deadline: float,
         token_budget: int | None,
     ) -> None:
         self.concurrency = connections
@@ -88,7 +96,6 @@ class RemoteBackend:
         self._dialect = dialect
         self._max_inputs, self._max_tokens = max_inputs, max_tokens
         self._connections = connections
-        self._deadline = deadline
         self._loop = LoopThread("qwen3-rag-remote")
         try:
             self._client = self._loop.result_of(_made(open_client))
@@ -105,7 +112,11 @@ class RemoteBackend:
             RemoteError: a server refused, could not be reached in time, or gave no right answer.
                 When it is one prompt's fault, `position` is its `index`, and the message tells it and
                 quotes how its text begins.
+            PromptTooLongError, ConfigurationError: the server cannot be asked for a prompt as it is.
+                Nothing was sent.
         """
+        for prompt in prompts:
+            self._dialect.check(prompt)
         computed = np.array([len(prompt.token_ids) for prompt in prompts], dtype=np.int64)
         if not prompts:
             return BackendOutput(np.zeros(0, dtype=np.float32), computed)
@@ -118,22 +129,15 @@ class RemoteBackend:
 
     async def _values(self, prompts: Sequence[Prompt]) -> Values:
         """Return the values of all prompts, computed by requests sent side by side."""
-        run = _Run(self._client, self._dialect, prompts, deadline=time.monotonic() + self._deadline)
-        waiting = deque(
-            split(
-                [len(prompt.token_ids) for prompt in prompts],
-                [self._dialect.group(prompt) for prompt in prompts],
-                max_inputs=self._max_inputs,
-                max_tokens=self._max_tokens,
-            )
+        requests = split(
+            [len(prompt.token_ids) for prompt in prompts],
+            [self._dialect.group(prompt) for prompt in prompts],
+            max_inputs=self._max_inputs,
+            max_tokens=self._max_tokens,
         )
-
-        async def work() -> None:
-            while waiting:
-                await run.compute(waiting.popleft())
-
+        run = _Run(self._client, self._dialect, prompts, requests)
         # No more workers than connections: runs of several threads take turns at the client's places.
-        await _all_or_none([work() for _ in range(min(len(waiting), self._connections))])
+        await _all_or_none([run.work() for _ in range(min(len(requests), self._connections))])
         return run.values()
 
 
@@ -144,37 +148,90 @@ class _Run:
         client: sends requests.
         dialect: makes them.
         prompts: all of the run.
-        deadline: `time.monotonic()` by which the run must have ended.
+        requests: numbers of the prompts that are to be sent together.
     """
 
-    def __init__(self, client: Client, dialect: Dialect, prompts: Sequence[Prompt], *, deadline: float) -> None:
+    def __init__(
+        self, client: Client, dialect: Dialect, prompts: Sequence[Prompt], requests: Sequence[list[int]]
+    ) -> None:
         self._client = client
         self._dialect = dialect
         self._prompts = prompts
-        self._deadline = deadline
+        self._waiting = deque(requests)
+        self._started = time.monotonic()
         self._found: dict[int, Any] = {}
+        self._accepts_others = False
+        self._asking = asyncio.Lock()
 
-    async def compute(self, numbers: list[int]) -> None:
-        """Compute some prompts by one request; if it is refused, by halves, to find whose fault it is."""
+    async def work(self) -> None:
+        """Send what waits, request by request. Several of these share a run."""
+        try:
+            while self._waiting:
+                await self._compute(self._waiting.popleft())
+        except BaseException:
+            # For the workers beside this one: `asyncio.wait_for`, up to Python 3.11, can lose the
+            # cancellation that is coming to them, and they would go on asking.
+            self._waiting.clear()
+            raise
+
+    async def _compute(self, numbers: list[int]) -> None:
+        """Compute some prompts by one request, or divide it when it is too large or refused."""
+        prompts = [self._prompts[number] for number in numbers]
         try:
             values = await self._client.send(
-                self._dialect.call([self._prompts[number] for number in numbers]), self._deadline
+                self._dialect.call(prompts),
+                started=self._started,
+                tokens=sum(len(prompt.token_ids) for prompt in prompts),
+                divisible=len(prompts) > 1,
             )
+        except TooMuchAtOnceError:
+            self._divide(numbers)
         except RemoteNonFiniteError as error:
             place = error.position
             assert place is not None, "the client always knows which number was not finite"
             raise self._located(error, numbers[place]) from None
+        except RemoteSetupError:
+            raise
         except RemoteRefusalError as error:
-            refusal = error
+            await self._judge(error, numbers)
         else:
             self._found.update(zip(numbers, values, strict=True))
-            return
-        if refusal.status is None or not may_be_one_input(refusal.status):
-            raise refusal
+
+    def _divide(self, numbers: list[int]) -> None:
+        self._waiting.extendleft(reversed(halves(numbers)))
+
+    async def _judge(self, refusal: RemoteRefusalError, numbers: list[int]) -> None:
+        """Find out whose fault a refusal is: that of its texts only if other requests are accepted.
+
+        Raises:
+            RemoteRefusalError: naming the one text that was refused.
+            RemoteSetupError: the server refuses everything.
+        """
+        if not await self._is_about_its_texts(numbers[0]):
+            raise RemoteSetupError(
+                f"{refusal} - and so was a request for one letter, so it is not about a text",
+                url=refusal.url,
+                status=refusal.status,
+            )
         if len(numbers) == 1:
             raise self._located(refusal, numbers[0])
-        for half in halves(numbers):
-            await self.compute(half)
+        self._divide(numbers)
+
+    async def _is_about_its_texts(self, number: int) -> bool:
+        """Whether a request beside the refused one was accepted. If there was none, ask for one letter."""
+        async with self._asking:
+            if not self._found and not self._accepts_others:
+                letter = _one_letter(self._prompts[number])
+                try:
+                    await self._client.send(
+                        self._dialect.call([letter]), started=self._started, tokens=1, divisible=False
+                    )
+                except RemoteRefusalError:
+                    return False
+                except RemoteAnswerError:
+                    pass  # accepted, whatever it said
+                self._accepts_others = True
+            return True
 
     def values(self) -> Values:
         """Return all values in the prompts' order."""
@@ -192,6 +249,21 @@ class _Run:
             status=error.status,
             position=prompt.index,
         )
+
+
+def _one_letter(prompt: Prompt) -> Prompt:
+    """Return the least that a server can be asked for, of the same kind."""
+    words: EmbeddingWords | RerankingWords = EmbeddingWords("", "a", is_query=False)
+    if isinstance(prompt.words, RerankingWords):
+        words = RerankingWords(DEFAULT_INSTRUCTION, "a", "a")
+    return Prompt(prompt.token_ids[-1:], words)
+
+
+def _count_tokens(folder: Path, text: str) -> int:
+    """Return the tokens of a text. The tokenizer is read when it is needed, by few servers."""
+    tokenizer = PromptTokenizer.from_folder(folder)
+    encoded = tokenizer.encode_texts([text], prompt="", max_tokens=sys.maxsize, is_query=True)
+    return len(encoded.token_ids[0]) - 1  # less the closing token of an embedding
 
 
 async def _made(open_client: Callable[[], Client]) -> Client:

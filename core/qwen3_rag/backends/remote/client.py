@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import ssl
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Final
@@ -19,13 +20,15 @@ from qwen3_rag.backends.remote.errors import (
     RemoteError,
     RemoteNonFiniteError,
     RemoteRefusalError,
+    RemoteSetupError,
     RemoteTimeoutError,
     RemoteUnavailableError,
 )
 from qwen3_rag.backends.remote.failover import Host, Hosts
-from qwen3_rag.backends.remote.keys import ApiKey
+from qwen3_rag.backends.remote.keys import ApiKey, Bearer
 from qwen3_rag.backends.remote.options import RemoteOptions
-from qwen3_rag.backends.remote.retry import asked_pause, is_worth_retrying, pause
+from qwen3_rag.backends.remote.pace import Pace
+from qwen3_rag.backends.remote.retry import asked_pause, is_worth_retrying, may_be_one_input, pause
 from qwen3_rag.backends.remote.servers import Call, Dialect, Values
 from qwen3_rag.backends.remote.servers.answers import NotFiniteError, UnusableAnswerError
 
@@ -40,6 +43,10 @@ _ADVICE: Final = {
     403: "the API key does not allow this",
     404: "wrong base_url, path, served_model, or a server started for the other kind of model",
 }
+
+
+class TooMuchAtOnceError(Exception):
+    """The servers do not answer a request of this size in time; its halves may be."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,15 @@ class _Failure:
         text: for errors.
         status: HTTP status, None when no answer came.
         asked: seconds that the server asked to be left alone.
+        is_slow: whether a connection was there, and the whole time of a request too short.
+        is_untrusted: whether the server's certificate is not trusted, now and later.
     """
 
     text: str
     status: int | None = None
     asked: float | None = None
+    is_slow: bool = False
+    is_untrusted: bool = False
 
     @property
     def is_worth_retrying(self) -> bool:
@@ -75,16 +86,26 @@ class Client:
         options: base URLs, times and limits.
         dialect: how the servers are asked.
         key: sent with every request; None for none.
+        max_tokens: most tokens of one request.
     """
 
-    def __init__(self, options: RemoteOptions, dialect: Dialect, key: ApiKey | None) -> None:
+    def __init__(
+        self, options: RemoteOptions, dialect: Dialect, key: ApiKey | None, *, max_tokens: int
+    ) -> None:
         self._options = options
         self._dialect = dialect
         self._key = key
         self._hosts = Hosts(options.base_url)
-        self._places = asyncio.Semaphore(options.max_connections)
+        self._pace = Pace(
+            hosts=len(self._hosts),
+            connections=options.max_connections,
+            tokens=max_tokens,
+            timeout=options.timeout,
+        )
+        self._answered = 0.0
+        """When the last right answer came."""
         self._http = httpx.AsyncClient(
-            auth=_Bearer(key) if key is not None else None,
+            auth=Bearer(key) if key is not None else None,
             headers={"User-Agent": "qwen3-rag"},
             timeout=httpx.Timeout(options.timeout, connect=min(_LONGEST_CONNECT, options.timeout)),
             limits=httpx.Limits(
@@ -100,67 +121,93 @@ class Client:
         """Close all connections."""
         await self._http.aclose()
 
-    async def send(self, call: Call, deadline: float) -> Values:
+    async def send(self, call: Call, *, started: float, tokens: int, divisible: bool) -> Values:
         """Send a request, and what its answer asks for, and return the values.
 
         Args:
             call: the request.
-            deadline: `time.monotonic()` by which this ends, one way or the other.
+            started: `time.monotonic()` when its run began.
+            tokens: size of the request.
+            divisible: whether it holds several texts, and so may be sent in parts.
 
         Raises:
+            TooMuchAtOnceError: it is divisible, and the servers are too slow for it.
             RemoteError: see the classes in `errors`; `position` counts within the request.
         """
         while True:
+            while not await self._pace.enter(self._left(started)):
+                if self._left(started) <= 0:
+                    raise RemoteTimeoutError(
+                        f"no connection became free, and no right answer came to another request, within the "
+                        f"deadline of {self._options.deadline:g} s"
+                    )
             try:
-                await asyncio.wait_for(self._places.acquire(), max(0.0, deadline - time.monotonic()))
-            except asyncio.TimeoutError:
-                raise RemoteTimeoutError(
-                    f"no connection became free within the deadline of {self._options.deadline:g} s; raise "
-                    f"max_connections ({self._options.max_connections}) or deadline"
-                ) from None
-            try:
-                url, answer = await self._answer(call, deadline)
+                if divisible and tokens > self._pace.tokens:
+                    raise TooMuchAtOnceError
+                url, answer = await self._answer(call, started, tokens, divisible=divisible)
             finally:
-                self._places.release()
+                self._pace.leave()
             result = self._read(call, url, answer)
             if not isinstance(result, Call):
                 return result
-            call = result
+            call, divisible = result, False  # it is about one of the texts
 
-    async def _answer(self, call: Call, deadline: float) -> tuple[str, _Answer]:
+    def _left(self, started: float) -> float:
+        """Return the seconds for which a run may still wait for a right answer to any request."""
+        return max(started, self._answered) + self._options.deadline - time.monotonic()
+
+    async def _answer(self, call: Call, started: float, tokens: int, *, divisible: bool) -> tuple[str, _Answer]:
         """Try until there is an answer: at once at another host, after a pause at the same one."""
         content = json.dumps(call.body, ensure_ascii=False, separators=(",", ":")).encode()
         failed: Counter[str] = Counter()
+        asked_until: dict[str, float] = {}
+        untrusted: set[str] = set()
         tries = max(self._options.max_retries + 1, len(self._hosts))
         seen = "no try yet"
         while True:
-            host, wait = self._next(failed)
+            host, wait = self._next(failed, asked_until)
             url = self._dialect.endpoint(host.base_url)
-            if time.monotonic() + wait >= deadline:
+            if wait >= self._left(started):
                 raise self._out_of_time(url, seen, wait)
             await asyncio.sleep(wait)
-            outcome = await self._attempt(host, url, content, deadline)
+            sent = time.monotonic()
+            outcome = await self._attempt(host, url, content, self._left(started))
+            now = time.monotonic()
             if isinstance(outcome, _Answer):
+                self._answered = now
+                self._pace.note_answer(now - sent)
                 return url, outcome
             if not outcome.is_worth_retrying:
                 raise _refusal(outcome, url)
             failed[host.base_url] += 1
             seen = f"try {failed.total()}: {outcome.text}"
-            if failed.total() == tries:
-                raise self._unavailable(outcome, url, tries)
+            if outcome.asked is not None:
+                asked_until[host.base_url] = now + outcome.asked
+            if outcome.is_untrusted:
+                untrusted.add(host.base_url)
+            if outcome.is_slow:
+                self._pace.note_timeout(tokens)
+            if failed.total() == tries or len(untrusted) == len(self._hosts):
+                raise self._unavailable(outcome, url, failed.total())
+            if outcome.is_slow and divisible:
+                raise TooMuchAtOnceError
 
-    def _next(self, failed: Counter[str]) -> tuple[Host, float]:
-        """Return where to try again, and after how long: at once where this request has not failed yet."""
+    def _next(self, failed: Counter[str], asked_until: Mapping[str, float]) -> tuple[Host, float]:
+        """Return where to try again, and after how long: at once where this request has not failed yet.
+
+        A pause that a server asked for is made longer by chance, as every other: all those who were told
+        the same must not come back together.
+        """
         now = time.monotonic()
-        host = self._hosts.choose(now, failed)
+        host = self._hosts.choose(now, failed, asked_until)
         failures = failed[host.base_url]
-        backoff = pause(failures, chance=random.random()) if failures else 0.0
-        return host, max(backoff, host.closed_until - now)
+        closed = max(0.0, max(host.closed_until, asked_until.get(host.base_url, 0.0)) - now)
+        return host, closed + (pause(max(1, failures), chance=random.random()) if failures or closed else 0.0)
 
-    async def _attempt(self, host: Host, url: str, content: bytes, deadline: float) -> _Answer | _Failure:
+    async def _attempt(self, host: Host, url: str, content: bytes, left: float) -> _Answer | _Failure:
         host.under_way += 1
         try:
-            outcome = await self._post(url, content, deadline)
+            outcome = await self._post(url, content, left)
         finally:
             host.under_way -= 1
         if isinstance(outcome, _Failure) and outcome.is_worth_retrying:
@@ -169,20 +216,24 @@ class Client:
             self._hosts.note_success(host)
         return outcome
 
-    async def _post(self, url: str, content: bytes, deadline: float) -> _Answer | _Failure:
+    async def _post(self, url: str, content: bytes, left: float) -> _Answer | _Failure:
         """Post once. HTTP exceptions end here: they hold the request, and with it the key."""
-        limit = min(self._options.timeout, deadline - time.monotonic())
+        limit = min(self._options.timeout, left)
         try:
             response = await asyncio.wait_for(
                 self._http.post(url, content=content, headers={"Content-Type": "application/json"}), limit
             )
         except (httpx.TimeoutException, asyncio.TimeoutError) as error:
-            what = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no whole answer"
-            return _Failure(f"{what} within {limit:.3g} s")
+            if isinstance(error, httpx.ConnectTimeout):
+                return _Failure(f"no connection within {min(_LONGEST_CONNECT, limit):.3g} s")
+            is_slow = limit == self._options.timeout
+            return _Failure(f"no whole answer within {limit:.3g} s", is_slow=is_slow)
         except httpx.DecodingError:
             return _Failure("the answer's compression is broken", status=200)
         except httpx.TransportError as error:
-            return _Failure(self._hidden(f"{_cause(error)} ({type(error).__name__})"))
+            is_untrusted = any(isinstance(one, ssl.SSLCertVerificationError) for one in _chain(error))
+            text = self._hidden(f"{_cause(error)} ({type(error).__name__})")
+            return _Failure(text, is_untrusted=is_untrusted)
         if response.status_code == 200:
             return _Answer(response.content)
         return _Failure(
@@ -199,7 +250,7 @@ class Client:
         """
         parsed = _parsed(answer.content)
         if parsed is None:
-            begins = self._hidden(answer.content[:200].decode(errors="replace"))[:60]
+            begins = self._hidden(answer.content.decode(errors="replace"))[:60]
             seen = f"the answer is not JSON: {len(answer.content)} bytes that begin with {begins!r}"
             raise RemoteAnswerError(f"{url}: {seen}", url=url, status=200)
         try:
@@ -217,9 +268,16 @@ class Client:
 
     def _unavailable(self, failure: _Failure, url: str, tries: int) -> RemoteError:
         others = len(self._hosts) - 1
+        advice = ""
+        if failure.is_untrusted:
+            advice = "; name the file of the authority that signed it with SSL_CERT_FILE"
+        elif failure.is_slow:
+            advice = "; if the server is alive and this slow, raise timeout"
         return RemoteUnavailableError(
-            f"{url}: {failure.text}; gave up after {tries} tries (max_retries={self._options.max_retries})"
-            + (f", of which some went to the {others} other base URLs" if others else ""),
+            f"{url}: {failure.text}; gave up after {tries} {'tries' if tries > 1 else 'try'} "
+            f"(max_retries={self._options.max_retries})"
+            + (f", of which some went to the {others} other base URLs" if others else "")
+            + advice,
             url=url,
             status=failure.status,
         )
@@ -233,17 +291,6 @@ class Client:
 
     def _hidden(self, text: str) -> str:
         return self._key.hide_in(text) if self._key is not None else text
-
-
-class _Bearer(httpx.Auth):
-    """Puts the key into the one header, so that no other object of the client holds it."""
-
-    def __init__(self, key: ApiKey) -> None:
-        self._key = key
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        request.headers["Authorization"] = self._key.bearer
-        yield request
 
 
 def _parsed(content: bytes) -> Any:
@@ -260,14 +307,14 @@ def _refusal(failure: _Failure, url: str) -> RemoteError:
     advice = _ADVICE.get(failure.status if failure.status is not None else 0)
     if failure.status is not None and 300 <= failure.status < 400:
         advice = "redirects are not followed: give the URL that it leads to"
-    return RemoteRefusalError(
-        f"{url}: {failure.text}" + (f" ({advice})" if advice else ""), url=url, status=failure.status
-    )
+    is_setup = failure.status is None or not may_be_one_input(failure.status)
+    kind = RemoteSetupError if is_setup else RemoteRefusalError
+    return kind(f"{url}: {failure.text}" + (f" ({advice})" if advice else ""), url=url, status=failure.status)
 
 
 def _message(response: httpx.Response) -> str:
     """Return what the server says of an error: OpenAI's, vLLM's, TEI's, DashScope's form, or raw text."""
-    text = response.content[:10_000].decode(errors="replace")
+    text = response.content.decode(errors="replace")
     found = _parsed(response.content)
     while isinstance(found, dict):
         found = next((found[name] for name in ("error", "message", "detail") if found.get(name)), None)
@@ -277,9 +324,13 @@ def _message(response: httpx.Response) -> str:
 
 def _cause(error: BaseException) -> str:
     """Return the innermost words of a transport error: the operating system's, if any."""
-    words = str(error)
+    words = [str(one) for one in _chain(error)]
+    return next((said for said in reversed(words) if said), "the connection broke")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those that led to it."""
     cause: BaseException | None = error
     while cause is not None:
-        words = str(cause) or words
+        yield cause
         cause = cause.__cause__ or cause.__context__
-    return words or "the connection broke"

@@ -3,13 +3,14 @@
 BackendError (RuntimeError)
 └── RemoteError
     ├── RemoteUnavailableError (ConnectionError)  no base URL answered; the last failure is told
-    ├── RemoteTimeoutError (TimeoutError)         the deadline of the run is over
+    ├── RemoteTimeoutError (TimeoutError)         no right answer came for as long as the deadline says
     ├── RemoteRefusalError                        the server answered 4xx: it will not do this request
+    │   └── RemoteSetupError                      ... nor any other: key, path, model name
     └── RemoteAnswerError                         it answered 200 with something that cannot be right
         └── RemoteNonFiniteError (NonFiniteOutputError)  ... with NaN, infinity or null
 
-No error of this package holds
-an HTTP client's exception: those carry the request, and the request carries the API key.
+No error of this package holds an HTTP client's exception: those carry the request, and the request
+carries the API key.
 """
 
 from __future__ import annotations
@@ -39,13 +40,23 @@ class RemoteError(BackendError):
 class RemoteUnavailableError(RemoteError, ConnectionError):
     """No base URL could be reached, or all kept failing."""
 
+    concerns_every_prompt = True
+
 
 class RemoteTimeoutError(RemoteError, TimeoutError):
-    """The run's deadline passed."""
+    """The deadline passed without a right answer."""
+
+    concerns_every_prompt = True
 
 
 class RemoteRefusalError(RemoteError):
     """A server refused a request, and would refuse it again."""
+
+
+class RemoteSetupError(RemoteRefusalError):
+    """A server refuses whatever it is asked: the key, the path, the model's name or the server is wrong."""
+
+    concerns_every_prompt = True
 
 
 class RemoteAnswerError(RemoteError):

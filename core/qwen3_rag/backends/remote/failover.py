@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 _FIRST_REST: Final = 2.0
 _LONGEST_REST: Final = 60.0
+_NOBODY: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 @dataclass
@@ -19,7 +21,8 @@ class Host:
         under_way: requests that it is working on.
         failures: rests in a row, without a success between them.
         rests_until: time until which others are preferred.
-        closed_until: time until which it asked to be left alone (`Retry-After`).
+        closed_until: time until which it asked to be left alone (`Retry-After`), a minute at most: one
+            wrong header must not shut it for a day.
         last_turn: number of the choice that fell on it last.
     """
 
@@ -49,7 +52,7 @@ class Hosts:
     def __len__(self) -> int:
         return len(self._hosts)
 
-    def choose(self, now: float, failed: Mapping[str, int]) -> Host:
+    def choose(self, now: float, failed: Mapping[str, int], asked_until: Mapping[str, float] = _NOBODY) -> Host:
         """Return the host for a request.
 
         Open before closed, awake before resting, then the one that failed this request least, then
@@ -58,11 +61,12 @@ class Hosts:
         Args:
             now: current time.
             failed: base URL -> how often it failed this very request.
+            asked_until: base URL -> time until which it asked this very request to wait, however long.
         """
         chosen = min(
             self._hosts,
             key=lambda host: (
-                max(0.0, host.closed_until - now),
+                max(0.0, max(host.closed_until, asked_until.get(host.base_url, 0.0)) - now),
                 host.rests(now),
                 failed.get(host.base_url, 0),
                 host.under_way,
@@ -74,8 +78,8 @@ class Hosts:
         return chosen
 
     def note_success(self, host: Host) -> None:
-        """The host answered, if only to refuse."""
-        host.failures, host.rests_until = 0, 0.0
+        """The host answered, if only to refuse: it is neither down nor in need of quiet."""
+        host.failures, host.rests_until, host.closed_until = 0, 0.0, 0.0
 
     def note_failure(self, host: Host, now: float, *, asked: float | None) -> None:
         """The host failed; let it rest, twice as long each time in a row.
@@ -91,4 +95,4 @@ class Hosts:
             host.failures += 1
             host.rests_until = now + min(_LONGEST_REST, _FIRST_REST * 2.0 ** min(host.failures - 1, 16))
         if asked is not None:
-            host.closed_until = max(host.closed_until, now + asked)
+            host.closed_until = max(host.closed_until, now + min(asked, _LONGEST_REST))

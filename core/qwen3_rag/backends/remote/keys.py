@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Generator
 from typing import Final, Protocol, runtime_checkable
 from urllib.parse import urlsplit
+
+import httpx
 
 from qwen3_rag.backends.remote.options import RemoteOptions, ServerName
 from qwen3_rag.errors import ConfigurationError
@@ -78,6 +81,22 @@ class ApiKey:
     def hide_in(self, text: str) -> str:
         """Return `text`, which may be a server's, with the key blotted out."""
         return text.replace(self._value, "[API key]")
+
+
+class Bearer(httpx.Auth):
+    """Puts a key into the one header of a request, so that no other object of an HTTP client holds it.
+
+    Args:
+        key: what to put there.
+    """
+
+    def __init__(self, key: ApiKey) -> None:
+        self._key = key
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """See `httpx.Auth`."""
+        request.headers["Authorization"] = self._key.bearer
+        yield request
 
 
 def find_key(options: RemoteOptions) -> ApiKey | None:

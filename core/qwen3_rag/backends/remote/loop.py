@@ -33,7 +33,11 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """Cancel what runs, stop the loop, and wait until its thread has ended."""
+        """Cancel what runs, stop the loop, and wait until its thread has ended.
+
+        Called from another thread. A garbage collection in the loop's own thread does not lead here: the
+        finaliser of a component tells the engine's thread to close and waits for nothing.
+        """
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 

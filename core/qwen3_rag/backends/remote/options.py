@@ -28,13 +28,17 @@ class RemoteOptions:
         api_key: an object with `get_secret_value()` or `resolve_value()`.
         api_key_env: environment variable that holds the key. Without either, the vendor's usual
             variable is read for the vendor's own API hosts, and no key is sent elsewhere.
-        timeout: most seconds of one request, from connecting to the answer's last byte.
-        deadline: most seconds of one run (all requests of a batch), retries and waiting included.
-        max_retries: how often a request is sent again after 429, 5xx, a broken connection or a timeout.
+        timeout: most seconds of one request, from connecting to the answer's last byte. A request that
+            takes longer is divided.
+        deadline: most seconds for which a run (all requests of a batch) waits for a right answer from any
+            base URL, retries included; it counts from the run's start and anew from each right answer.
+        max_retries: how often a request is sent again after 429, 5xx or a broken connection; after a
+            timeout when it is of one text. 0 also keeps a request that timed out in one piece.
         max_inputs_per_request: most prompts of one request; None for the server's usual limit.
         max_tokens_per_request: most tokens of one request; a longer prompt goes alone. None for the
             server's usual limit.
-        max_connections: most requests under way at once, over all base URLs.
+        max_connections: most requests under way at once, over all base URLs. Fewer are, until answers
+            come quickly.
         path: what is put after the base URL in place of the server's usual path.
         template: text rerankers only: "client" when the server joins query and document as they
             come, "server" when it puts them into Qwen3's template itself.
@@ -121,12 +125,26 @@ def _base_urls(value: object) -> tuple[str, ...]:
     urls = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
     if not urls:
         raise ConfigurationError(f"base_url must be a URL or a list of URLs, got {type(value).__name__}")
-    return tuple(_base_url(url) for url in urls)
+    return tuple(check_base_url(url, "base_url") for url in urls)
 
 
-def _base_url(url: object) -> str:
+def check_base_url(url: object, name: str) -> str:
+    """Return a base URL without slashes at its end.
+
+    Args:
+        url: as given.
+        name: what it is called where it was given, for errors.
+
+    Raises:
+        ConfigurationError: it is none, or holds what must not show. It is not quoted.
+    """
     if not isinstance(url, str):
-        raise ConfigurationError(f"base_url must be a string, got {type(url).__name__}")
+        raise ConfigurationError(f"{name} must be a string, got {type(url).__name__}")
+    if any(c.isspace() or not c.isprintable() for c in url):  # Python's parser drops some of these
+        raise ConfigurationError(
+            f"{name} must hold no space, line break or control character, got one at place "
+            f"{next(i for i, c in enumerate(url) if c.isspace() or not c.isprintable())}; copy it again"
+        )
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -135,12 +153,12 @@ def _base_url(url: object) -> str:
         parts, port = urlsplit(""), 0
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise ConfigurationError(
-            'base_url must look like "https://host:8000/v1": a scheme, a host, maybe a path'
+            f'{name} must look like "https://host:8000/v1": a scheme, a host, maybe a path'
         )
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ConfigurationError(
-            f"base_url of host {parts.hostname} holds a user name, a password or a query, which would show in "
-            "errors and logs; give the bare URL, and the key with api_key_env"
+            f"{name} of host {parts.hostname} holds a user name, a password or a query, which would show in "
+            "errors and logs; give the bare URL, and name the key's environment variable"
         )
     return url.rstrip("/")
 

@@ -50,7 +50,7 @@ def asked_pause(retry_after: str | None, *, now: datetime) -> float | None:
         return float(text)
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a zone or a year of many digits
         return None
     if when.tzinfo is None:  # "-0000": universal time from a source that knows no zone
         when = when.replace(tzinfo=timezone.utc)

@@ -24,7 +24,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scal
     """Attend within a packed row.
 
     Args:
-        query: shape (queries, heads, head_dim), rotary embedding applied.
+        query: shape (queries, heads, head_dim), rotary embedding applied; may be overwritten.
         key, value: shape (tokens, kv_heads, head_dim).
         layout: which queries see which keys.
         scale: factor of the scores.
@@ -38,7 +38,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scal
 
 
 def _by_segment(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scale: float) -> Tensor:
-    output = torch.empty_like(query)
+    output = query  # a segment's queries are read by nobody else, so its output takes their place
+    if query.device.type != "cpu":
+        # Where the kernel that needs no score matrix has no grouped-query attention, PyTorch would make one.
+        key, value = (rows.repeat_interleave(query.shape[1] // rows.shape[1], 1) for rows in (key, value))
     query, key, value = (rows.transpose(0, 1)[None] for rows in (query, key, value))
     for span in layout.roots:
         part = F.scaled_dot_product_attention(

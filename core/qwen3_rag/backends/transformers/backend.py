@@ -118,7 +118,4 @@ class TransformersBackend:
         ends = final_states(self._model.decoder, placed).float()
         direction = self._model.yes_minus_no
         values = ends if direction is None else ends @ direction.to(ends.device)
-        segment_ends = [segment.stop - 1 for segment in batch.segments]
-        # Every sequence ends with a segment; several may end with the same.
-        last = torch.from_numpy(np.searchsorted(segment_ends, batch.last_rows))
-        return values.index_select(0, last.to(values.device))
+        return values.index_select(0, placed(values.device).sequence_ends)

@@ -88,6 +88,7 @@ class DeviceBatch:
     Attributes:
         input_ids, position_ids: int32, shape (tokens,).
         segment_ends: int32, shape (segments,); the row of each segment's last token.
+        sequence_ends: int32, shape (n,); the segment that each sequence ends with. Several may share one.
         layout: of the attention from all tokens.
         ends_layout: of the attention from the segments' last tokens.
     """
@@ -95,6 +96,7 @@ class DeviceBatch:
     input_ids: Tensor
     position_ids: Tensor
     segment_ends: Tensor
+    sequence_ends: Tensor
     layout: PackedLayout
     ends_layout: PackedLayout
 
@@ -103,9 +105,17 @@ def to_device(batch: PackedBatch, device: torch.device, kernel: VarlenKernel | N
     """Move a batch and its layouts to a device, in one transfer."""
     segments = batch.segments
     prefixes = _prefixes(segments)
-    children = {p: [i for i, s in enumerate(segments) if s.parent == p] for p in prefixes}
+    children: dict[int, list[int]] = {index: [] for index in prefixes}
+    for i, segment in enumerate(segments):
+        if segment.parent is not None:
+            children[segment.parent].append(i)
     ends = np.array([s.stop - 1 for s in segments], dtype=np.int32)
-    parts: dict[str, Rows] = {"ids": batch.token_ids, "positions": batch.position_ids, "ends": ends}
+    parts: dict[str, Rows] = {
+        "ids": batch.token_ids,
+        "positions": batch.position_ids,
+        "ends": ends,
+        "sequences": np.searchsorted(ends, batch.last_rows).astype(np.int32),
+    }
     parts |= {f"prefix {index}": rows for index, rows in prefixes.items()}
     if kernel is not None:
         parts["own offsets"] = _offsets([s.stop - s.start for s in segments])
@@ -149,7 +159,12 @@ def to_device(batch: PackedBatch, device: torch.device, kernel: VarlenKernel | N
         return PackedLayout(not ends_only, roots, continuations, kernel, own_spans, prefix_call)
 
     return DeviceBatch(
-        moved["ids"], moved["positions"], moved["ends"], layout(ends_only=False), layout(ends_only=True)
+        moved["ids"],
+        moved["positions"],
+        moved["ends"],
+        moved["sequences"],
+        layout(ends_only=False),
+        layout(ends_only=True),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,7 @@ def load_model(
     config = transformers.AutoConfig.from_pretrained(
         str(checkpoint.folder), trust_remote_code=model_kwargs.get("trust_remote_code", False)
     )
+    model_kwargs = _with_rope_theta(checkpoint, config, model_kwargs)
     if getattr(config, "use_sliding_window", False):
         raise CheckpointError(f"{checkpoint.folder} uses sliding-window attention, which is not supported")
     if config.hidden_act != "silu":
@@ -111,10 +113,36 @@ def _from_pretrained(
     return model.eval().requires_grad_(False)
 
 
+def _with_rope_theta(checkpoint: Checkpoint, config: Any, model_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return loading arguments with which the rotary embedding has the base that the checkpoint names.
+
+    Transformers 5 saves it as `rope_parameters`, which 4 passes over without a word: it would compute with a
+    base of its own, and every vector and score would be wrong.
+
+    Raises:
+        CheckpointError: positions are scaled in a form that the installed release does not read.
+    """
+    saved = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
+    rope = saved.get("rope_parameters")
+    if not rope or "rope_theta" in saved or _release() >= (5, 0):
+        return model_kwargs
+    if rope.get("rope_type", "default") != "default" or "rope_theta" not in rope:
+        raise CheckpointError(
+            f"{checkpoint.folder} was saved by transformers 5 with rope_parameters={rope}, which transformers "
+            f'{transformers.__version__} does not read: pip install "transformers>=5"'
+        )
+    config.rope_theta = float(rope["rope_theta"])
+    return {"config": config, **model_kwargs}
+
+
 def dtype_keyword() -> str:
     """Return the name by which `from_pretrained` takes the element type: renamed in transformers 4.56."""
+    return "dtype" if _release() >= (4, 56) else "torch_dtype"
+
+
+def _release() -> tuple[int, int]:
     major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
-    return "dtype" if (major, minor) >= (4, 56) else "torch_dtype"
+    return major, minor
 
 
 def _place(decoder: nn.Module, device: torch.device, model_kwargs: dict[str, Any]) -> nn.Module:

@@ -24,6 +24,14 @@ _BATCHES_TO_RECOVER: Final = 64
 _FRESH_SECONDS: Final = 1.0
 """How long a reading of the free memory is used: taking one took 0.3 ms, twice a round."""
 
+_OUT_OF_MEMORY: Final = (
+    "can't allocate memory",  # PyTorch's allocator on a CPU
+    "MPS backend out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""In messages of a plain RuntimeError."""
+
 SHARE_OF_FREE_MEMORY: Final = 0.5
 """The rest is left to allocator fragmentation, kernels' workspaces and other programs."""
 
@@ -118,8 +126,6 @@ def _free_host_bytes() -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that an allocation failed, on any device."""
-    return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError)
-        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
-        or (isinstance(error, RuntimeError) and "MPS backend out of memory" in str(error))
-    )
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)

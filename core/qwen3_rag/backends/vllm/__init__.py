@@ -5,6 +5,7 @@ cuts nothing; what comes out is the direction of the last hidden state, or the l
 """
 
 from qwen3_rag.backends.vllm.backend import VllmBackend, create
+from qwen3_rag.backends.vllm.errors import VllmDiedError, VllmStartError
 from qwen3_rag.backends.vllm.options import VllmOptions
 
-__all__ = ["VllmBackend", "VllmOptions", "create"]
+__all__ = ["VllmBackend", "VllmDiedError", "VllmOptions", "VllmStartError", "create"]

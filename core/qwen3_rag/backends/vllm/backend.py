@@ -14,16 +14,11 @@ from qwen3_rag.backends.transformers.memory import (
 )
 from qwen3_rag.backends.vllm.arguments import EngineArguments, engine_arguments
 from qwen3_rag.backends.vllm.engine import OfflineEngine, ParallelEngine, PoolingEngine
+from qwen3_rag.backends.vllm.errors import VllmDiedError, VllmStartError
 from qwen3_rag.backends.vllm.lifecycle import refuse_script_without_guard, runs_apart
 from qwen3_rag.backends.vllm.options import parse_options
 from qwen3_rag.checkpoint import open_checkpoint
-from qwen3_rag.errors import (
-    BackendError,
-    ConfigurationError,
-    PromptTooLongError,
-    Qwen3RagError,
-    WorkerDiedError,
-)
+from qwen3_rag.errors import ConfigurationError, PromptTooLongError, Qwen3RagError
 from qwen3_rag.models import ModelKind
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import Prompt
@@ -35,7 +30,7 @@ def create(settings: EngineSettings) -> VllmBackend:
     Raises:
         ConfigurationError: an option or the device is wrong, or vLLM refuses its arguments.
         CheckpointError: the model's files are absent or not those of a Qwen3 model.
-        BackendError: vLLM could not start.
+        VllmStartError: vLLM could not start.
     """
     refuse_script_without_guard()
     options = parse_options(settings.model_kwargs)
@@ -94,7 +89,8 @@ class VllmBackend:
 
         Raises:
             PromptTooLongError: a prompt is longer than `max_model_len`.
-            WorkerDiedError: vLLM's process died; the next call starts another.
+            VllmDiedError: vLLM's process died; the next call starts another.
+            VllmStartError: that one could not start.
             BackendError: vLLM refused a prompt.
         """
         self._check_lengths(prompts)
@@ -106,7 +102,7 @@ class VllmBackend:
             if not _is_dead(error):
                 raise
             self.close()
-            raise WorkerDiedError(
+            raise VllmDiedError(
                 f"vLLM's process for {self._arguments.values['model']} died, and what it was computing is "
                 "lost; the next call starts another (out of memory is the usual reason)"
             ) from error
@@ -145,7 +141,7 @@ class VllmBackend:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            raise BackendError(f"vLLM could not start: {error}{self._advice()}") from error
+            raise VllmStartError(f"vLLM could not start: {error}{self._advice()}") from error
 
     def _advice(self) -> str:
         if not (self._parallel or runs_apart()):

@@ -125,8 +125,10 @@ class ParallelEngine:
 
     def stop(self) -> None:
         """See `PoolingEngine.stop`."""
-        lifecycle.stop(self._running)
-        self._end_loop()
+        try:
+            lifecycle.stop(self._running)
+        finally:
+            self._end_loop()
 
     async def _pool_all(self, prompts: Sequence[list[int]]) -> list[Pooled]:
         return await asyncio.gather(*(self._pool_one(ids) for ids in prompts))

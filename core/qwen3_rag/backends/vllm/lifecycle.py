@@ -34,10 +34,15 @@ _SECONDS_FOR_LAST_WORDS: Final = 2
 _SECONDS_TO_STOP: Final = 20
 """A process of an engine that has not ended by then is terminated, and after as long again killed."""
 
+_NAMES: Final = ("EngineCore", "VLLM_DP_Coordinator", "VllmWorker-")
+"""How the names of the processes that vLLM starts begin (0.32: v1/engine/utils.py, v1/engine/coordinator.py,
+v1/executor/multiproc_executor.py). Others may be started by other threads while an engine starts."""
+
 # Engines start one after the other: each measures the memory that the ones before it left; and those of
-# this process run one at a time. Reentrant, because a garbage collection while it is held may stop an
-# engine in the same thread.
-_lock = threading.RLock()
+# this process run one at a time. It is held for as long as an engine takes to start, to stop or to answer,
+# so a garbage collection must not wait for it. None does: the finaliser of a component tells the engine's
+# own thread to stop vLLM, and returns.
+_lock = threading.Lock()
 
 
 class EngineDeadError(Exception):
@@ -50,7 +55,7 @@ class Running:
 
     Attributes:
         engine: vLLM's object.
-        processes: those that it started.
+        processes: those that it started, and no other child of this process.
         in_process: whether it shares this process's groups.
     """
 
@@ -141,7 +146,11 @@ def start(make: Callable[[], Any], *, always_apart: bool = False) -> Running:
         before = set(multiprocessing.active_children())
         with _random_states_kept():
             engine = make()
-        processes = [child for child in multiprocessing.active_children() if child not in before]
+        processes = [
+            child
+            for child in multiprocessing.active_children()
+            if child not in before and child.name.startswith(_NAMES)
+        ]
         apart = always_apart or (bool(processes) and not _here.ever and runs_apart())
         running = Running(engine, processes, in_process=not apart)
         if running.in_process:

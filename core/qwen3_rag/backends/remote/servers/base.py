@@ -45,6 +45,8 @@ class Dialect:
         max_inputs: most prompts of a request, as such servers are configured by default.
         max_tokens: most tokens of a request, likewise.
         group: what a prompt needs of its request; prompts of one request are of one group.
+        check: raises PromptTooLongError or ConfigurationError for a prompt that the server would not get
+            or not read as it is. Called for each prompt of a run before anything is sent.
     """
 
     endpoint: Callable[[str], str]
@@ -52,6 +54,7 @@ class Dialect:
     max_inputs: int
     max_tokens: int
     group: Callable[[Prompt], Hashable] = lambda _: None
+    check: Callable[[Prompt], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,13 @@ class Setup:
         options: the backend's options.
         model: the model's name at the server.
         hidden_size: length of a vector before it is cut.
+        count_tokens: text -> its tokens, by the tokenizer of the checkpoint that stands for the server's.
     """
 
     options: RemoteOptions
     model: str
     hidden_size: int
+    count_tokens: Callable[[str], int]
 
 
 def joined(setup: Setup, path: str) -> Callable[[str], str]:

@@ -2,7 +2,8 @@
 (text-embedding-v4, qwen3-rerank, ...), takes text, and applies its templates itself.
 
 Source: the service's API reference (June 2026): 10 texts of 8,192 tokens a call for embedding; for
-reranking 500 documents, and 30,000 tokens a call for the model with the smallest limit.
+reranking 500 documents, 4,000 tokens of a query or document, what is beyond being cut without a word, and
+30,000 tokens a call for the model with the smallest limit.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from qwen3_rag.backends.remote.servers.base import (
     reranking_words,
 )
 from qwen3_rag.backends.remote.servers.text import check_no_template, user_text
+from qwen3_rag.errors import PromptTooLongError
 from qwen3_rag.prompts import EmbeddingWords, query_prompt
 from qwen3_rag.tokenization import Prompt
 
 _ROOT: Final = "/api/v1/services"
 _WHO: Final = "DashScope applies its own template"
+_MOST_OF_ONE: Final = 4000
+"""Tokens of a query or document that its rerankers read."""
 _BEFORE_INSTRUCTION, _AFTER_INSTRUCTION = query_prompt("\0").split("\0")
 
 
@@ -64,7 +68,10 @@ def embedding(setup: Setup) -> Dialect:
 
 
 def reranking(setup: Setup) -> Dialect:
-    """The service renders the template; the instruction goes into `instruct`."""
+    """The service renders the template; the instruction goes into `instruct`.
+
+    What it would cut by itself is refused here: a cut is made once, and counted in `Usage`.
+    """
     check_no_template(setup.options, _WHO)
     mend = user_text(setup.options)
 
@@ -87,8 +94,23 @@ def reranking(setup: Setup) -> Dialect:
         words = reranking_words(prompt)
         return words.instruction, words.query
 
+    def check(prompt: Prompt) -> None:
+        words = reranking_words(prompt)
+        for what, text in (("query", words.query), ("document", words.document)):
+            sent = mend(text)
+            if sent == text and len(prompt.token_ids) <= _MOST_OF_ONE:
+                continue  # a part of the prompt, and so shorter still
+            tokens = setup.count_tokens(sent)
+            if tokens > _MOST_OF_ONE:
+                cut = f"give max_tokens={_MOST_OF_ONE} or less, and it is cut here, which Usage counts"
+                raise PromptTooLongError(
+                    f"the {what} of pair {prompt.index} has {tokens} tokens, of which DashScope's rerankers "
+                    f"read {_MOST_OF_ONE} and drop the rest without a word; "
+                    + ("shorten it" if what == "query" else cut)
+                )
+
     endpoint = _endpoint(setup, f"{_ROOT}/rerank/text-rerank/text-rerank")
-    return Dialect(endpoint, call, max_inputs=500, max_tokens=30_000, group=group)
+    return Dialect(endpoint, call, max_inputs=500, max_tokens=30_000, group=group, check=check)
 
 
 def _instruction(words: EmbeddingWords) -> str | None:

@@ -14,7 +14,12 @@ from qwen3_rag.backends.remote.servers.base import (
     joined_to_version,
     reranking_words,
 )
-from qwen3_rag.backends.remote.servers.text import check_template, instruction_fields, query_and_document
+from qwen3_rag.backends.remote.servers.text import (
+    check_instruction,
+    check_template,
+    instruction_fields,
+    query_and_document,
+)
 from qwen3_rag.tokenization import Prompt
 
 
@@ -53,5 +58,8 @@ def _reranking(setup: Setup, *, version: str, extra: dict[str, Any]) -> Dialect:
         words = reranking_words(prompt)
         return words.instruction, words.query
 
+    def check(prompt: Prompt) -> None:
+        check_instruction(reranking_words(prompt), options)
+
     endpoint = joined_to_version(setup, "/rerank", version=version)
-    return Dialect(endpoint, call, max_inputs=100, max_tokens=32768, group=group)
+    return Dialect(endpoint, call, max_inputs=100, max_tokens=32768, group=group, check=check)

@@ -22,6 +22,7 @@ from qwen3_rag.backends.remote.servers.base import (
     reranking_words,
 )
 from qwen3_rag.backends.remote.servers.text import (
+    check_instruction,
     check_no_template,
     check_template,
     instruction_fields,
@@ -70,4 +71,7 @@ def reranking(setup: Setup) -> Dialect:
         words = reranking_words(prompt)
         return words.instruction, words.query
 
-    return Dialect(joined(setup, "/rerank"), call, _MAX_INPUTS, _MAX_TOKENS, group)
+    def check(prompt: Prompt) -> None:
+        check_instruction(reranking_words(prompt), setup.options)
+
+    return Dialect(joined(setup, "/rerank"), call, _MAX_INPUTS, _MAX_TOKENS, group, check)

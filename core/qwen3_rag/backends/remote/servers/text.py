@@ -39,22 +39,28 @@ def query_and_document(words: RerankingWords, options: RemoteOptions) -> tuple[s
     return RERANK_PREFIX + head, " " + mend(words.document) + RERANK_SUFFIX
 
 
-def instruction_fields(words: RerankingWords, options: RemoteOptions) -> dict[str, str]:
-    """Return the request's field for the instruction, if it has one.
+class InstructionNotSentError(ConfigurationError):
+    """A server cannot be told the instruction of a call. Calls with the default one are not concerned."""
 
-    Raises:
-        ConfigurationError: the server renders the template and cannot be told this instruction.
-    """
-    if options.template == "client":
+    concerns_every_prompt = False
+
+
+def instruction_fields(words: RerankingWords, options: RemoteOptions) -> dict[str, str]:
+    """Return the request's field for the instruction, if it has one."""
+    if options.template == "client" or options.instruction_field is None:
         return {}
-    if options.instruction_field is not None:
-        return {options.instruction_field: user_text(options)(words.instruction)}
-    if words.instruction == DEFAULT_INSTRUCTION:
-        return {}
-    raise ConfigurationError(
-        'with template="server" and no instruction_field, the server always uses the default instruction, got '
-        f"{words.instruction!r:.80}; name the request's field for it with instruction_field"
-    )
+    return {options.instruction_field: user_text(options)(words.instruction)}
+
+
+def check_instruction(words: RerankingWords, options: RemoteOptions) -> None:
+    """Raise InstructionNotSentError if the server renders the template and cannot be told the instruction."""
+    if options.template == "client" or options.instruction_field is not None:
+        return
+    if words.instruction != DEFAULT_INSTRUCTION:
+        raise InstructionNotSentError(
+            'with template="server" and no instruction_field, the server always uses the default instruction, '
+            f"got {words.instruction!r:.80}; name the request's field for it with instruction_field"
+        )
 
 
 def check_template(options: RemoteOptions) -> None:

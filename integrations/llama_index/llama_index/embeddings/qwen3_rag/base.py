@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding, mean_agg
 from llama_index.core.bridge.pydantic import Field
+from llama_index.core.storage.kvstore.types import BaseKVStore
 from llama_index.embeddings.qwen3_rag.cache import KeyedCache, looking_up_a_query
 from llama_index.embeddings.qwen3_rag.options import CoreOptions
 from pydantic.json_schema import SkipJsonSchema
 
 from qwen3_rag.component import Component
+from qwen3_rag.conversion import as_lists, converted
 from qwen3_rag.embedder import Embedder
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
 
 _MAX_BATCH: Final = 2048
 """The largest `embed_batch_size` that the framework allows; within it the core makes the batches."""
+
+_MAX_THREADS: Final = 32
+"""Queries of one aggregated embedding that are asked for at a time."""
+
+Self = TypeVar("Self", bound="Qwen3Embedding")
 
 # The overrides below are traced themselves; through the base's own spans each call would count twice.
 _untraced_get = inspect.unwrap(BaseEmbedding.get_query_embedding)
@@ -53,15 +63,16 @@ class Qwen3Embedding(CoreOptions, BaseEmbedding):
             are merged that came while the device was busy.
         max_queued: calls (or pieces of 512 texts) that may wait or run in the engine; further ones
             wait until there is room.
-        model_kwargs: further arguments for the backend's loader. Objects that wrap a secret are
-            left out of `to_dict`, JSON and repr.
+        model_kwargs: further arguments for the backend's loader. Secrets in it are left out of
+            `to_dict` and JSON, and all of it out of `repr`.
         embedder: a ready `Embedder` instead of all options above; `close` leaves it open. The
             attribute holds the `Embedder` in use, given or not.
         embed_batch_size: texts that the framework hands over at a time, 1 to 2048. Leave it: the
             core decides what runs together, by tokens.
         num_workers: batches in flight at a time in `aget_text_embedding_batch`; None for all.
         embeddings_cache: a LlamaIndex key-value store for vectors. Queries and documents, models,
-            dimensions and instructions have separate keys. The attribute is a view of it.
+            dimensions and instructions have separate keys. The attribute is a view of it, and may be
+            assigned.
         callback_manager: receives EMBEDDING events; `Settings` sets its own.
         rate_limiter: asked by the framework before each batch.
 
@@ -70,28 +81,30 @@ class Qwen3Embedding(CoreOptions, BaseEmbedding):
         pydantic.ValidationError: an option has the wrong type. Both are ValueErrors.
     """
 
-    component_type: ClassVar[type[Component]] = Embedder
-    component_field: ClassVar[str] = "embedder"
+    core_class: ClassVar[type[Component]] = Embedder
+    ready: ClassVar[str] = "embedder"
 
-    model: str = Field(default=DEFAULT_EMBEDDING_MODEL, frozen=True)
+    # Serialised forms have the framework's name for it, `model_name`, and one name only, so that whoever
+    # edits a saved configuration names one model.
+    model: str = Field(default=DEFAULT_EMBEDDING_MODEL, frozen=True, exclude=True)
     model_name: str = Field(default=DEFAULT_EMBEDDING_MODEL, frozen=True)
     dimensions: int | None = Field(default=None, frozen=True)
     embedder: SkipJsonSchema[Embedder] = Field(  # never None once made
         default=cast("Embedder", None), exclude=True, repr=False, frozen=True
     )
     embed_batch_size: int = Field(default=_MAX_BATCH, gt=0, le=_MAX_BATCH)
-    embeddings_cache: Any = Field(default=None, exclude=True, repr=False, frozen=True)
+    embeddings_cache: Any = Field(default=None, exclude=True, repr=False)
 
     if not TYPE_CHECKING:
 
         def __init__(self, **fields: Any) -> None:
-            fields = _with_one_model_name(fields)
-            super().__init__(**fields)
-            self.__dict__["model_name"] = self.model
-            store = self.embeddings_cache
-            if store is not None:
-                store = store.store if isinstance(store, KeyedCache) else store
-                self.__dict__["embeddings_cache"] = KeyedCache(store, self._core_options())
+            super().__init__(**_with_one_model_name(fields))
+            vars(self)["model_name"] = self.model
+            self.embeddings_cache = self.embeddings_cache  # now that the options for its keys are known
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign a field; a cache is viewed through keys of this model's."""
+        super().__setattr__(name, self._keyed(value) if name == "embeddings_cache" else value)
 
     @classmethod
     def class_name(cls) -> str:
@@ -110,7 +123,21 @@ class Qwen3Embedding(CoreOptions, BaseEmbedding):
             embedding: Embedding = await _untraced_aget(self, query)
         return embedding
 
-    async def aget_agg_embedding_from_queries(
+    @classmethod
+    def from_dict(cls: type[Self], data: dict[str, Any], **kwargs: Any) -> Self:
+        """Return an adapter of the configuration that `to_dict` gave, which may have been edited.
+
+        Args:
+            data: never changed. `model`, which `to_dict` does not write, goes before `model_name`.
+            **kwargs: fields to change.
+        """
+        data = {**data, **kwargs}
+        if "model" in data:
+            data.pop("model_name", None)
+        made: Self = super().from_dict(data)
+        return made
+
+    def get_agg_embedding_from_queries(
         self, queries: list[str], agg_fn: Callable[..., Embedding] | None = None
     ) -> Embedding:
         """Embed queries together and aggregate their vectors.
@@ -119,14 +146,25 @@ class Qwen3Embedding(CoreOptions, BaseEmbedding):
             queries: at least one.
             agg_fn: list of vectors to one vector; None takes their mean.
         """
+        # The core makes one batch of calls that run at the same time, and each query keeps its own event,
+        # cache entry and span, for which it needs the caller's context.
+        contexts = [copy_context() for _ in queries]
+        with ThreadPoolExecutor(_MAX_THREADS, "qwen3-rag-queries") as threads:
+            asked = threads.map(lambda c, query: c.run(self.get_query_embedding, query), contexts, queries)
+        return (mean_agg if agg_fn is None else agg_fn)(list(asked))
+
+    async def aget_agg_embedding_from_queries(
+        self, queries: list[str], agg_fn: Callable[..., Embedding] | None = None
+    ) -> Embedding:
+        """`get_agg_embedding_from_queries` for event loops."""
         embeddings = await asyncio.gather(*map(self.aget_query_embedding, queries))
         return (mean_agg if agg_fn is None else agg_fn)(list(embeddings))
 
     def _get_query_embedding(self, query: str) -> Embedding:
-        return _floats(self.embedder.embed_queries([query]))[0]
+        return as_lists(self.embedder.embed_queries([query]))[0]
 
     async def _aget_query_embedding(self, query: str) -> Embedding:
-        return _floats(await self.embedder.aembed_queries([query]))[0]
+        return as_lists(await self.embedder.aembed_queries([query]))[0]
 
     def _get_text_embedding(self, text: str) -> Embedding:
         return self._get_text_embeddings([text])[0]
@@ -135,21 +173,32 @@ class Qwen3Embedding(CoreOptions, BaseEmbedding):
         return (await self._aget_text_embeddings([text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return _floats(self.embedder.embed_documents(texts))
+        return as_lists(self.embedder.embed_documents(texts))
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return _floats(await self.embedder.aembed_documents(texts))
+        vectors = await self.embedder.aembed_documents(texts)
+        return await converted(partial(as_lists, vectors), vectors.size)
+
+    def _configuration(self) -> dict[str, Any]:
+        return _with_one_model_name(super()._configuration())
+
+    def _copied(self: Self, update: Mapping[str, Any], *, deep: bool = False) -> Self:
+        return super()._copied(_with_one_model_name(update), deep=deep)
+
+    def _keyed(self, store: Any) -> KeyedCache | None:
+        """Return a view of a store under keys of this model's, whoever else's view it was before."""
+        if store is None:
+            return None
+        if not isinstance(store, BaseKVStore):
+            raise TypeError(f"embeddings_cache must be a BaseKVStore, got {type(store).__name__}")
+        store = store.store if isinstance(store, KeyedCache) else store
+        return KeyedCache(store, self.embedder.arguments)
 
 
-def _floats(vectors: Any) -> list[Embedding]:
-    floats: list[Embedding] = vectors.tolist()
-    return floats
-
-
-def _with_one_model_name(fields: dict[str, Any]) -> dict[str, Any]:
+def _with_one_model_name(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields with `model_name` under the core's name for it."""
     if "model_name" not in fields:
-        return fields
+        return dict(fields)
     others = {name: value for name, value in fields.items() if name != "model_name"}
     model_name = fields["model_name"]
     if others.setdefault("model", model_name) != model_name:

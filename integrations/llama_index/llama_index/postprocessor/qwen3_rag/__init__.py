@@ -1,5 +1,12 @@
 """Qwen3-Reranker for LlamaIndex."""
 
-from llama_index.postprocessor.qwen3_rag.base import Qwen3Rerank
+from qwen3_rag.errors import MissingExtraError
+
+try:
+    from llama_index.postprocessor.qwen3_rag.base import Qwen3Rerank
+except ModuleNotFoundError as error:
+    if error.name not in ("llama_index.core", "pydantic"):
+        raise
+    raise MissingExtraError("llama_index.postprocessor.qwen3_rag", "llama-index") from error
 
 __all__ = ["Qwen3Rerank"]

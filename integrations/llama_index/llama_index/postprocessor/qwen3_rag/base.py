@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, cast
 
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.callbacks import CBEventType, EventPayload
@@ -12,8 +12,9 @@ from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr
 from llama_index.core.instrumentation.events.exception import ExceptionEvent
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index.embeddings.qwen3_rag.options import CoreOptions
+from llama_index.postprocessor.qwen3_rag.nodes import rescored
 from pydantic.json_schema import SkipJsonSchema
 
 from qwen3_rag.component import Component
@@ -23,17 +24,14 @@ from qwen3_rag.reranker import Reranker
 
 dispatcher = get_dispatcher(__name__)
 
-RETRIEVAL_SCORE: Final = "retrieval_score"
-"""Metadata key of the score that a node had before, as the framework's other rerankers name it."""
-
 
 class Qwen3Rerank(CoreOptions, BaseNodePostprocessor):
     """Qwen3-Reranker in LlamaIndex: nodes best first, scored with P(yes) in [0, 1].
 
-    Nodes given are never changed: results are copies, with their own metadata. Equal scores keep
-    the order of the input. A node without text is scored as an empty document, not dropped.
-    Weights are loaded on first use, once per process for equal settings. The async methods wait
-    without blocking the event loop, and concurrent calls share batches.
+    Nodes given are never changed: results are copies, with metadata, relationships and embedding of
+    their own. Equal scores keep the order of the input. A node without text is scored as an empty
+    document, not dropped. Weights are loaded on first use, once per process for equal settings. The
+    async methods wait without blocking the event loop, and concurrent calls share batches.
 
     Args:
         model: hub repository or local folder.
@@ -60,8 +58,8 @@ class Qwen3Rerank(CoreOptions, BaseNodePostprocessor):
             are merged that came while the device was busy.
         max_queued: calls (or pieces of 512 texts) that may wait or run in the engine; further ones
             wait until there is room.
-        model_kwargs: further arguments for the backend's loader. Objects that wrap a secret are
-            left out of `to_dict`, JSON and repr.
+        model_kwargs: further arguments for the backend's loader. Secrets in it are left out of
+            `to_dict` and JSON, and all of it out of `repr`.
         reranker: a ready `Reranker` instead of all options of the core; `close` leaves it open.
             The attribute holds the `Reranker` in use, given or not.
         callback_manager: receives RERANKING events.
@@ -71,8 +69,8 @@ class Qwen3Rerank(CoreOptions, BaseNodePostprocessor):
         pydantic.ValidationError: an option has the wrong type. Both are ValueErrors.
     """
 
-    component_type: ClassVar[type[Component]] = Reranker
-    component_field: ClassVar[str] = "reranker"
+    core_class: ClassVar[type[Component]] = Reranker
+    ready: ClassVar[str] = "reranker"
 
     model: str = Field(default=DEFAULT_RERANKING_MODEL, frozen=True)
     top_n: int | None = Field(default=2, ge=0)
@@ -141,19 +139,5 @@ class Qwen3Rerank(CoreOptions, BaseNodePostprocessor):
         return query_bundle.query_str, [node.node.get_content(self.metadata_mode) for node in wanted]
 
     def _results(self, nodes: list[NodeWithScore], ranking: list[Ranked]) -> list[NodeWithScore]:
-        return [self._rescored(nodes[ranked.index], ranked.score) for ranked in ranking]
-
-    def _rescored(self, old: NodeWithScore, score: float) -> NodeWithScore:
-        changes: dict[str, Any] = {"metadata": dict(old.node.metadata)}
-        if self.keep_retrieval_score:
-            changes["metadata"][RETRIEVAL_SCORE] = old.score
-            changes |= _hidden(old.node, RETRIEVAL_SCORE)
-        return old.model_copy(update={"node": old.node.model_copy(update=changes), "score": score})
-
-
-def _hidden(node: BaseNode, key: str) -> dict[str, list[str]]:
-    """Return the node's lists of excluded metadata keys with `key` in both."""
-    return {
-        name: [*(k for k in getattr(node, name) if k != key), key]
-        for name in ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys")
-    }
+        keep = self.keep_retrieval_score
+        return [rescored(nodes[r.index], r.score, keep_retrieval_score=keep) for r in ranking]

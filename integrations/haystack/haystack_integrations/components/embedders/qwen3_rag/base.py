@@ -5,34 +5,31 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from haystack import default_from_dict, default_to_dict
 from haystack.utils import ComponentDevice
-from haystack_integrations.components.embedders.qwen3_rag.serialization import from_plain, to_plain
+from haystack_integrations.components.embedders.qwen3_rag.serialization import (
+    check_saveable,
+    from_plain,
+    to_plain,
+)
 
-from qwen3_rag.component import Component
+from qwen3_rag.adapter import Adapter
 from qwen3_rag.errors import ConfigurationError
-from qwen3_rag.ready import options_of_ready
 from qwen3_rag.settings import DType, Hub
 
 Device = str | Sequence[str] | ComponentDevice | None
 Self = TypeVar("Self", bound="CoreComponent")
 
 
-class CoreComponent:
+class CoreComponent(Adapter):
     """Base of the Haystack components: holds an `Embedder` or a `Reranker`, made or given.
 
     A subclass names both kinds of argument in its constructor and calls `_start` with all of them.
     Each argument is kept as an attribute of its own name. Files, pickles and copies carry the
-    configuration, never weights; a component that was given ready is carried as its configuration too.
+    configuration, never weights; a file carries a component that was given ready as its configuration too.
     """
-
-    core_class: ClassVar[type[Component]]
-    """`Embedder` or `Reranker`."""
-
-    ready: ClassVar[str]
-    """Name of the argument that takes a ready one, and of the attribute that holds the one in use."""
 
     model: str
     backend: str
@@ -56,22 +53,12 @@ class CoreComponent:
         Raises:
             CheckpointError, ConfigurationError, MissingExtraError: what is wrong with the settings.
         """
-        self._core.load()
+        self.load()
 
     async def warm_up_async(self) -> None:
         """`warm_up` without blocking the event loop. Haystack's async pipelines call it."""
-        if self._core.backend is None:
+        if self._component.backend is None:
             await asyncio.to_thread(self.warm_up)
-
-    def close(self) -> None:
-        """Give the weights back; the last component to do so frees them. The next run loads them again.
-
-        An `Embedder` or `Reranker` that was given stays its owner's, open.
-        """
-        if not self._given:
-            core = self._core
-            setattr(self, self.ready, self._make())
-            core.close()
 
     async def close_async(self) -> None:
         """`close` without blocking the event loop while a running batch ends."""
@@ -81,10 +68,12 @@ class CoreComponent:
         """Return the configuration as plain values, secrets by the names of their environment variables.
 
         Raises:
-            SerializationError: an argument holds an object that a file cannot.
+            SerializationError: an argument holds an object that a file cannot, or a key as a plain string.
             ValueError: a `Secret` holds a token itself; use `Secret.from_env_var`.
         """
-        return default_to_dict(self, **{name: to_plain(name, value) for name, value in self._kept().items()})
+        check_saveable(self.model_kwargs)
+        plain = {name: to_plain(name, value) for name, value in self._configuration().items()}
+        return default_to_dict(self, **plain)
 
     @classmethod
     def from_dict(cls: type[Self], data: dict[str, Any]) -> Self:
@@ -99,12 +88,19 @@ class CoreComponent:
         """
         return default_from_dict(cls, {**data, "init_parameters": from_plain(data.get("init_parameters", {}))})
 
-    def __reduce__(self: Self) -> tuple[Any, tuple[type[Self], dict[str, Any]]]:
-        # By way of to_dict, so that a pickle holds no more than a file does: no weights, no token.
-        return _rebuild, (type(self), self.to_dict())
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign an attribute, unless it is an option that the model was made with.
 
-    def __deepcopy__(self: Self, _: object) -> Self:
-        return type(self)(**self._kept())
+        Raises:
+            ConfigurationError: it is. The message does not show the value, which may hold a secret.
+        """
+        if name in _parameters(self.core_class) or name == self.ready:
+            kind = type(self).__name__
+            raise ConfigurationError(
+                f"{name} of a {kind} is fixed, since its model was made with it; make another {kind} "
+                f"with the {name} you want, which shares the weights wherever it can"
+            )
+        super().__setattr__(name, value)
 
     def _start(self, arguments: Mapping[str, Any]) -> None:
         """Keep all arguments of the constructor, and make the core's component if none was given.
@@ -115,26 +111,17 @@ class CoreComponent:
         Raises:
             ConfigurationError: one is out of range, or stands beside a ready component.
         """
-        kept = {name: arguments[name] for name in _parameters(type(self))}
-        given = kept.pop(self.ready)
-        if given is not None:
-            kept.update(options_of_ready(given, self.core_class, self.ready, kept))
+        kept = self._completed({name: arguments[name] for name in _parameters(type(self))})
+        given = kept.pop(self.ready, None)
         vars(self).update(kept)
-        self._given = given is not None
-        setattr(self, self.ready, given if given is not None else self._make())
+        self._connect(given)
 
-    def _make(self) -> Component:
-        options = {name: getattr(self, name) for name in _parameters(self.core_class)}
-        return self.core_class(**{**options, "device": core_device(self.device)})
+    @staticmethod
+    def _to_core(option: str, value: Any) -> Any:
+        return core_device(value) if option == "device" else value
 
-    def _kept(self) -> dict[str, Any]:
-        """Return the arguments that make an equal component; a ready one is among them as its options."""
+    def _configuration(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _parameters(type(self)) if name != self.ready}
-
-    @property
-    def _core(self) -> Component:
-        core: Component = getattr(self, self.ready)
-        return core
 
 
 def core_device(device: Device) -> str | list[str] | None:
@@ -164,7 +151,3 @@ def _parameters(cls: type[Any]) -> dict[str, inspect.Parameter]:
     parameters = dict(inspect.signature(cls.__init__).parameters)
     del parameters["self"]
     return parameters
-
-
-def _rebuild(cls: type[Self], data: dict[str, Any]) -> Self:
-    return cls.from_dict(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from haystack import Document, component
@@ -14,6 +15,7 @@ from haystack_integrations.components.embedders.qwen3_rag.documents import (
     usage_meta,
 )
 
+from qwen3_rag.conversion import converted
 from qwen3_rag.embedder import Embedder, Embeddings
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
 from qwen3_rag.settings import DType, Hub
@@ -44,7 +46,8 @@ class Qwen3DocumentEmbedder(CoreComponent):
         timeout: most seconds that a run may take, loading included; None for no limit.
         max_wait_ms: milliseconds that a batch which is not full waits for other calls to join it.
         max_queued: calls, or pieces of 512 texts, that may wait or run; further ones wait until there is room.
-        model_kwargs: further arguments for the backend's loader. A Haystack `Secret` may stand anywhere in it.
+        model_kwargs: further arguments for the backend's loader. The remote backend's `api_key` is a Haystack
+            `Secret`; no other backend looks for one.
         embedder: a ready `qwen3_rag.Embedder` to use instead of making one; excludes the arguments above,
             and is never closed by this component.
         meta_fields_to_embed: meta values to put before the content. One that is missing or None is left out.
@@ -124,7 +127,7 @@ class Qwen3DocumentEmbedder(CoreComponent):
         """
         texts = self._texts(documents)
         result = await self.embedder.aembed(texts, role="document", progress=self.progress_bar)
-        return _response(self.model, documents, result)
+        return await converted(partial(_response, self.model, documents, result), result.vectors.size)
 
     def _texts(self, documents: Sequence[Document]) -> list[str]:
         return document_texts(documents, self.meta_fields_to_embed, self.embedding_separator)

@@ -42,8 +42,8 @@ def document_texts(documents: Sequence[Document], meta_fields: Sequence[str], se
 
     Args:
         documents: a list of Haystack documents.
-        meta_fields: names of meta values to put first; one that is missing or None is left out, 0, False
-            and "" are kept.
+        meta_fields: list of the names of meta values to put first; one that is missing or None is left
+            out, 0, False and "" are kept.
         separator: stands between the parts.
 
     Returns:
@@ -52,7 +52,9 @@ def document_texts(documents: Sequence[Document], meta_fields: Sequence[str], se
 
     Raises:
         TypeError: `documents` is not a list of documents; the message names the first that is none.
+        ConfigurationError: `meta_fields` is one string.
     """
+    meta_fields = check_meta_fields(meta_fields)
     if not isinstance(documents, (list, tuple)):
         raise TypeError(f"documents must be a list of Document, got {type(documents).__name__}")
     for i, document in enumerate(documents):

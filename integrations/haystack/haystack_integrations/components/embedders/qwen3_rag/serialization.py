@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from haystack.core.errors import SerializationError
 from haystack.utils import ComponentDevice, Secret
 
-_KEYS: Final = ("api_key", "token", "authorization")
-"""Names, in small letters, whose strings are keys and never go into a file."""
+from qwen3_rag.secret import secrets_in
+
+
+def check_saveable(model_kwargs: Mapping[str, Any] | None) -> None:
+    """Refuse a secret that is a plain string; `to_plain` sees to those in objects.
+
+    Raises:
+        SerializationError: there is one. The message names its place, never its value.
+    """
+    for path, secret in secrets_in(model_kwargs, "model_kwargs"):
+        if isinstance(secret, str | bytes | bytearray):
+            raise SerializationError(
+                f"{path} is a plain string, which would show in the file; leave it out and set the variable "
+                'that the backend reads by itself, or use Secret.from_env_var("NAME") where it takes a Secret'
+            )
 
 
 def to_plain(name: str, value: Any) -> Any:
@@ -20,8 +33,7 @@ def to_plain(name: str, value: Any) -> Any:
         value: strings, numbers, booleans, None, `Secret`, `ComponentDevice`, and lists and mappings of them.
 
     Raises:
-        SerializationError: a part of it is anything else, or is a string called `api_key`, `token` or
-            `authorization`. The message names its type, never its value.
+        SerializationError: a part of it is anything else. The message names its type, never its value.
         ValueError: a `Secret` holds a token itself, which Haystack never writes down.
     """
     if value is None or isinstance(value, (str, int, float)):
@@ -54,9 +66,4 @@ def from_plain(value: Any) -> Any:
 def _entry_to_plain(name: str, key: Any, value: Any) -> Any:
     if not isinstance(key, str):
         raise SerializationError(f"keys of {name} must be strings, got {key!r}")
-    if key.lower() in _KEYS and isinstance(value, str):
-        raise SerializationError(
-            f"{name}[{key!r}] is a plain string, which would show in the file; use "
-            'Secret.from_env_var("NAME"), or leave it out and set the variable that the backend reads by itself'
-        )
     return to_plain(f"{name}[{key!r}]", value)

@@ -41,7 +41,8 @@ class Qwen3TextEmbedder(CoreComponent):
         timeout: most seconds that a run may take, loading included; None for no limit.
         max_wait_ms: milliseconds that a batch which is not full waits for other calls to join it.
         max_queued: calls, or pieces of 512 texts, that may wait or run; further ones wait until there is room.
-        model_kwargs: further arguments for the backend's loader. A Haystack `Secret` may stand anywhere in it.
+        model_kwargs: further arguments for the backend's loader. The remote backend's `api_key` is a Haystack
+            `Secret`; no other backend looks for one.
         embedder: a ready `qwen3_rag.Embedder` to use instead of making one; excludes the arguments above,
             and is never closed by this component.
 

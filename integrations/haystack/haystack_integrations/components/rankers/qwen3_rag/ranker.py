@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 from haystack import Document, component
 from haystack_integrations.components.embedders.qwen3_rag.base import CoreComponent, Device
 from haystack_integrations.components.embedders.qwen3_rag.documents import (
@@ -19,6 +20,9 @@ from qwen3_rag.models import DEFAULT_RERANKING_MODEL
 from qwen3_rag.ranking import check_top_k, rank
 from qwen3_rag.reranker import Reranker, Scores
 from qwen3_rag.settings import DType, Hub
+from qwen3_rag.usage import Usage
+
+_NOTHING: Final = Scores(np.zeros(0, np.float32), Usage())
 
 
 @component
@@ -46,7 +50,8 @@ class Qwen3Ranker(CoreComponent):
         timeout: most seconds that a run may take, loading included; None for no limit.
         max_wait_ms: milliseconds that a batch which is not full waits for other calls to join it.
         max_queued: calls, or pieces of 512 texts, that may wait or run; further ones wait until there is room.
-        model_kwargs: further arguments for the backend's loader. A Haystack `Secret` may stand anywhere in it.
+        model_kwargs: further arguments for the backend's loader. The remote backend's `api_key` is a Haystack
+            `Secret`; no other backend looks for one.
         reranker: a ready `qwen3_rag.Reranker` to use instead of making one; excludes the arguments above,
             and is never closed by this component.
         top_k: most documents to return, 0 or more; None for all.
@@ -116,19 +121,21 @@ class Qwen3Ranker(CoreComponent):
 
         Returns:
             `documents`, copies with `score` set to P(yes) in [0, 1], and `meta` with `model` and `usage`.
+            Nothing is loaded or computed for no documents, or for `top_k=0`.
 
         Raises:
             TypeError: `query` is not a string or `documents` not a list of documents.
-            ConfigurationError: `top_k` is negative.
+            ConfigurationError: `top_k` is negative, wherever it was given.
             PromptTooLongError: template, instruction and query leave no room for a document.
             CheckpointError: the model cannot be loaded.
             DeadlineExceededError: it took longer than `timeout`.
             NonFiniteOutputError: the model returned NaN for a document.
             OutOfMemoryError: a document alone does not fit into memory.
         """
-        check_top_k(top_k)
-        scores = self.reranker.evaluate(self._pairs(query, documents))
-        return self._response(documents, scores, top_k, score_threshold)
+        limit = self._limit(top_k)
+        pairs = self._pairs(query, documents, limit)
+        scores = self.reranker.evaluate(pairs) if pairs else _NOTHING
+        return self._response(documents, scores, limit, score_threshold)
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
     async def run_async(
@@ -143,24 +150,27 @@ class Qwen3Ranker(CoreComponent):
         Args:
             query, documents, top_k, score_threshold: as `run`.
         """
-        check_top_k(top_k)
-        scores = await self.reranker.aevaluate(self._pairs(query, documents))
-        return self._response(documents, scores, top_k, score_threshold)
+        limit = self._limit(top_k)
+        pairs = self._pairs(query, documents, limit)
+        scores = await self.reranker.aevaluate(pairs) if pairs else _NOTHING
+        return self._response(documents, scores, limit, score_threshold)
 
-    def _pairs(self, query: str, documents: Sequence[Document]) -> list[tuple[str, str]]:
+    def _limit(self, top_k: int | None) -> int | None:
+        limit = self.top_k if top_k is None else top_k
+        check_top_k(limit)
+        return limit
+
+    def _pairs(self, query: str, documents: Sequence[Document], limit: int | None) -> list[tuple[str, str]]:
+        """Return what to score; nothing when the result is empty anyway."""
         check_text("query", query, "run the ranker once per query")
         texts = document_texts(documents, self.meta_fields_to_embed, self.embedding_separator)
-        return [(query, text) for text in texts]
+        return [] if limit == 0 else [(query, text) for text in texts]
 
     def _response(
-        self, documents: Sequence[Document], result: Scores, top_k: int | None, score_threshold: float | None
+        self, documents: Sequence[Document], result: Scores, limit: int | None, score_threshold: float | None
     ) -> dict[str, Any]:
-        ranked = _ranked(
-            documents,
-            result,
-            self.top_k if top_k is None else top_k,
-            self.score_threshold if score_threshold is None else score_threshold,
-        )
+        threshold = self.score_threshold if score_threshold is None else score_threshold
+        ranked = _ranked(documents, result, limit, threshold)
         return {"documents": ranked, "meta": usage_meta(self.model, result.usage)}
 
 

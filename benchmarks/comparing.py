@@ -1,0 +1,154 @@
+"""Peers beside us on one job: parity first, then a sweep of their settings, then rounds in turn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import torch
+
+from benchmarks.parity import Kind, check
+from benchmarks.timing import in_turn, summary
+from benchmarks.ways import OURS, Floats, Peer, Run
+
+_SAMPLE: Final = 8
+"""Items of the check before timing, evenly spaced over all of them."""
+_GIVE_UP: Final = 1.3
+"""A sweep ends at the first setting that takes this many times the best so far: with growing batches the
+time falls, then rises."""
+
+
+@dataclass
+class Comparison:
+    """Compares the peers of one kind; remembers between jobs who is wrong and which setting is best.
+
+    Attributes:
+        kind: what the peers give.
+        truth: gives the right answers; slow.
+        dtype: decides how far an answer may be off.
+        rounds: of each job, unless a way is too slow.
+        seconds_per_way: a way that is slower has fewer rounds, at least one.
+        best: fastest setting by peer, of those swept.
+        wrong: by peer, what its answers measured.
+    """
+
+    kind: Kind
+    truth: Callable[[Sequence[Any]], Floats]
+    dtype: torch.dtype
+    rounds: int
+    seconds_per_way: float
+    best: dict[str, str] = field(default_factory=dict)
+    wrong: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def run(
+        self,
+        peers: Sequence[Peer],
+        items: Sequence[Any],
+        *,
+        sweep: bool = False,
+        defaults: bool = True,
+        rounds: int | None = None,
+    ) -> dict[str, Any]:
+        """Time the peers, ours first.
+
+        Args:
+            sweep: look for each peer's best setting first; otherwise the last found is used.
+            defaults: also time each peer's default.
+            rounds: overrides the comparison's.
+
+        Returns:
+            `ways`, `sweeps` (seconds by peer and setting) and `wrong` (peers that are not timed).
+
+        Raises:
+            RuntimeError: our own answers are wrong.
+        """
+        right = self._right_ones(peers, items)
+        sweeps = {peer.name: self._sweep(peer, items) for peer in right} if sweep else {}
+        ways = {
+            (peer.name, setting): peer for peer in right for setting in self._settings(peer, defaults=defaults)
+        }
+        calls = {_label(*way): partial(peer.settings[way[1]], items) for way, peer in ways.items()}
+        most = self.rounds if rounds is None else rounds
+        seconds, first = in_turn(calls, most, self.seconds_per_way)
+        base = next(iter(calls))
+        found = []
+        for (name, setting), peer in ways.items():
+            label = _label(name, setting)
+            verdict = check(self.kind, first[label].values, first[base].values, self.dtype, int8=peer.int8)
+            if not verdict.right:
+                self.wrong[name] = {"setting": setting, **verdict.measured}
+                continue
+            found.append(
+                {
+                    "peer": name,
+                    "setting": setting,
+                    "is_default": setting == peer.default,
+                    **summary(seconds[label], seconds[base]),
+                    "parity_with_ours": verdict.measured,
+                }
+            )
+        return {
+            "ways": found,
+            "sweeps": {name: times for name, times in sweeps.items() if times},
+            "wrong": {peer.name: self.wrong[peer.name] for peer in peers if peer.name in self.wrong},
+        }
+
+    def check_queries(self, peer: Peer, run: Run, queries: Sequence[str], expected: Floats) -> bool:
+        """Check a peer's vectors of queries, which it may get wrong where its documents are right."""
+        verdict = check(self.kind, run(queries).values, expected, self.dtype, int8=peer.int8)
+        if not verdict.right:
+            self.wrong[f"{peer.name}, queries"] = verdict.measured
+        return verdict.right
+
+    def _right_ones(self, peers: Sequence[Peer], items: Sequence[Any]) -> list[Peer]:
+        """The peers whose answers to a sample are right. It also is their warm-up."""
+        sample = spaced(items, _SAMPLE)
+        expected = self.truth(sample)
+        right = []
+        for peer in peers:
+            if peer.name in self.wrong:
+                continue
+            verdict = check(
+                self.kind, peer.settings[peer.first](sample).values, expected, self.dtype, int8=peer.int8
+            )
+            if verdict.right:
+                right.append(peer)
+                continue
+            if peer.name == OURS:
+                raise RuntimeError(f"our own answers are wrong: {verdict.measured}")
+            self.wrong[peer.name] = {"setting": peer.first, **verdict.measured}
+        return right
+
+    def _sweep(self, peer: Peer, items: Sequence[Any]) -> dict[str, float]:
+        """Time each setting but the default once, on every second item, after a run to warm up."""
+        swept = [setting for setting in peer.settings if setting != peer.default]
+        if len(swept) < 2:
+            self.best[peer.name] = next(iter(swept), peer.first)
+            return {}
+        given = items[::2]
+        peer.settings[swept[0]](given)
+        times: dict[str, float] = {}
+        for setting in swept:
+            times[setting] = peer.settings[setting](given).seconds
+            if times[setting] > _GIVE_UP * min(times.values(), default=math.inf):
+                break
+        self.best[peer.name] = min(times, key=lambda setting: times[setting])
+        return times
+
+    def _settings(self, peer: Peer, *, defaults: bool) -> list[str]:
+        best = self.best.get(peer.name, peer.first)
+        wanted = [peer.default, best] if defaults and peer.default is not None else [best]
+        return list(dict.fromkeys(setting for setting in wanted if setting is not None))
+
+
+def spaced(items: Sequence[Any], count: int) -> list[Any]:
+    """At most so many items, evenly spaced."""
+    step = max(1, len(items) // count)
+    return list(items[::step][:count])
+
+
+def _label(name: str, setting: str) -> str:
+    return f"{name} ({setting})"

@@ -1,0 +1,165 @@
+"""Runs the chosen workloads and puts their results beside what the machine can do."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Final
+
+from qwen3_rag.models import ModelKind
+
+from benchmarks import peers
+from benchmarks.checkpoints import shape
+from benchmarks.comparing import Comparison
+from benchmarks.floor import Floor, mean, measure_floor
+from benchmarks.flops import Work
+from benchmarks.machine import describe
+from benchmarks.peers import snippets
+from benchmarks.run_setup import Setup
+from benchmarks.ways import OURS, Floats
+from benchmarks.workloads import Bench, PeerBench, Result, Sizes, bulk, reranking, single
+from benchmarks.workloads.memory import long_document, memory
+from benchmarks.workloads.overhead import overhead
+from benchmarks.workloads.startup import startup
+
+WITH_PEERS: Final[dict[ModelKind, dict[str, Callable[[PeerBench], Result]]]] = {
+    "embedding": {
+        "bulk": bulk.mixed,
+        "uniform": bulk.uniform,
+        "query": single.latency,
+        "concurrent": single.concurrent,
+        "lengths": bulk.lengths,
+    },
+    "reranking": {
+        "rerank": reranking.one_query,
+        "rerank-many": reranking.many_queries,
+        "documents": reranking.documents,
+    },
+}
+APART: Final[dict[str, Callable[[Bench], Result]]] = {
+    "overhead": overhead,
+    "memory": memory,
+    "long-document": long_document,
+    "startup": startup,
+}
+"""Those that load what they need themselves, mostly in processes of their own."""
+
+WORKLOADS: Final = {**WITH_PEERS["embedding"], **WITH_PEERS["reranking"], **APART}
+
+
+def run(
+    setup: Setup,
+    sizes: Sizes,
+    workloads: Sequence[str],
+    peer_names: Sequence[str],
+    seconds_per_way: float,
+    report: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """Run workloads in the order in which they are listed above.
+
+    Args:
+        report: called with everything so far whenever a workload has ended.
+
+    Returns:
+        What goes into the JSON file.
+    """
+    model = setup.model("embedding")
+    results: dict[str, Any] = {
+        "what": f"{setup.size} widths, {model.layers} layers, {setup.dtype_name}, {setup.device}",
+        "size": setup.size,
+        "layers": model.layers,
+        "dtype": setup.dtype_name,
+        "device": str(setup.device),
+        "sizes": asdict(sizes),
+        "seconds_per_way": seconds_per_way,
+        "machine": describe(),
+        "skipped": [],
+        "facts": {},
+        "workloads": {},
+    }
+    judge = _Judge(setup, report, results)
+    for kind, listed in WITH_PEERS.items():
+        chosen = [name for name in listed if name in workloads]
+        if not chosen:
+            continue
+        with ExitStack() as stack:
+            loaded, skipped = peers.load(kind, peer_names, setup, stack)
+            results["skipped"] += [line for line in skipped if line not in results["skipped"]]
+            results["facts"] |= {f"{peer.name}, {kind}": dict(peer.facts) for peer in loaded if peer.facts}
+            comparison = Comparison(kind, _truth(kind, setup), setup.dtype, sizes.rounds, seconds_per_way)
+            bench = PeerBench(setup, sizes, comparison, loaded)
+            for name in chosen:
+                judge.add(name, partial(listed[name], bench), listed[name].__doc__)
+            del bench, comparison, loaded
+        gc.collect()
+    for name, workload in APART.items():
+        if name in workloads:
+            judge.add(name, partial(workload, Bench(setup, sizes)), workload.__doc__)
+    return results
+
+
+class _Judge:
+    """Measures the floor between workloads and adds shares of it to their results."""
+
+    def __init__(self, setup: Setup, report: Callable[[dict[str, Any]], None], results: dict[str, Any]) -> None:
+        self._setup = setup
+        self._report = report
+        self._results = results
+        self._before: Floor | None = None
+
+    def add(self, name: str, workload: Callable[[], Result], what: str | None) -> None:
+        """Run a workload and keep its results."""
+        before = self._before or self._measure()
+        started = time.perf_counter()
+        result = workload()
+        seconds = time.perf_counter() - started
+        self._before = after = self._measure()
+        floor = mean(before, after)
+        for ways, work in result.shares:
+            for way in ways:
+                way.update(_rates(way, work, floor))
+        data: dict[str, Any] = {
+            "what": (what or "").splitlines()[0],
+            "took_seconds": round(seconds, 1),
+            "floor": {"before": before.as_json(), "after": after.as_json()},
+            **result.data,
+        }
+        if result.shares:
+            published = shape(self._setup.size, "embedding", None).layers
+            data["ratio_at_published_depth"] = round(result.shares[0][1].factor_at(published), 3)
+        if result.bytes_read is not None:
+            data["least_seconds_to_read_weights"] = result.bytes_read / floor.triad
+        self._results["workloads"][name] = data
+        self._report(self._results)
+
+    def _measure(self) -> Floor:
+        return measure_floor(self._setup.model("embedding"), self._setup.dtype, self._setup.device)
+
+
+def _rates(way: dict[str, Any], work: Work, floor: Floor) -> dict[str, float]:
+    """Tokens and operations per second, and the share of the matmul rate.
+
+    `share_of_matmul` counts all layers of all tokens; `share_of_matmul_needed`, of our ways only, what
+    was really computed: without most of the last layer, and shared beginnings once.
+    """
+    seconds = way["seconds"]
+    rates = {
+        "tokens_per_second": work.tokens / seconds,
+        "gflops": work.full / seconds / 1e9,
+        "share_of_matmul": work.full / seconds / floor.matmul,
+    }
+    if way["peer"] == OURS:
+        rates["share_of_matmul_needed"] = work.needed / seconds / floor.matmul
+    return rates
+
+
+def _truth(kind: ModelKind, setup: Setup) -> Callable[[Sequence[Any]], Floats]:
+    """The published snippets with one text at a time: plain forward passes without padding."""
+    if kind == "embedding":
+        return snippets.in_batches(snippets.EmbeddingSnippet(setup).embed, 1)
+    score = partial(snippets.RerankingSnippet(setup).score, all_positions=False)
+    return snippets.in_batches(score, 1)

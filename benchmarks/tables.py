@@ -1,0 +1,44 @@
+"""Results as text, while a run goes on."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+_COLUMNS: Final = ("seconds", "p90", "times_ours", "rounds", "tokens_per_second", "share_of_matmul", "peak_mib")
+
+
+def last(results: dict[str, Any]) -> str:
+    """The workload that ended last."""
+    name, found = list(results["workloads"].items())[-1]
+    lines = [f"{name}: {found['what']} [{found['took_seconds']} s]"]
+    for section, ways in _sections(found):
+        lines += [f"  {section}"] if section else []
+        lines += [_line(way) for way in ways]
+    lines += [f"  WRONG, not timed: {peer} {why}" for peer, why in found.get("wrong", {}).items()]
+    if len(lines) == 1:
+        lines += [f"  {key}: {value}" for key, value in found.items() if key not in ("what", "floor")]
+    return "\n".join(lines)
+
+
+def _sections(found: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The lists of ways in a workload's results, each with its heading."""
+    if "points" in found:
+        units = ("tokens", "documents")
+        return [
+            (next(f"{point[unit]} {unit}" for unit in units if unit in point), point["ways"])
+            for point in found["points"]
+        ]
+    return [
+        (key if key != "ways" else "", found[key]) for key in ("ways", "import", "first_vector") if key in found
+    ]
+
+
+def _line(way: dict[str, Any]) -> str:
+    name = way.get("way") or " | ".join(str(way[key]) for key in ("peer", "kind", "setting") if key in way)
+    numbers = [f"{column}={_number(way[column])}" for column in _COLUMNS if column in way]
+    failed = [f"FAILED: {way['failed']}"] if "failed" in way else []
+    return "    " + "  ".join([f"{name:<56}", *numbers, *failed])
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,52 @@
+"""Many documents at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from tokenizers import Tokenizer
+
+from benchmarks import texts
+from benchmarks.flops import embedding_work
+from benchmarks.ways import OURS
+from benchmarks.workloads import PeerBench, Result
+
+_LENGTHS: Final = (32, 128, 512, 2048)
+_TOKENS: Final = 4096
+"""Of all texts of a length together."""
+_ROUNDS_OF_A_LENGTH: Final = 3
+
+
+def mixed(bench: PeerBench) -> Result:
+    """Documents of realistic lengths; every peer at its default and at its best batch size."""
+    return _compare(bench, texts.mixed(bench.sizes.texts))
+
+
+def uniform(bench: PeerBench) -> Result:
+    """Documents of 512 tokens, which need no padding."""
+    return _compare(bench, texts.uniform(bench.sizes.uniform, 512))
+
+
+def lengths(bench: PeerBench) -> Result:
+    """What a text costs by its length: 4,096 tokens in texts of 32, 128, 512 and 2,048 tokens."""
+    peers = bench.only(OURS, "Sentence Transformers", "OpenVINO", "vLLM")
+    points, shares = [], []
+    for length in _LENGTHS:
+        given = texts.uniform(max(2, _TOKENS // length), length)
+        found = bench.comparison.run(peers, given, rounds=_ROUNDS_OF_A_LENGTH)
+        points.append({"tokens": length, "texts": len(given), **found})
+        shares.append((found["ways"], embedding_work(bench.setup.model("embedding"), _lengths(bench, given))))
+    return Result({"points": points}, shares)
+
+
+def _compare(bench: PeerBench, given: Sequence[str]) -> Result:
+    found = bench.comparison.run(bench.peers, given, sweep=True)
+    counts = _lengths(bench, given)
+    data = {"lengths": texts.lengths_summary(counts), **found}
+    return Result(data, [(found["ways"], embedding_work(bench.setup.model("embedding"), counts))])
+
+
+def _lengths(bench: PeerBench, given: Sequence[str]) -> list[int]:
+    tokenizer = Tokenizer.from_file(str(bench.setup.checkpoint("embedding") / "tokenizer.json"))
+    return [len(tokenizer.encode(text).ids) for text in given]

@@ -1,0 +1,87 @@
+"""How many requests the servers get at once, and how large ones. For one event loop; no clock of its own.
+
+What a GPU computes at once may take a CPU minutes. How long answers take tells them apart, so nobody has
+to: few requests at first, more and larger ones while answers come quickly, fewer when they become slow, and
+fewer and smaller ones when one does not come in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final
+
+_QUICK: Final = 0.25
+"""Share of the time limit within which an answer leaves room for more: twice as much at once, or twice as
+large, takes half of the limit at most."""
+_SLOW: Final = 0.5
+"""Share of it after which an answer shows that less is enough: the server is busy all the time."""
+
+
+class Pace:
+    """Gives out turns, first come, first served, to as many requests as the servers answer in time.
+
+    Args:
+        hosts: base URLs; so many requests may be under way at first.
+        connections: most requests under way.
+        tokens: most tokens of one request.
+        timeout: most seconds of one request.
+
+    Attributes:
+        requests: how many may be under way now.
+        tokens: how many tokens a request of several texts may have now.
+    """
+
+    def __init__(self, *, hosts: int, connections: int, tokens: int, timeout: float) -> None:
+        self.requests = min(hosts, connections)
+        self.tokens = tokens
+        self._connections, self._most_tokens = connections, tokens
+        self._quick, self._slow = _QUICK * timeout, _SLOW * timeout
+        self._under_way = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self, seconds: float) -> bool:
+        """Wait for a turn, and return whether one came in so many seconds; if so, `leave` afterwards."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self._admit()
+        try:
+            # Not `wait_for`: up to Python 3.11 it can lose a cancellation, or a turn.
+            await asyncio.wait([turn], timeout=max(0.0, seconds))
+        except asyncio.CancelledError:
+            self._withdraw(turn)
+            raise
+        if turn.done():
+            return True
+        self._withdraw(turn)
+        return False
+
+    def leave(self) -> None:
+        """Give a turn back."""
+        self._under_way -= 1
+        self._admit()
+
+    def note_answer(self, seconds: float) -> None:
+        """A right answer came after so many seconds."""
+        if seconds <= self._quick:
+            self.requests = min(self._connections, self.requests + 1)
+            self.tokens = min(self._most_tokens, self.tokens * 2)
+            self._admit()
+        elif seconds > self._slow:
+            self.requests = max(1, self.requests - 1)
+
+    def note_timeout(self, tokens: int) -> None:
+        """No answer came in time for a request of so many tokens."""
+        self.requests = max(1, self.requests // 2)
+        self.tokens = max(1, min(self.tokens, tokens // 2))
+
+    def _admit(self) -> None:
+        while self._waiting and self._under_way < self.requests:
+            self._under_way += 1
+            self._waiting.popleft().set_result(None)
+
+    def _withdraw(self, turn: asyncio.Future[None]) -> None:
+        if turn.done():
+            self.leave()
+        else:
+            self._waiting.remove(turn)

@@ -1,0 +1,277 @@
+"""However a round, a load, a close, a fork or an exit goes: every call ends, with its own error or none."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from qwen3_rag import (
+    BackendError,
+    ConfigurationError,
+    DeadlineExceededError,
+    Embedder,
+    EngineClosedError,
+    component,
+    engines,
+)
+from qwen3_rag.backends.base import BackendOutput
+from qwen3_rag.engine import Engine
+from qwen3_rag.tokenization import Prompt
+from sum_backend import POISON, SumBackend, ids, submit
+
+OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
+
+
+class BackendDownError(BackendError):
+    concerns_every_prompt = True
+
+
+class DownBackend(SumBackend):
+    def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
+        super().run(prompts)
+        raise BackendDownError("nobody answers")
+
+
+class ForgetfulBackend(SumBackend):
+    """Gives no costs."""
+
+    def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
+        return BackendOutput(super().run(prompts).values, np.zeros(0, np.int64))
+
+
+def merged(backend: SumBackend, tokens: Sequence[int]) -> list[BaseException | None]:
+    """Submit one call per token while the backend is held up, so that they share a round; how each ended."""
+    engine = Engine(lambda: backend)
+    engine.load()
+    backend.gate.clear()
+    first = submit(engine, [ids(1)])
+    assert backend.running.wait(30)
+    futures = [submit(engine, [ids(token)]) for token in tokens]
+    backend.gate.set()
+    first.exception(30)
+    ends = [future.exception(30) for future in futures]
+    engine.close()
+    return ends
+
+
+def test_an_error_of_the_backend_itself_is_not_asked_for_once_per_call() -> None:
+    backend = DownBackend()
+    ends = merged(backend, range(2, 66))
+    assert all(isinstance(end, BackendDownError) for end in ends)
+    assert len(backend.rounds) == 2
+
+
+def test_an_error_carries_nothing_of_other_calls() -> None:
+    ends = merged(SumBackend(), [POISON, 2, POISON, 3, POISON])
+    assert [type(end) for end in ends] == [ArithmeticError, type(None)] * 2 + [ArithmeticError]
+    assert {id(end) for end in ends if end is not None} != 1
+    for end in ends:
+        assert end is None or (end.__context__, end.__cause__) == (None, None)
+
+
+def test_a_backend_that_gives_too_little_is_an_error_and_nobody_waits_for_ever() -> None:
+    ends = merged(ForgetfulBackend(), [2, 3, 4])
+    assert all(isinstance(end, BackendError) and "a cost for each" in str(end) for end in ends)
+
+
+def test_closing_while_loading_fails_what_waits_at_once() -> None:
+    backend, may_load = SumBackend(), threading.Event()
+
+    def load() -> SumBackend:
+        assert may_load.wait(30)
+        return backend
+
+    engine = Engine(load)
+    future = submit(engine, [ids(1)])
+    while not engine._seats[0].is_loading:
+        time.sleep(0.001)
+    engine.close()
+    assert isinstance(future.exception(0), EngineClosedError)
+    may_load.set()
+    engine._seats[0].threads[0].join(30)
+    assert backend.closed
+    assert backend.rounds == []
+
+
+def test_a_device_that_cannot_load_does_not_fail_what_another_computes() -> None:
+    good, tried = SumBackend(), threading.Event()
+    good.gate.clear()
+
+    def broken() -> SumBackend:
+        assert good.running.wait(30)
+        tried.set()
+        raise OSError("no such device")
+
+    engine = Engine(lambda: good, broken)
+    running = submit(engine, [ids(7)])
+    assert good.running.wait(30)
+    waiting = submit(engine, [ids(8)])
+    assert tried.wait(30)
+    assert isinstance(waiting.exception(30), OSError)
+    good.gate.set()
+    assert running.result(30).values.tolist() == [7]
+    engine.close()
+
+
+def test_a_thread_that_cannot_start_is_the_caller_s_error_and_can_be_repeated() -> None:
+    backend = SumBackend()
+    engine = Engine(lambda: backend)
+    no_more = patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread"))
+    with no_more, pytest.raises(RuntimeError, match="can't start"):
+        submit(engine, [ids(1)])
+    assert submit(engine, [ids(2)]).result(30).values.tolist() == [2]
+    engine.close()
+
+
+def test_an_unwanted_call_does_not_load_the_model() -> None:
+    loads: list[int] = []
+
+    def load() -> SumBackend:
+        loads.append(1)
+        return SumBackend()
+
+    engine = Engine(load)
+    with engine._changed:  # holds the worker back until the call is cancelled
+        future = submit(engine, [ids(1)])
+        assert future.cancel()
+    while engine._calls:
+        time.sleep(0.001)
+    assert loads == []
+    engine.close()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_timeout_covers_opening_the_checkpoint(embedding_checkpoint: Path, is_async: bool) -> None:
+    embedder = Embedder(str(embedding_checkpoint), timeout=0.2, **OPTIONS)
+    arrived = threading.Event()
+
+    def slow(*_: Any, **__: Any) -> Any:
+        assert arrived.wait(30)
+        raise OSError("the hub was slow")
+
+    def call() -> Any:
+        return asyncio.run(embedder.aembed_documents(["a"])) if is_async else embedder.embed_documents(["a"])
+
+    with patch.object(component, "open_checkpoint", slow), pytest.raises(DeadlineExceededError):
+        call()
+    arrived.set()
+
+
+def test_sync_calls_in_the_loop_s_threads_and_async_calls_do_not_wait_for_each_other(
+    embedding_checkpoint: Path,
+) -> None:
+    """Places are held by calls that still tokenise; that must not need the threads that wait for places."""
+    long = "sun moon " * 3000  # tokenised in a thread
+
+    async def mixed() -> Any:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        tasks = [embedder.aembed_documents([long]) for _ in range(6)]
+        tasks += [asyncio.to_thread(embedder.embed_documents, [f"t{i}"]) for i in range(6)]
+        return await asyncio.wait_for(asyncio.gather(*tasks), 120)
+
+    with Embedder(str(embedding_checkpoint), max_queued=1, max_tokens=64, **OPTIONS) as embedder:
+        embedder.load()
+        assert [len(vectors) for vectors in asyncio.run(mixed())] == [1] * 12
+
+
+def test_dimensions_out_of_range_are_refused_before_anything_is_computed(embedding_checkpoint: Path) -> None:
+    with Embedder(str(embedding_checkpoint), **OPTIONS).load() as embedder:
+        before = embedder.metrics.rounds
+        with pytest.raises(ConfigurationError, match="32 to 64"):
+            embedder.embed_documents(["a"] * 600, dimensions=4096)
+        assert embedder.metrics.rounds == before
+
+
+def test_what_a_caller_does_to_its_dict_later_changes_nothing(embedding_checkpoint: Path) -> None:
+    before = len(engines._engines)
+    model_kwargs: dict[str, Any] = {"attn_implementation": "sdpa"}
+    embedder = Embedder(str(embedding_checkpoint), model_kwargs=model_kwargs, **OPTIONS).load()
+    model_kwargs["attn_implementation"] = "eager"
+    assert embedder.arguments["model_kwargs"] == {"attn_implementation": "sdpa"}
+    embedder.close()
+    assert len(engines._engines) == before
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"max_wait_ms": 0}, {"max_wait_ms": 0.0}),
+        ({"device": "cpu"}, {"device": ["cpu"]}),
+        ({"model_kwargs": None}, {"model_kwargs": {}}),
+    ],
+)
+def test_settings_that_mean_the_same_share_an_engine(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert Embedder("m", **one)._settings.key == Embedder("m", **other)._settings.key
+
+
+FORK = """
+import os, sys, warnings
+warnings.simplefilter("ignore")
+from qwen3_rag import Embedder
+old = Embedder(sys.argv[1], dtype="float32", device="cpu").load()
+if os.fork() == 0:
+    new = Embedder(sys.argv[1], dtype="float32", device="cpu").load()
+    old.close()
+    old.metrics
+    os._exit(0 if new.embed_documents(["child"]).shape == (1, 64) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+FORK_WHILE_OPENING = """
+import os, sys, threading, warnings
+warnings.simplefilter("ignore")
+from qwen3_rag import Embedder, component
+opening, go_on = threading.Event(), threading.Event()
+real = component.open_checkpoint
+def slow(*args, **options):
+    opening.set()
+    go_on.wait(60)
+    return real(*args, **options)
+component.open_checkpoint = slow
+embedder = Embedder(sys.argv[1], dtype="float32", device="cpu")
+threading.Thread(target=embedder.embed_documents, args=(["parent"],)).start()
+opening.wait(60)
+if os.fork() == 0:
+    go_on.set()
+    os._exit(0 if embedder.embed_documents(["child"]).shape == (1, 64) else 1)
+go_on.set()
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+EXIT_WHILE_LOADING = """
+import sys, threading, time
+from qwen3_rag import Embedder, engines
+loading = threading.Event()
+def slow(settings):
+    loading.set()
+    time.sleep(300)
+engines._load_here = slow
+embedder = Embedder(sys.argv[1], device="cpu")
+threading.Thread(target=embedder.load, daemon=True).start()
+loading.wait(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("script", [FORK, FORK_WHILE_OPENING], ids=["new engine", "locked"])
+def test_a_forked_child_can_make_its_own_and_close_what_it_inherited(
+    script: str, embedding_checkpoint: Path
+) -> None:
+    command = [sys.executable, "-c", script, str(embedding_checkpoint)]
+    assert subprocess.run(command, check=False, timeout=120).returncode == 0
+
+
+def test_the_interpreter_does_not_wait_for_a_load_to_end(embedding_checkpoint: Path) -> None:
+    command = [sys.executable, "-c", EXIT_WHILE_LOADING, str(embedding_checkpoint)]
+    assert subprocess.run(command, check=False, timeout=120).returncode == 0

@@ -1,0 +1,103 @@
+"""Who gets how much of a round: nobody waits for another's bulk, and nobody is forgotten."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from qwen3_rag.calls import Call, Flow, Portion, pick_portions
+from qwen3_rag.engine import Engine
+from sum_backend import SumBackend, ids, submit
+
+BUDGET = 100
+
+
+def call(lengths: list[int], flow: Flow | None = None) -> Call:
+    """A call of prompts of these lengths, no two of which have a beginning in common."""
+    return Call([ids(*[1_000 * place + length] * length) for place, length in enumerate(lengths)], flow=flow)
+
+
+def rounds(calls: list[Call]) -> list[list[Portion]]:
+    """Pick until nothing waits."""
+    picked = []
+    while waiting := [one for one in calls if one.waits]:
+        picked.append(pick_portions(waiting, BUDGET))
+        assert picked[-1], "a round must take something"
+    return picked
+
+
+@given(st.lists(st.lists(st.integers(1, 300), max_size=8), min_size=1, max_size=8))
+def test_every_prompt_is_taken_once_and_rounds_keep_to_the_budget(jobs: list[list[int]]) -> None:
+    calls = [call(lengths) for lengths in jobs]
+    picked = rounds(calls)
+    for one, lengths in zip(calls, jobs, strict=True):
+        taken = [int(i) for portions in picked for p in portions if p.call is one for i in p.indices]
+        assert sorted(taken) == list(range(len(lengths)))
+    for portions in picked:
+        costs = [portion.tokens for portion in portions]
+        assert sum(costs) <= BUDGET + max((length for lengths in jobs for length in lengths), default=0)
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=30), min_size=1, max_size=6), st.integers(0, 9)
+)
+def test_who_asks_for_its_share_or_less_is_in_the_next_round(jobs: list[list[int]], before: int) -> None:
+    bulk = [call(lengths) for lengths in jobs]
+    for _ in range(before):
+        if waiting := [one for one in bulk if one.waits]:
+            pick_portions(waiting, BUDGET)
+    waiting = [one for one in bulk if one.waits]
+    query = call([BUDGET // (len(waiting) + 1)])
+    portions = pick_portions([*waiting, query], BUDGET)
+    assert any(portion.call is query for portion in portions)
+
+
+def test_a_bulk_job_in_many_pieces_has_one_share() -> None:
+    bulk = Flow()
+    pieces = [call([40] * 20, bulk) for _ in range(4)]
+    query = call([45])
+    pick_portions(pieces, BUDGET)
+    assert query in [portion.call for portion in pick_portions([*pieces, query], BUDGET)]
+
+
+def test_a_flow_that_overdrew_pays_it_back() -> None:
+    long, short = call([300] * 3), call([10] * 100)
+    served = {long: 0, short: 0}
+    for portions in rounds([long, short])[:6]:
+        for portion in portions:
+            served[portion.call] += portion.tokens
+    # Of 6 rounds of 100 tokens, each has had about half, give or take one of the long prompts.
+    assert abs(served[long] - served[short]) <= 300
+
+
+def test_a_query_among_bulk_jobs_of_long_texts_is_in_the_next_round() -> None:
+    backend = SumBackend()
+    engine = Engine(lambda: backend)
+    engine.load()
+    backend.gate.clear()
+    for _ in range(5):
+        flow = Flow()
+        for _ in range(4):
+            submit(engine, [ids(*[n] * 90) for n in range(1, 60)], flow)
+    assert backend.running.wait(30)
+    query = submit(engine, [ids(5000)])
+    backend.gate.set()
+    assert query.result(30).values.tolist() == [5000]
+    assert [5000 in first for first in backend.rounds].index(True) == 1
+    engine.close()
+
+
+def test_nothing_is_taken_of_nothing() -> None:
+    empty = Call([])
+    assert [portion.tokens for portion in pick_portions([empty], BUDGET)] == [0]
+    assert not empty.waits
+    assert empty.take(BUDGET) is None
+
+
+@pytest.mark.parametrize("tokens", [-5.0, 0.0, 9.0])
+def test_less_than_a_prompt_costs_takes_none_unless_one_must_be(tokens: float) -> None:
+    one = call([10])
+    assert one.take(tokens) is None
+    portion = one.take(tokens, at_least=1)
+    assert portion is not None
+    assert portion.tokens == 10

@@ -1,0 +1,108 @@
+"""Linear layers are Hugging Face's modules, called as they are, so LoRA and quantised ones work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from qwen3_rag import CheckpointError, Embedder
+from qwen3_rag.backends.transformers import loading
+from torch import Tensor, nn
+
+OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
+TEXTS = ["gravity", "the capital of China", "long " * 600]
+
+
+class Adapted(nn.Module):
+    """A frozen layer and a low-rank adapter beside it, as peft has them."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(base.out_features)
+        self.base = base
+        self.down = torch.randn(4, base.in_features, generator=generator) * 0.02
+        self.up = torch.randn(base.out_features, 4, generator=generator) * 0.02
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.base(rows) + rows @ self.down.T @ self.up.T
+
+
+class WithBatchAxis(nn.Module):
+    """Some quantised layers give a batch axis to rows that came without one."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, rows: Tensor) -> Tensor:
+        out: Tensor = self.base(rows)
+        return out[None] if out.ndim == 2 else out
+
+
+def replaced(embedder: Embedder, kind: Any) -> Embedder:
+    """Put a module of a kind in the place of every linear layer."""
+    decoder: Any = embedder.load().backend._model.decoder  # type: ignore[union-attr]
+    for layer in decoder.layers:
+        for part in (layer.self_attn, layer.mlp):
+            for name, module in list(part.named_children()):
+                if isinstance(module, nn.Linear):
+                    setattr(part, name, kind(module))
+    return embedder
+
+
+def test_adapters_beside_linear_layers_count(embedding_checkpoint: Path) -> None:
+    with (
+        Embedder(str(embedding_checkpoint), token_budget=4001, **OPTIONS) as adapted,
+        Embedder(str(embedding_checkpoint), token_budget=4002, **OPTIONS) as merged,
+    ):
+        plain = merged.embed_documents(TEXTS)
+        vectors = replaced(adapted, Adapted).embed_documents(TEXTS)
+
+        def merge(base: nn.Linear) -> nn.Linear:
+            adapter = Adapted(base)
+            base.weight.data += adapter.up @ adapter.down
+            return base
+
+        expected = replaced(merged, merge).embed_documents(TEXTS)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    assert np.abs(vectors - plain).max() > 1e-3
+
+
+def test_layers_that_add_a_batch_axis_give_the_same_vectors(embedding_checkpoint: Path) -> None:
+    with Embedder(str(embedding_checkpoint), token_budget=4003, **OPTIONS) as embedder:
+        expected = embedder.embed_documents(TEXTS)
+        vectors = replaced(embedder, WithBatchAxis).embed_documents(TEXTS)
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+
+
+def saved_by_transformers_5(checkpoint: Path, folder: Path, **rope: Any) -> Path:
+    """The checkpoint with the base of its rotary embedding where Transformers 5 alone writes it."""
+    shutil.copytree(checkpoint, folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config.pop("rope_theta", None)
+    config["rope_parameters"] = {"rope_theta": 1_000_000.0, "rope_type": "default", **rope}
+    path.write_text(json.dumps(config))
+    return folder
+
+
+def test_a_checkpoint_saved_by_transformers_5_keeps_its_positions(
+    embedding_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = saved_by_transformers_5(embedding_checkpoint, tmp_path / "five")
+    with Embedder(str(folder), **OPTIONS) as five, Embedder(str(embedding_checkpoint), **OPTIONS) as original:
+        np.testing.assert_allclose(five.embed_documents(TEXTS), original.embed_documents(TEXTS), atol=1e-6)
+
+
+def test_positions_that_this_release_would_misread_are_refused(
+    embedding_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved_by_transformers_5(embedding_checkpoint, tmp_path / "yarn", rope_type="yarn", factor=4.0)
+    monkeypatch.setattr(loading, "_release", lambda: (4, 57))
+    with pytest.raises(CheckpointError, match=r"transformers>=5"), Embedder(str(folder), **OPTIONS) as embedder:
+        embedder.load()

@@ -1,0 +1,173 @@
+"""The adapters of all frameworks live and are copied by one set of rules."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from haystack import Document as HaystackDocument
+from haystack_integrations.components.embedders.qwen3_rag import Qwen3DocumentEmbedder, Qwen3TextEmbedder
+from haystack_integrations.components.rankers.qwen3_rag import Qwen3Ranker
+from langchain_core.documents import Document
+from langchain_qwen3_rag import Qwen3CrossEncoder, Qwen3Embeddings, Qwen3Reranker
+from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.embeddings.qwen3_rag import Qwen3Embedding
+from llama_index.postprocessor.qwen3_rag import Qwen3Rerank
+from qwen3_rag import ConfigurationError, Embedder, Reranker
+from qwen3_rag.testing.weights import holds_tensor
+
+USES: dict[Any, Callable[[Any], Any]] = {
+    Qwen3Embeddings: lambda a: a.embed_query("q"),
+    Qwen3Reranker: lambda a: a.compress_documents([Document("d")], "q"),
+    Qwen3CrossEncoder: lambda a: a.score([("q", "d")]),
+    Qwen3Embedding: lambda a: a.get_query_embedding("q"),
+    Qwen3Rerank: lambda a: (
+        a.postprocess_nodes([NodeWithScore(node=TextNode(text="d"))], query_str="q")[0].score
+    ),
+    Qwen3TextEmbedder: lambda a: a.run("q")["embedding"],
+    Qwen3DocumentEmbedder: lambda a: a.run([HaystackDocument(content="d")])["documents"],
+    Qwen3Ranker: lambda a: a.run("q", [HaystackDocument(content="d")])["documents"],
+}
+every_adapter = pytest.mark.parametrize("adapter", USES)
+
+
+@pytest.fixture(scope="module")
+def options(embedding_checkpoint: Path, reranking_checkpoint: Path) -> dict[Any, dict[str, Any]]:
+    exact = {"dtype": "float32", "device": "cpu"}
+    return {
+        Embedder: {"model": str(embedding_checkpoint), **exact},
+        Reranker: {"model": str(reranking_checkpoint), **exact},
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded(options: dict[Any, dict[str, Any]]) -> Any:
+    """Weights stay loaded while adapters come and go."""
+    with Embedder(**options[Embedder]).load(), Reranker(**options[Reranker]).load():
+        yield
+
+
+@pytest.fixture
+def own(adapter: Any, options: dict[Any, dict[str, Any]]) -> Any:
+    """An adapter that made its component."""
+    return adapter(**options[adapter.core_class])
+
+
+@pytest.fixture
+def given(adapter: Any, options: dict[Any, dict[str, Any]]) -> Any:
+    """An adapter with a ready component."""
+    return adapter(**{adapter.ready: adapter.core_class(**options[adapter.core_class])})
+
+
+def component(adapter: Any) -> Any:
+    return getattr(adapter, adapter.ready)
+
+
+@every_adapter
+def test_load_loads_and_says_what_it_is(own: Any) -> None:
+    assert component(own).backend is None
+    assert own.load() is own
+    assert component(own).backend is not None
+
+
+@every_adapter
+def test_after_close_the_next_use_loads_again_and_usage_goes_on(adapter: Any, own: Any) -> None:
+    with own as entered:
+        assert entered is own
+        before = USES[adapter](own)
+    assert own.usage.texts == 1
+    assert component(own).backend is None
+    own.close()
+    assert USES[adapter](own) == before
+    assert component(own).backend is not None
+    assert own.usage.texts == 2
+
+
+@every_adapter
+def test_a_ready_component_stays_open(adapter: Any, given: Any) -> None:
+    ready = component(given)
+    with given:
+        USES[adapter](given)
+    given.close()
+    assert component(given) is ready
+    assert ready.backend is not None
+    assert given.usage == ready.usage
+
+
+@every_adapter
+def test_a_shallow_copy_works_with_the_same_ready_component(adapter: Any, given: Any) -> None:
+    with copy.copy(given) as copied:
+        assert component(copied) is component(given)
+        USES[adapter](copied)
+    assert component(given).backend is not None
+
+
+@every_adapter
+def test_closing_a_copy_leaves_the_original_open(adapter: Any, own: Any) -> None:
+    USES[adapter](own)
+    backend = component(own).backend
+    for make in (copy.copy, copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))):
+        with make(own) as copied:
+            assert component(copied) is not component(own)
+        assert component(own).backend is backend
+
+
+@every_adapter
+def test_a_deep_copy_of_an_adapter_with_a_ready_component_closes_its_own(adapter: Any, given: Any) -> None:
+    USES[adapter](given)
+    for make in (copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))):
+        copied = make(given)
+        USES[adapter](copied)
+        its_own = component(copied)
+        assert its_own is not component(given)
+        copied.close()
+        assert its_own.backend is None
+        assert component(given).backend is not None
+
+
+@every_adapter
+@pytest.mark.parametrize("kind", ["own", "given"])
+def test_what_travels_is_no_weights_but_finds_those_that_are_loaded(
+    adapter: Any, kind: str, request: pytest.FixtureRequest
+) -> None:
+    used = request.getfixturevalue(kind)
+    expected = USES[adapter](used)
+    assert holds_tensor(used)
+    for copied in (copy.deepcopy(used), pickle.loads(pickle.dumps(used))):
+        assert component(copied)._engine is None
+        assert component(copied).backend is None
+        assert not holds_tensor(copied)
+        assert component(copied).arguments == component(used).arguments
+        assert USES[adapter](copied) == expected
+        assert component(copied).backend is component(used).backend
+
+
+@every_adapter
+@pytest.mark.parametrize("kwargs", [{"token": "sk-1"}, {"a": [{"X-Api-Key": "sk-1"}]}, {"password": ["sk-1"]}])
+def test_a_secret_is_copied_and_not_pickled(adapter: Any, kwargs: dict[str, Any]) -> None:
+    made = adapter(model_kwargs=kwargs)
+    for copied in (copy.copy(made), copy.deepcopy(made)):
+        assert component(copied).arguments["model_kwargs"] == kwargs
+    with pytest.raises(TypeError, match=r"model_kwargs\[.*holds a secret") as caught:
+        pickle.dumps(made)
+    assert "sk-1" not in str(caught.value)
+
+
+@every_adapter
+def test_a_ready_component_of_another_kind_is_refused(adapter: Any) -> None:
+    wrong = Reranker if adapter.core_class is Embedder else Embedder
+    with pytest.raises(
+        ConfigurationError, match=f"{adapter.ready} must be a qwen3_rag.*, got {wrong.__name__}"
+    ):
+        adapter(**{adapter.ready: wrong()})
+
+
+@every_adapter
+@pytest.mark.parametrize("given_devices", [["cpu", "cpu"], ("cpu", "cpu")])
+def test_devices_beside_a_ready_component_are_a_list_or_a_tuple(adapter: Any, given_devices: Any) -> None:
+    ready = adapter.core_class(device=["cpu", "cpu"])
+    assert component(adapter(**{adapter.ready: ready}, device=given_devices)) is ready
