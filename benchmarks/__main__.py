@@ -10,7 +10,6 @@ From the root of the repository; benchmarks/README.md says what to install and w
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
 
 from benchmarks import gpu, peers, plot, tables
 from benchmarks.run_setup import Setup
-from benchmarks.runner import WORKLOADS, run
+from benchmarks.runner import BY_DEFAULT, WORKLOADS, run
 from benchmarks.workloads import Sizes
 
 _CPU_LAYERS: Final = 8
@@ -45,11 +44,6 @@ def _measure(given: argparse.Namespace) -> None:
     dtype = choose_dtype(given.dtype, device)
     layers = given.layers if given.layers is not None or device.type != "cpu" else _CPU_LAYERS
 
-    def report(results: dict[str, Any]) -> None:
-        print(tables.last(results), flush=True)
-        if given.json is not None:
-            given.json.write_text(json.dumps(results, indent=1) + "\n")
-
     with tempfile.TemporaryDirectory(prefix="qwen3-rag-benchmarks-") as folder:
         setup = Setup(given.size, layers, device, dtype, Path(folder), given.vllm_python)
         sizes = Sizes(
@@ -62,7 +56,9 @@ def _measure(given: argparse.Namespace) -> None:
             many=given.many,
             shallow=given.shallow,
         )
-        results = run(setup, sizes, given.workloads, given.peers, given.seconds_per_way, report)
+        results = run(
+            setup, sizes, given.workloads, given.peers, given.seconds_per_way, tables.reporter(given.json)
+        )
     for line in results["skipped"]:
         print(f"skipped: {line}")
 
@@ -72,8 +68,13 @@ def _parser() -> argparse.ArgumentParser:
         "python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--workloads", type=_chosen(WORKLOADS), default=list(WORKLOADS), help=f"of {', '.join(WORKLOADS)}")
-    add("--peers", type=_chosen(peers.NAMES), default=list(peers.NAMES), help=f"of {', '.join(peers.NAMES)}")
+    add(
+        "--workloads",
+        type=_chosen(WORKLOADS),
+        default=BY_DEFAULT,
+        help=f"of {', '.join(WORKLOADS)}; default: {', '.join(BY_DEFAULT)}",
+    )
+    add("--peers", type=_chosen(peers.NAMES), default=peers.NAMES, help=f"of {', '.join(peers.NAMES)}")
     add("--size", choices=["0.6B", "4B", "8B"], default="0.6B", help="published widths of the checkpoints")
     add("--layers", type=int, help=f"default: {_CPU_LAYERS} on a CPU, else as published")
     add("--device", help="cpu, cuda, cuda:1; default: the best there is")
@@ -92,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(names: Sequence[str] | dict[str, Any]) -> Any:
+def _chosen(names: Sequence[str]) -> Any:
     def parse(text: str) -> list[str]:
         chosen = [name for name in text.split(",") if name]
         for name in chosen:

@@ -44,8 +44,8 @@ def make_checkpoint(folder: Path, model: PublishedModel, dtype: torch.dtype, dev
     tokenizer = genuine_tokenizer(appends_end_of_text=not reranks)
     config = _config(model, tokenizer.get_vocab_size())
     with torch.device("meta"):
-        network: Any = (Qwen3ForCausalLM if reranks else Qwen3Model)(config).to(dtype=dtype)
-    network = network.to_empty(device=device).eval()
+        network: Any = (Qwen3ForCausalLM if reranks else Qwen3Model)(config)
+    network = network.to(dtype).to_empty(device=device).eval()
     network.tie_weights()
     decoder = network.get_decoder() if reranks else network
     decoder.rotary_emb = type(decoder.rotary_emb)(config).to(device)  # its buffers are no parameters

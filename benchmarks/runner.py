@@ -21,7 +21,7 @@ from benchmarks.machine import describe
 from benchmarks.peers import snippets
 from benchmarks.run_setup import Setup
 from benchmarks.ways import OURS, Floats
-from benchmarks.workloads import Bench, PeerBench, Result, Sizes, bulk, reranking, single
+from benchmarks.workloads import Bench, PeerBench, Result, Sizes, bulk, options, reranking, single
 from benchmarks.workloads.memory import long_document, memory
 from benchmarks.workloads.overhead import overhead
 from benchmarks.workloads.startup import startup
@@ -33,11 +33,14 @@ WITH_PEERS: Final[dict[ModelKind, dict[str, Callable[[PeerBench], Result]]]] = {
         "query": single.latency,
         "concurrent": single.concurrent,
         "lengths": bulk.lengths,
+        "packing": options.packing,
+        "graphs": options.graphs,
     },
     "reranking": {
         "rerank": reranking.one_query,
         "rerank-many": reranking.many_queries,
         "documents": reranking.documents,
+        "sharing": options.sharing,
     },
 }
 APART: Final[dict[str, Callable[[Bench], Result]]] = {
@@ -45,10 +48,13 @@ APART: Final[dict[str, Callable[[Bench], Result]]] = {
     "memory": memory,
     "long-document": long_document,
     "startup": startup,
+    "budget": options.budget,
 }
 """Those that load what they need themselves, mostly in processes of their own."""
 
-WORKLOADS: Final = {**WITH_PEERS["embedding"], **WITH_PEERS["reranking"], **APART}
+WORKLOADS: Final = (*WITH_PEERS["embedding"], *WITH_PEERS["reranking"], *APART)
+BY_DEFAULT: Final = tuple(name for name in WORKLOADS if name not in ("packing", "graphs", "sharing", "budget"))
+"""The others try settings of our own; `python -m benchmarks gpu` runs them."""
 
 
 def run(

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 _COLUMNS: Final = ("seconds", "p90", "times_ours", "rounds", "tokens_per_second", "share_of_matmul", "peak_mib")
+
+
+def reporter(file: Path | None) -> Callable[[dict[str, Any]], None]:
+    """Return a function that prints the workload that ended last and writes everything so far to a file."""
+
+    def report(results: dict[str, Any]) -> None:
+        print(last(results), flush=True)
+        if file is not None:
+            file.write_text(json.dumps(results, indent=1) + "\n")
+
+    return report
 
 
 def last(results: dict[str, Any]) -> str:

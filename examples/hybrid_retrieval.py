@@ -36,15 +36,19 @@ def main() -> None:
 
     # Each brings its candidates; a document that both found counts once. Their scores need no
     # weighing against each other, since the reranker gives every candidate a score of its own.
+    # BM25 fills up its list with documents that share no word with the query: their score is 0.
     tokens = bm25s.tokenize(arguments.query, show_progress=False)
-    by_words = words.retrieve(tokens, k=3, show_progress=False).documents[0]
+    found, scores = words.retrieve(tokens, k=3, show_progress=False)
+    by_words = [document for document, score in zip(found[0], scores[0], strict=True) if score > 0]
     by_meaning = store.similarity_search(arguments.query, k=3)
     candidates = {document.id: document for document in [*by_words, *by_meaning]}
 
-    reranker = Qwen3Reranker(model=arguments.reranker, top_n=3)
+    reranker = Qwen3Reranker(model=arguments.reranker, top_n=None)
     print(arguments.query)
     for document in reranker.compress_documents(list(candidates.values()), arguments.query):
-        print(f"{document.metadata[SCORE_KEY]:.3f}  {document.page_content}")
+        ways = {"words": by_words, "meaning": by_meaning}
+        found_by = " and ".join(way for way, its in ways.items() if document.id in {one.id for one in its})
+        print(f"{document.metadata[SCORE_KEY]:.3f}  {document.page_content}  (found by {found_by})")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ tokenizer's chat template, which parity is to catch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,22 +45,21 @@ def embedding(setup: Setup, _: ExitStack) -> list[Peer]:
     """`encode`, with and without the published repository's files."""
     folder = setup.checkpoint("embedding")
     plain = variant(folder, setup.work / "plain", chat_template=CHAT_TEMPLATE, keep_modules=False)
+    model = load_embedding(setup, folder)
+    queries = {"encode": clocked(lambda texts: model.encode(list(texts), prompt_name="query"))}
+    load_plain = cache(lambda: load_embedding(setup, plain))
+    default = batch_name(DEFAULT_BATCH)
     return [
-        _embedding_peer(setup, "Sentence Transformers", folder),
-        _embedding_peer(setup, "Sentence Transformers, without modules.json", plain),
+        Peer("Sentence Transformers", _settings(setup, lambda: model), default, queries),
+        Peer("Sentence Transformers, without modules.json", _settings(setup, load_plain), default),
     ]
 
 
-def _embedding_peer(setup: Setup, name: str, folder: Path) -> Peer:
-    model = load_embedding(setup, folder)
-
+def _settings(setup: Setup, load: Callable[[], SentenceTransformer]) -> dict[str, Run]:
     def documents(size: int) -> Run:
-        return clocked(lambda texts: model.encode(list(texts), batch_size=size))
+        return clocked(lambda texts: load().encode(list(texts), batch_size=size))
 
-    default = batch_name(DEFAULT_BATCH)
-    settings = by_batch_size(documents, setup.swept_batches, DEFAULT_BATCH)
-    queries = {"encode": clocked(lambda texts: model.encode(list(texts), prompt_name="query"))}
-    return Peer(name, settings, default, queries if model.prompts.get("query") else {})
+    return by_batch_size(documents, setup.swept_batches, DEFAULT_BATCH)
 
 
 def cross_encoder_folder(setup: Setup) -> Path:

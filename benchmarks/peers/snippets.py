@@ -41,7 +41,8 @@ class EmbeddingSnippet:
     def __init__(self, setup: Setup, *, max_length: int = 8192) -> None:
         folder = setup.checkpoint("embedding")
         self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        self.model: Any = AutoModel.from_pretrained(folder, dtype=setup.dtype).to(device=setup.device).eval()
+        model: Any = AutoModel.from_pretrained(folder, dtype=setup.dtype)
+        self.model = model.to(setup.device).eval()
         self.max_length = max_length
 
     @torch.inference_mode()
@@ -61,8 +62,8 @@ class RerankingSnippet:
     def __init__(self, setup: Setup) -> None:
         folder = setup.checkpoint("reranking")
         self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=setup.dtype)
-        self.model: Any = model.to(device=setup.device).eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=setup.dtype)
+        self.model = model.to(setup.device).eval()
         self.no, self.yes = (self.tokenizer.convert_tokens_to_ids(word) for word in ("no", "yes"))
 
     @torch.inference_mode()

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from benchmarks import texts
 from benchmarks.flops import embedding_work
 from benchmarks.ways import OURS
-from benchmarks.workloads import PeerBench, Result
+from benchmarks.workloads import Bench, PeerBench, Result
 
 _LENGTHS: Final = (32, 128, 512, 2048)
 _TOKENS: Final = 4096
@@ -36,17 +36,20 @@ def lengths(bench: PeerBench) -> Result:
         given = texts.uniform(max(2, _TOKENS // length), length)
         found = bench.comparison.run(peers, given, rounds=_ROUNDS_OF_A_LENGTH)
         points.append({"tokens": length, "texts": len(given), **found})
-        shares.append((found["ways"], embedding_work(bench.setup.model("embedding"), _lengths(bench, given))))
+        shares.append(
+            (found["ways"], embedding_work(bench.setup.model("embedding"), token_counts(bench, given)))
+        )
     return Result({"points": points}, shares)
 
 
 def _compare(bench: PeerBench, given: Sequence[str]) -> Result:
     found = bench.comparison.run(bench.peers, given, sweep=True)
-    counts = _lengths(bench, given)
+    counts = token_counts(bench, given)
     data = {"lengths": texts.lengths_summary(counts), **found}
     return Result(data, [(found["ways"], embedding_work(bench.setup.model("embedding"), counts))])
 
 
-def _lengths(bench: PeerBench, given: Sequence[str]) -> list[int]:
+def token_counts(bench: Bench, given: Sequence[str]) -> list[int]:
+    """Tokens of each text, `<|endoftext|>` included."""
     tokenizer = Tokenizer.from_file(str(bench.setup.checkpoint("embedding") / "tokenizer.json"))
     return [len(tokenizer.encode(text).ids) for text in given]

@@ -11,10 +11,12 @@ Qwen3RagError
 ├── DeadlineExceededError (TimeoutError) a call took longer than its `timeout`
 ├── BackendError (RuntimeError)          a backend or server gave no usable answer
 │   ├── WorkerDiedError                  the process that ran the model on a device is gone
+│   ├── VllmStartError, VllmDiedError    vLLM did not start, or its engine is gone (`qwen3_rag.backends.vllm`)
 │   └── RemoteError                      a server gave no right answer; from here on `qwen3_rag.backends.remote`
 │       ├── RemoteUnavailableError (ConnectionError)
 │       ├── RemoteTimeoutError (TimeoutError)
 │       ├── RemoteRefusalError
+│       │   └── RemoteSetupError             it refuses whatever it is sent: key, address or model are wrong
 │       └── RemoteAnswerError
 │           └── RemoteNonFiniteError (NonFiniteOutputError)
 ├── EngineClosedError (RuntimeError)     the engine was closed before the call was computed

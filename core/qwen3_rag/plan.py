@@ -31,8 +31,8 @@ MAX_PREFIX_DEPTH: Final = 4
 limit keeps the number of attention calls bounded for texts that nest without end."""
 
 _WITH_LAST_PART: Final = 9 / 8
-"""A batch may exceed its budget by this factor if nothing is left then: a batch of a few tokens takes as long as
-one of hundreds, since all weights are read. Callers estimate what prompts add, and may be off by some."""
+"""A batch may exceed its budget by this factor if nothing is left then: a batch of a few tokens takes as long
+as one of hundreds, since all weights are read. Callers estimate what prompts add, and may be off by some."""
 
 
 @dataclass(frozen=True)

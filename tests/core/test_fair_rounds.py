@@ -60,6 +60,12 @@ def test_a_bulk_job_in_many_pieces_has_one_share() -> None:
     assert query in [portion.call for portion in pick_portions([*pieces, query], BUDGET)]
 
 
+def test_a_new_flow_comes_before_those_that_have_saved_up() -> None:
+    bulk = [call([60] * 5, Flow(credit=60.0, is_new=False)) for _ in range(5)]
+    query = call([16])
+    assert query in [portion.call for portion in pick_portions([*bulk, query], BUDGET)]
+
+
 def test_a_flow_that_overdrew_pays_it_back() -> None:
     long, short = call([300] * 3), call([10] * 100)
     served = {long: 0, short: 0}

@@ -17,6 +17,8 @@ from qwen3_rag import Embedder
 from qwen3_rag.backends.vllm import VllmStartError, backend, engine, lifecycle
 
 SPAWN = multiprocessing.get_context("spawn")
+OF_ITS_OWN: dict[str, Any] = {"backend": "vllm", "dtype": "float32", "device": "cpu", "max_queued": 7}
+"""Settings that no other test has: components of equal settings share an engine."""
 
 
 def started(name: str) -> BaseProcess:
@@ -102,7 +104,7 @@ def test_garbage_that_is_collected_while_another_engine_starts_is_stopped_afterw
     """A finaliser that waited for the stop would wait for the lock that its own thread holds."""
     monkeypatch.setattr(backend, "OfflineEngine", Silent)
     monkeypatch.setattr(Silent, "stopped", [], raising=False)
-    garbage = [Embedder(str(embedding_folder), backend="vllm", dtype="float32", device="cpu").load()]
+    garbage = [Embedder(str(embedding_folder), **OF_ITS_OWN).load()]
 
     def make() -> object:
         garbage.clear()
@@ -143,7 +145,7 @@ def test_an_engine_that_cannot_start_again_is_no_single_prompts_fault(
 
     monkeypatch.setattr(backend, "OfflineEngine", fails)
     with (
-        Embedder(str(embedding_folder), backend="vllm", dtype="float32", device="cpu") as embedder,
+        Embedder(str(embedding_folder), **OF_ITS_OWN) as embedder,
         pytest.raises(VllmStartError, match="vLLM could not start: no memory left") as caught,
     ):
         embedder.embed_documents(["text"])

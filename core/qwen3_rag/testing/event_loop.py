@@ -62,9 +62,22 @@ class EventLoopContract:
                 loading is to be held.
 
         Returns:
-            A context manager that yields a `Gate`. Within it, what the adapter waits for (a client's request,
-            a model's forward call) first calls the gate's `wait`. `qwen3_rag.testing.recording.holding`
-            does it for an `Embedder` or a `Reranker`.
+            A context manager that yields a `Gate`. Within it, what the adapter waits for first calls the gate's
+            `wait`. For an `Embedder` or a `Reranker` that is `qwen3_rag.testing.recording.holding`; for a
+            blocking client it may look like this::
+
+                @contextmanager
+                def hold(self, adapter):
+                    gate, post = Gate(), adapter.client.post
+
+                    def held(*args, **kwargs):
+                        gate.wait()
+                        return post(*args, **kwargs)
+
+                    with patch.object(adapter.client, "post", held):
+                        yield gate
+
+            and an async client's method awaits `asyncio.to_thread(gate.wait)`.
         """
         pytest.skip("override `hold` to say how the model is held back")
 

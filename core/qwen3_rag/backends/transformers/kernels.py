@@ -187,11 +187,11 @@ def _is_right(
     output, log_sum_exp = kernel(query, key.contiguous(), value.contiguous(), spans, causal=causal, scale=scale)
     key, value = (rows.float().repeat_interleave(_HEADS // _KV_HEADS, 1) for rows in (key, value))
     for part, sums, q, k, v in zip(
-        output.split(queries),
-        log_sum_exp.split(queries),
-        query.float().split(queries),
-        key.split(keys),
-        value.split(keys),
+        torch.split(output, queries),
+        torch.split(log_sum_exp, queries),
+        torch.split(query.float(), queries),
+        torch.split(key, keys),
+        torch.split(value, keys),
         strict=True,
     ):
         scores = torch.einsum("qhd,khd->qhk", q, k) * scale
