@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
     add("--rounds", type=int, default=5)
     add("--seconds-per-way", type=float, default=30.0, help="slower ways have fewer rounds, at least one")
-    add("--texts", type=int, default=64, help="of mixed lengths")
+    add("--texts", type=int, default=48, help="of mixed lengths")
     add("--uniform", type=int, default=8, help="texts of 512 tokens")
     add("--latency", type=int, default=30, help="queries one at a time")
     add("--concurrent", type=int, default=100, help="queries at once")

@@ -16,6 +16,9 @@ from benchmarks.ways import OURS, Floats, Peer, Run
 
 _SAMPLE: Final = 8
 """Items of the check before timing, evenly spaced over all of them."""
+_MANY: Final = 32
+"""Of so many items every second fills enough batches for a sweep."""
+_ROUNDS_OF_WRAPPERS: Final = 2
 _GIVE_UP: Final = 1.3
 """A sweep ends at the first setting that takes this many times the best so far: with growing batches the
 time falls, then rises."""
@@ -72,7 +75,11 @@ class Comparison:
         }
         calls = {_label(*way): partial(peer.settings[way[1]], items) for way, peer in ways.items()}
         most = self.rounds if rounds is None else rounds
-        seconds, first = in_turn(calls, most, self.seconds_per_way)
+        rounds_of = {
+            _label(*way): most if peer.wraps is None else min(most, _ROUNDS_OF_WRAPPERS)
+            for way, peer in ways.items()
+        }
+        seconds, first = in_turn(calls, rounds_of, self.seconds_per_way)
         base = next(iter(calls))
         found = []
         for (name, setting), peer in ways.items():
@@ -90,6 +97,8 @@ class Comparison:
                     "parity_with_ours": verdict.measured,
                 }
             )
+        if defaults:
+            self._remember(found)
         return {
             "ways": found,
             "sweeps": {name: times for name, times in sweeps.items() if times},
@@ -123,12 +132,15 @@ class Comparison:
         return right
 
     def _sweep(self, peer: Peer, items: Sequence[Any]) -> dict[str, float]:
-        """Time each setting but the default once, on every second item, after a run to warm up."""
+        """Time each setting but the default once, after a run to warm up; of many items on every second."""
+        if peer.wraps in self.best:
+            self.best[peer.name] = self.best[peer.wraps]
+            return {}
         swept = [setting for setting in peer.settings if setting != peer.default]
         if len(swept) < 2:
             self.best[peer.name] = next(iter(swept), peer.first)
             return {}
-        given = items[::2]
+        given = items[::2] if len(items) >= _MANY else items
         peer.settings[swept[0]](given)
         times: dict[str, float] = {}
         for setting in swept:
@@ -137,6 +149,11 @@ class Comparison:
                 break
         self.best[peer.name] = min(times, key=lambda setting: times[setting])
         return times
+
+    def _remember(self, found: Sequence[dict[str, Any]]) -> None:
+        """Keep each peer's faster setting, which may be its default."""
+        for way in sorted(found, key=lambda way: -way["seconds"]):
+            self.best[way["peer"]] = way["setting"]
 
     def _settings(self, peer: Peer, *, defaults: bool) -> list[str]:
         best = self.best.get(peer.name, peer.first)

@@ -13,11 +13,12 @@ Call = Callable[[], Outcome]
 
 
 def in_turn(
-    calls: Mapping[str, Call], rounds: int, seconds_per_way: float
+    calls: Mapping[str, Call], rounds: Mapping[str, int], seconds_per_way: float
 ) -> tuple[dict[str, list[float]], dict[str, Outcome]]:
     """Run all ways once in each round, so that a machine's slow moments hit all of them.
 
     Args:
+        rounds: most of them, for each way.
         seconds_per_way: a way is left out of further rounds when another run would bring its runs
             together above this.
 
@@ -27,10 +28,11 @@ def in_turn(
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     first: dict[str, Outcome] = {}
-    for _ in range(rounds):
+    for number in range(max(rounds.values())):
         for name, call in calls.items():
             spent = seconds[name]
-            if spent and sum(spent) + spent[-1] > seconds_per_way:
+            is_slow = spent and sum(spent) + spent[-1] > seconds_per_way
+            if is_slow or number >= rounds[name]:
                 continue
             outcome = call()
             spent.append(outcome.seconds)

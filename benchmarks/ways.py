@@ -42,6 +42,7 @@ class Peer:
         settings: its runs by setting, in the order in which the sweep tries them.
         default: the setting that a user gets without choosing; None where one must be chosen.
         queries: from query texts to vectors, by setting; empty for rerankers.
+        wraps: the peer whose code it calls: its best setting is taken from there, and it has few rounds.
         int8: weights have 8 bits, so answers are allowed to be further off.
         facts: what a reader must know of it, for the results.
     """
@@ -50,6 +51,7 @@ class Peer:
     settings: Mapping[str, Run]
     default: str | None = None
     queries: Mapping[str, Run] = field(default_factory=dict)
+    wraps: str | None = None
     int8: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
 

@@ -33,4 +33,5 @@ def embedding(setup: Setup, _: ExitStack) -> list[Peer]:
 
     settings = by_batch_size(documents, setup.swept_batches, DEFAULT_BATCH)
     queries = clocked(lambda texts: [embeddings.embed_query(text) for text in texts])
-    return [Peer("LangChain HuggingFaceEmbeddings", settings, batch_name(DEFAULT_BATCH), {"query": queries})]
+    name, default = "LangChain HuggingFaceEmbeddings", batch_name(DEFAULT_BATCH)
+    return [Peer(name, settings, default, {"query": queries}, "Sentence Transformers")]

@@ -42,7 +42,7 @@ def embedding(setup: Setup, _: ExitStack) -> list[Peer]:
     settings = by_batch_size(documents, setup.swept_batches, DEFAULT_EMBED_BATCH_SIZE)
     queries = clocked(lambda texts: [model.get_query_embedding(text) for text in texts])
     name, default = "LlamaIndex HuggingFaceEmbedding", batch_name(DEFAULT_EMBED_BATCH_SIZE)
-    return [Peer(name, settings, default, {"query": queries})]
+    return [Peer(name, settings, default, {"query": queries}, "Sentence Transformers")]
 
 
 def reranking(setup: Setup, _: ExitStack) -> list[Peer]:
@@ -68,4 +68,5 @@ def reranking(setup: Setup, _: ExitStack) -> list[Peer]:
         return [scores[str(i)] for i in range(len(pairs))]
 
     default = batch_name(DEFAULT_BATCH)
-    return [Peer("LlamaIndex SentenceTransformerRerank", {default: clocked(score)}, default)]
+    name = "LlamaIndex SentenceTransformerRerank"
+    return [Peer(name, {default: clocked(score)}, default, wraps="CrossEncoder")]

@@ -83,7 +83,7 @@ def embedding(setup: Setup, _: ExitStack) -> list[Peer]:
         )
         one = _embed(model, tokenizer, 1)
         queries = clocked(lambda texts: one([QUERY_PROMPT + text for text in texts]))
-        return Peer(name, settings, None, {"one text": queries}, int8, facts)
+        return Peer(name, settings, None, {"one text": queries}, int8=int8, facts=facts)
 
     return [peer("OpenVINO", plain, int8=False), peer("OpenVINO, int8 weights", small, int8=True)]
 

@@ -112,17 +112,15 @@ def reranking(setup: Setup, _: ExitStack) -> list[Peer]:
     """As published, and with the logits of the last position only."""
     snippet = RerankingSnippet(setup)
 
-    def peer(name: str, all_positions: bool) -> Peer:
+    def peer(name: str, *, all_positions: bool, wraps: str | None = None) -> Peer:
         def score(pairs: Sequence[Pair]) -> Floats:
             return snippet.score(pairs, all_positions=all_positions)
 
         settings = by_batch_size(lambda size: clocked(in_batches(score, size)), setup.swept_batches, None)
-        return Peer(name, settings)
+        return Peer(name, settings, wraps=wraps)
 
-    return [
-        peer("published snippet", all_positions=True),
-        peer("published snippet, last position's logits", all_positions=False),
-    ]
+    better = "published snippet, last position's logits"
+    return [peer(better, all_positions=False), peer("published snippet", all_positions=True, wraps=better)]
 
 
 def in_batches(function: Callable[[Sequence[Any]], Floats], size: int) -> Callable[[Sequence[Any]], Floats]:

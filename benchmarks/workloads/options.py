@@ -64,7 +64,7 @@ def budget(bench: Bench) -> Result:
             run = clocked(embedder.embed_documents)
             run(given[:8])
             _, peak = peak_above(partial(run, given), bench.setup.device)
-            seconds, _ = in_turn({"": partial(run, given)}, bench.sizes.rounds, float("inf"))
+            seconds, _ = in_turn({"": partial(run, given)}, {"": bench.sizes.rounds}, float("inf"))
             way = {"peer": OURS, "setting": f"token_budget={tokens}", "peak_mib": round(peak / 2**20, 1)}
             ways.append({**way, **summary(seconds[""], seconds[""])})
     work = embedding_work(bench.setup.model("embedding"), token_counts(bench, given))

@@ -22,6 +22,7 @@ from qwen3_rag import (
     DeadlineExceededError,
     Embedder,
     EngineClosedError,
+    Reranker,
     component,
     engines,
 )
@@ -149,6 +150,18 @@ def test_an_unwanted_call_does_not_load_the_model() -> None:
         time.sleep(0.001)
     assert loads == []
     engine.close()
+
+
+def test_models_that_are_loaded_at_the_same_time_are_loaded_right(reranking_checkpoint: Path) -> None:
+    """Transformers changes its classes while it loads; overlapping loads left tied heads without weights."""
+
+    def score(number: int) -> float:
+        with Reranker(str(reranking_checkpoint), token_budget=5000 + number, **OPTIONS) as reranker:
+            return float(reranker.score("why?", ["because"])[0])
+
+    with ThreadPoolExecutor(8) as pool:
+        scores = list(pool.map(score, range(24)))
+    np.testing.assert_allclose(scores, scores[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("is_async", [False, True])

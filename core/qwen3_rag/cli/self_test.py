@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from qwen3_rag import prompts
+from qwen3_rag.backends.one_at_a_time import one_at_a_time
 from qwen3_rag.checkpoint import open_checkpoint
 from qwen3_rag.embedder import Embedder
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION
@@ -124,7 +125,8 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def _load(auto_class: Any, folder: Path, device: torch.device) -> Any:
-    model = auto_class.from_pretrained(str(folder), attn_implementation="eager", use_safetensors=True)
+    with one_at_a_time():
+        model = auto_class.from_pretrained(str(folder), attn_implementation="eager", use_safetensors=True)
     return model.float().to(device).eval()
 
 

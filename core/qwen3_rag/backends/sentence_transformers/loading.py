@@ -14,6 +14,7 @@ from sentence_transformers.cross_encoder.modules import LogitScore
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch import nn
 
+from qwen3_rag.backends.one_at_a_time import one_at_a_time
 from qwen3_rag.backends.sentence_transformers.options import Options
 from qwen3_rag.backends.transformers.loading import dtype_keyword
 from qwen3_rag.checkpoint import Checkpoint
@@ -151,7 +152,8 @@ def _check_head(folder: Path, saved: bool) -> None:
 
 def _guarded(folder: Path, load: Callable[[], Model]) -> Model:
     try:
-        return load()
+        with one_at_a_time():
+            return load()
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # safetensors, torch, transformers and this library each raise their own

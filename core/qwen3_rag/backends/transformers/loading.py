@@ -10,6 +10,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from qwen3_rag.backends.one_at_a_time import one_at_a_time
 from qwen3_rag.checkpoint import Checkpoint
 from qwen3_rag.errors import CheckpointError, ConfigurationError
 from qwen3_rag.models import ModelKind
@@ -98,7 +99,8 @@ def _from_pretrained(
         "output_loading_info": True,
     }
     try:
-        model, report = auto_class.from_pretrained(str(checkpoint.folder), **settings)
+        with one_at_a_time():
+            model, report = auto_class.from_pretrained(str(checkpoint.folder), **settings)
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # safetensors, torch and transformers each raise their own
