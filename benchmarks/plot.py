@@ -22,6 +22,8 @@ from matplotlib.axes import Axes
 from benchmarks.ways import OURS
 
 _RESULTS: Final = Path(__file__).parent / "results"
+_THROUGHPUT: Final = ("bulk", "uniform", "rerank", "rerank-many")
+_OPTIONS: Final = ("packing", "sharing", "budget")
 _OURS, _THEIRS = "#1f6feb", "#9aa4b2"
 _SHORT: Final = {
     "Sentence Transformers": "ST",
@@ -52,11 +54,10 @@ def main(arguments: Sequence[str]) -> None:
 def _figures(results: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """What there are results for: each figure with its name."""
     found = results["workloads"]
-    throughput = {
-        name: found[name]["ways"] for name in ("bulk", "uniform", "rerank", "rerank-many") if name in found
-    }
-    if throughput:
-        yield "throughput", _bars(results, throughput, "tokens_per_second", "tokens of prompts per second")
+    for name, panels in (("throughput", _THROUGHPUT), ("options", _OPTIONS)):
+        ways = {panel: found[panel]["ways"] for panel in panels if panel in found}
+        if ways:
+            yield name, _bars(results, ways, "tokens_per_second", "tokens of prompts per second")
     if "query" in found:
         yield (
             "latency",
@@ -76,21 +77,22 @@ def _figures(results: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _bars(results: dict[str, Any], panels: dict[str, list[dict[str, Any]]], column: str, label: str) -> Any:
-    rows = max(len(ways) for ways in panels.values())
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    height = 1.2 + 0.3 * max(len(ways) for ways in panels.values())
     figure, axes = pyplot.subplots(
-        1, len(panels), figsize=(5.6 * len(panels), 1.2 + 0.32 * rows), squeeze=False, layout="constrained"
+        rows, columns, figsize=(6.4 * columns, height * rows), squeeze=False, layout="constrained"
     )
-    for axis, (title, ways) in zip(axes[0], panels.items(), strict=True):
+    for axis, (title, ways) in zip(axes.flat, panels.items(), strict=False):
         shown = [way for way in ways if "failed" not in way]
-        if column == "milliseconds":
-            values = [1000 * way["seconds"] for way in shown]
-            spread = [[0.0] * len(shown), [1000 * (way["p90"] - way["seconds"]) for way in shown]]
-        else:
-            values = [way[column] for way in shown]
-            spread = [_spread(way, value) for way, value in zip(shown, values, strict=True)]
-            spread = [[low for low, _ in spread], [high for _, high in spread]]
-        colours = [_OURS if way["peer"] == OURS else _THEIRS for way in shown]
-        axis.barh([_name(way) for way in shown], values, color=colours, xerr=spread, ecolor="#555")
+        bars = [_bar(way, column) for way in shown]
+        axis.barh(
+            [_name(way) for way in shown],
+            [value for value, _, _ in bars],
+            xerr=[[down for _, down, _ in bars], [up for _, _, up in bars]],
+            color=[_OURS if way["peer"] == OURS else _THEIRS for way in shown],
+            ecolor="#555",
+        )
         axis.invert_yaxis()
         axis.set_title(title, fontsize=10)
         axis.set_xlabel(label, fontsize=9)
@@ -99,12 +101,16 @@ def _bars(results: dict[str, Any], panels: dict[str, list[dict[str, Any]]], colu
     return figure
 
 
-def _spread(way: dict[str, Any], value: float) -> list[float]:
-    """How far a rate goes down and up between the slowest and the fastest round."""
+def _bar(way: dict[str, Any], column: str) -> tuple[float, float, float]:
+    """A way's value, and how far its whisker goes down and up."""
+    seconds = way.get("seconds", 0.0)
+    if column == "milliseconds":
+        return 1000 * seconds, 0.0, 1000 * (way["p90"] - seconds)
+    value = way[column]
     if "extremes" not in way:
-        return [0.0, 0.0]
-    fast, slow = way["extremes"]
-    return [value - value * way["seconds"] / slow, value * way["seconds"] / fast - value]
+        return value, 0.0, 0.0
+    fastest, slowest = way["extremes"]
+    return value, value - value * seconds / slowest, value * seconds / fastest - value
 
 
 def _lines(results: dict[str, Any], points: list[dict[str, Any]], unit: str, label: str) -> Any:

@@ -24,7 +24,7 @@ def reporter(file: Path | None) -> Callable[[dict[str, Any]], None]:
 def last(results: dict[str, Any]) -> str:
     """The workload that ended last."""
     name, found = list(results["workloads"].items())[-1]
-    lines = [f"{name}: {found['what']} [{found['took_seconds']} s]"]
+    lines = [f"{name}: {found['what']} [{found['took_seconds']} s; {_floor(found['floor'])}]"]
     for section, ways in _sections(found):
         lines += [f"  {section}"] if section else []
         lines += [_line(way) for way in ways]
@@ -32,6 +32,13 @@ def last(results: dict[str, Any]) -> str:
     if len(lines) == 1:
         lines += [f"  {key}: {value}" for key, value in found.items() if key not in ("what", "floor")]
     return "\n".join(lines)
+
+
+def _floor(floor: dict[str, dict[str, float]]) -> str:
+    """The machine's limits before and after."""
+    rates = {unit: [floor[when][unit] for when in ("before", "after")] for unit in ("matmul", "triad")}
+    matmul, triad = (f"{before:.0f} to {after:.0f}" for before, after in rates.values())
+    return f"matmul {matmul} GFLOP/s, triad {triad} GB/s"
 
 
 def _sections(found: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:

@@ -22,6 +22,7 @@ from benchmarks.timing import in_turn, summary
 from benchmarks.ways import OURS, Floats, Peer, clocked
 from benchmarks.workloads import Bench, PeerBench, Result
 from benchmarks.workloads.bulk import token_counts
+from benchmarks.workloads.reranking import work_of
 from benchmarks.workloads.single import latency
 
 _BUDGETS: Final = (4096, 8192, 16384, 32768, 65536, 131072)
@@ -52,7 +53,8 @@ def sharing(bench: PeerBench) -> Result:
     with ExitStack() as stack:
         alone = stack.enter_context(Reranker(**_arguments(bench, "reranking"), share_prefixes=False))
         apart = Peer("share_prefixes=False", {DEFAULT: clocked(alone.score_pairs)}, DEFAULT)
-        return Result(bench.comparison.run([*bench.only(OURS), apart], pairs))
+        found = bench.comparison.run([*bench.only(OURS), apart], pairs)
+    return Result(found, [(found["ways"], work_of(bench, pairs)[1])])
 
 
 def budget(bench: Bench) -> Result:

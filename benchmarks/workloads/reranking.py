@@ -21,7 +21,7 @@ def one_query(bench: PeerBench) -> Result:
     """One query and passages of 40 to 80 tokens; every peer at its default and at its best batch size."""
     pairs = texts.pairs(1, bench.sizes.passages)
     found = bench.comparison.run(bench.peers, pairs, sweep=True)
-    prompts, work = _work(bench, pairs)
+    prompts, work = work_of(bench, pairs)
     return Result(
         {"documents": len(pairs), "prompts": texts.lengths_summary(prompts), **found}, [(found["ways"], work)]
     )
@@ -31,7 +31,7 @@ def many_queries(bench: PeerBench) -> Result:
     """Queries with 20 passages each, in one call; CrossEncoder and vLLM at the settings found before."""
     pairs = texts.pairs(bench.sizes.many, _PASSAGES_OF_MANY)
     found = bench.comparison.run(bench.only(OURS, "CrossEncoder", "vLLM"), pairs, defaults=False)
-    prompts, work = _work(bench, pairs)
+    prompts, work = work_of(bench, pairs)
     data = {"queries": bench.sizes.many, "passages": _PASSAGES_OF_MANY, **found}
     return Result({**data, "prompts": texts.lengths_summary(prompts)}, [(found["ways"], work)])
 
@@ -44,11 +44,12 @@ def documents(bench: PeerBench) -> Result:
         pairs = texts.pairs(1, count)
         found = bench.comparison.run(peers, pairs, defaults=False, rounds=_ROUNDS_OF_A_NUMBER)
         points.append({"documents": count, **found})
-        shares.append((found["ways"], _work(bench, pairs)[1]))
+        shares.append((found["ways"], work_of(bench, pairs)[1]))
     return Result({"points": points}, shares)
 
 
-def _work(bench: PeerBench, pairs: list[Pair]) -> tuple[list[int], Work]:
+def work_of(bench: PeerBench, pairs: list[Pair]) -> tuple[list[int], Work]:
+    """Tokens of each pair's prompt, and the work of all."""
     tokenizer = AutoTokenizer.from_pretrained(bench.setup.checkpoint("reranking"))
     prompts = rerank_token_ids(tokenizer, pairs)
     return [len(prompt) for prompt in prompts], reranking_work(bench.setup.model("reranking"), prompts)

@@ -160,6 +160,8 @@ def test_the_exit_code_is_1_where_frameworks_differ(
     }
     runs = [core_run, replace(core_run, framework="haystack", answers=reverse)]
     monkeypatch.setattr("qwen3_rag.demo.session.run_session", lambda *_, **__: runs)
+    # The framework that is said to differ need not be installed.
+    monkeypatch.setattr("qwen3_rag.cli.demo_tables.lines_of_code", lambda *_: "its lines of code")
     (tmp_path / "corpus.txt").write_text("\n\n".join(PASSAGES))
     command = ("demo", "--corpus", tmp_path / "corpus.txt", *form)
     run = invoke(*command)
