@@ -63,12 +63,13 @@ class Comparison:
             rounds: overrides the comparison's.
 
         Returns:
-            `ways`, `sweeps` (seconds by peer and setting) and `wrong` (peers that are not timed).
+            `ways`, `sweeps` (seconds by peer and setting), `parity_of_sample` (what the check against
+            the truth measured) and `wrong` (peers that are not timed).
 
         Raises:
             RuntimeError: our own answers are wrong.
         """
-        right = self._right_ones(peers, items)
+        right, checked = self._right_ones(peers, items)
         sweeps = {peer.name: self._sweep(peer, items) for peer in right} if sweep else {}
         ways = {
             (peer.name, setting): peer for peer in right for setting in self._settings(peer, defaults=defaults)
@@ -102,6 +103,7 @@ class Comparison:
         return {
             "ways": found,
             "sweeps": {name: times for name, times in sweeps.items() if times},
+            "parity_of_sample": checked,
             "wrong": {peer.name: self.wrong[peer.name] for peer in peers if peer.name in self.wrong},
         }
 
@@ -112,11 +114,13 @@ class Comparison:
             self.wrong[f"{peer.name}, queries"] = verdict.measured
         return verdict.right
 
-    def _right_ones(self, peers: Sequence[Peer], items: Sequence[Any]) -> list[Peer]:
-        """The peers whose answers to a sample are right. It also is their warm-up."""
+    def _right_ones(
+        self, peers: Sequence[Peer], items: Sequence[Any]
+    ) -> tuple[list[Peer], dict[str, dict[str, Any]]]:
+        """The peers whose answers to a sample are right, and how near. It also is their warm-up."""
         sample = spaced(items, _SAMPLE)
         expected = self.truth(sample)
-        right = []
+        right, checked = [], {}
         for peer in peers:
             if peer.name in self.wrong:
                 continue
@@ -125,23 +129,25 @@ class Comparison:
             )
             if verdict.right:
                 right.append(peer)
+                checked[peer.name] = verdict.measured
                 continue
             if peer.name == OURS:
                 raise RuntimeError(f"our own answers are wrong: {verdict.measured}")
             self.wrong[peer.name] = {"setting": peer.first, **verdict.measured}
-        return right
+        return right, checked
 
     def _sweep(self, peer: Peer, items: Sequence[Any]) -> dict[str, float]:
-        """Time each setting but the default once, after a run to warm up; of many items on every second."""
-        if peer.wraps in self.best:
-            self.best[peer.name] = self.best[peer.wraps]
+        """Time each setting but the default once, of many items on every second; a sample warms it up."""
+        of_wrapped = self.best.get(peer.wraps or "")
+        if of_wrapped is not None and of_wrapped in peer.settings:
+            self.best[peer.name] = of_wrapped
             return {}
         swept = [setting for setting in peer.settings if setting != peer.default]
         if len(swept) < 2:
             self.best[peer.name] = next(iter(swept), peer.first)
             return {}
         given = items[::2] if len(items) >= _MANY else items
-        peer.settings[swept[0]](given)
+        peer.settings[swept[0]](spaced(items, _SAMPLE))
         times: dict[str, float] = {}
         for setting in swept:
             times[setting] = peer.settings[setting](given).seconds
