@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", help="cpu, cuda, cuda:1; default: the best there is")
     add("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
     add("--rounds", type=int, default=5)
-    add("--seconds-per-way", type=float, default=30.0, help="slower ways have fewer rounds, at least one")
+    add("--seconds-per-way", type=float, default=60.0, help="slower ways have fewer rounds, at least one")
     add("--texts", type=int, default=48, help="of mixed lengths")
     add("--uniform", type=int, default=8, help="texts of 512 tokens")
     add("--latency", type=int, default=30, help="queries one at a time")

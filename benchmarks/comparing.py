@@ -111,8 +111,14 @@ class Comparison:
         """Check a peer's vectors of queries, which it may get wrong where its documents are right."""
         verdict = check(self.kind, run(queries).values, expected, self.dtype, int8=peer.int8)
         if not verdict.right:
-            self.wrong[f"{peer.name}, queries"] = verdict.measured
+            self._refuse(peer, f"{peer.name}, queries", verdict.measured)
         return verdict.right
+
+    def _refuse(self, peer: Peer, name: str, measured: dict[str, Any]) -> None:
+        """Remember who is wrong; we ourselves may not be."""
+        if peer.name == OURS:
+            raise RuntimeError(f"our own answers are wrong: {measured}")
+        self.wrong[name] = measured
 
     def _right_ones(
         self, peers: Sequence[Peer], items: Sequence[Any]
@@ -131,9 +137,7 @@ class Comparison:
                 right.append(peer)
                 checked[peer.name] = verdict.measured
                 continue
-            if peer.name == OURS:
-                raise RuntimeError(f"our own answers are wrong: {verdict.measured}")
-            self.wrong[peer.name] = {"setting": peer.first, **verdict.measured}
+            self._refuse(peer, peer.name, {"setting": peer.first, **verdict.measured})
         return right, checked
 
     def _sweep(self, peer: Peer, items: Sequence[Any]) -> dict[str, float]:

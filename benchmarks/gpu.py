@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--layers", type=int, help="default: as published")
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help="with commas between")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds-per-way", type=float, default=20.0)
+    parser.add_argument("--seconds-per-way", type=float, default=30.0)
     parser.add_argument("--vllm-python", type=Path, help="interpreter of an environment that has vLLM")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args(arguments)

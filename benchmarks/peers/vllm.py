@@ -26,6 +26,7 @@ from benchmarks.run_setup import Setup
 from benchmarks.ways import Outcome, Peer, Run
 
 _CACHE_TOKENS: Final = 17 << 10
+_SECONDS_TO_END: Final = 20
 _LEAST_SHARE: Final = 0.01
 """Of a GPU's memory: with a cache of fixed size it says only what must be free at the start."""
 
@@ -90,6 +91,7 @@ class _Engine:
                 stderr=log,
                 text=True,
                 env=_environment(),
+                start_new_session=True,  # what vLLM does to its process group at the end is not for us
             )
         self.facts = self._answer()
 
@@ -112,9 +114,13 @@ class _Engine:
         return run
 
     def close(self) -> None:
-        """End the process."""
-        self._process.terminate()
-        self._process.wait()
+        """End the process: without further lines it ends by itself."""
+        _open(self._process.stdin).close()
+        try:
+            self._process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _answer(self) -> dict[str, Any]:
         line = _open(self._process.stdout).readline()

@@ -17,6 +17,7 @@ from benchmarks import texts
 from benchmarks.checkpoints import QUERY_PROMPT
 from benchmarks.comparing import spaced
 from benchmarks.flops import layer_bytes
+from benchmarks.parity import cosines
 from benchmarks.peers import ours
 from benchmarks.timing import in_turn, summary
 from benchmarks.ways import OURS, Floats, Outcome, Run
@@ -82,12 +83,11 @@ def concurrent(bench: PeerBench) -> Result:
     expected = first["one at a time"].values
     ways = []
     for name, own in seconds.items():
-        cosines = (first[name].values * expected).sum(axis=1)
         ways.append(
             {
                 "way": name,
                 "forward_passes": passes[name],
-                "least_cosine": float(cosines.min()),
+                "least_cosine": float(cosines(first[name].values, expected).min()),
                 **summary(own, base),
             }
         )
