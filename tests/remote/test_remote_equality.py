@@ -9,6 +9,7 @@ from typing import Any
 import models
 import numpy as np
 import pytest
+from dialects import EMBEDDERS, RERANKERS
 from qwen3_rag import Embedder, Reranker
 from server import Answer, Server
 
@@ -59,21 +60,12 @@ def local_reranker(reranking_checkpoint: Path) -> Iterator[Reranker]:
         yield component
 
 
-def embedding_server(name: str, local: Embedder, folder: Path) -> Answer:
-    compute, tokenizer = models.checkpoint(local), models.tokenizer_of(folder)
-    return {
-        "vllm": lambda: models.vllm(compute),
-        "tei": lambda: models.tei(compute, tokenizer),
-        "openai": lambda: models.openai(compute, tokenizer),
-        "dashscope": lambda: models.dashscope(compute, tokenizer),
-    }[name]()
-
-
-@pytest.mark.parametrize("name", ["vllm", "tei", "openai", "dashscope"])
+@pytest.mark.parametrize("name", list(EMBEDDERS))
 def test_vectors_are_those_of_the_local_model(
     name: str, local_embedder: Embedder, embedding_checkpoint: Path, serve: Serve, embedder: Make
 ) -> None:
-    server = serve(embedding_server(name, local_embedder, embedding_checkpoint))
+    compute, tokenizer = models.checkpoint(local_embedder), models.tokenizer_of(embedding_checkpoint)
+    server = serve(EMBEDDERS[name](compute, tokenizer))
     remote = embedder(server.url, name)
     texts = TEXTS if name == "vllm" else PLAIN
     np.testing.assert_allclose(
@@ -84,29 +76,6 @@ def test_vectors_are_those_of_the_local_model(
             remote.embed_queries(texts, **call), local_embedder.embed_queries(texts, **call), **TOLERANCE
         )
     assert len(server.requests) > 3
-
-
-RERANKERS: dict[str, tuple[dict[str, Any], Callable[[models.Compute, Any], Answer]]] = {
-    "vllm": ({"server": "vllm"}, lambda compute, _: models.vllm(compute)),
-    "vllm too old for use_activation": (
-        {"server": "vllm"},
-        lambda compute, _: models.vllm(compute, knows_use_activation=False),
-    ),
-    "tei": ({"server": "tei", "template": "client"}, models.tei),
-    "cohere": (
-        {"server": "cohere", "template": "client"},
-        lambda compute, tokenizer: models.relevance(compute, tokenizer, path="/v2/rerank"),
-    ),
-    "jina that answers log-odds": (
-        {"server": "jina", "template": "client", "scores": "log_odds"},
-        lambda compute, tokenizer: models.relevance(compute, tokenizer, path="/v1/rerank", log_odds=True),
-    ),
-    "jina that has the template": (
-        {"server": "jina", "template": "server", "instruction_field": "instruct", "path": "/v1/reranks"},
-        lambda compute, tokenizer: models.relevance(compute, tokenizer, path="/v1/reranks", field="instruct"),
-    ),
-    "dashscope": ({"server": "dashscope"}, models.dashscope),
-}
 
 
 @pytest.mark.parametrize("name", list(RERANKERS))
