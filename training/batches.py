@@ -55,20 +55,57 @@ def dataset_of(
     *,
     query: Callable[[str], str] = str,
     passage: Callable[[str], str] = str,
+    negatives: Sequence[Sequence[str]] = (),
 ) -> Dataset:
     """Return the batches' pairs one after another, as the contrastive losses take them.
 
     Args:
         batches: of `distinct_batches`.
         query, passage: put prompts before texts.
+        negatives: of `draw_negatives`.
     """
     pairs = [pair for batch in batches for pair in batch]
-    return Dataset.from_dict(
-        {
-            "anchor": [query(pair.query) for pair in pairs],
-            "positive": [passage(pair.passage) for pair in pairs],
-        }
-    )
+    columns = {
+        "anchor": [query(pair.query) for pair in pairs],
+        "positive": [passage(pair.passage) for pair in pairs],
+    }
+    for number, column in enumerate(zip(*negatives, strict=True)):
+        columns[f"negative_{number}"] = [passage(text) for text in column]
+    return Dataset.from_dict(columns)
+
+
+def draw_negatives(
+    batches: Sequence[Sequence[Pair]],
+    mined: Mapping[Pair, Sequence[str]],
+    *,
+    count: int,
+    generator: random.Random,
+) -> list[list[str]]:
+    """Draw wrong passages of every pair, none of which answers a query of its batch.
+
+    Args:
+        batches: of `distinct_batches`.
+        mined: more wrong passages of each pair than are drawn, since some may stand in the batch.
+        count: wrong passages of each pair.
+        generator: draws.
+
+    Returns:
+        A list for every pair, batch after batch.
+
+    Raises:
+        ValueError: a pair has too few.
+    """
+    drawn = []
+    for batch in batches:
+        right = {pair.passage for pair in batch}
+        for pair in batch:
+            fit = [text for text in mined.get(pair, ()) if text not in right]
+            if len(fit) < count:
+                raise ValueError(
+                    f"{count} wrong passages are wanted for {pair.query!r}, {len(fit)} are left; mine more"
+                )
+            drawn.append(generator.sample(fit, count))
+    return drawn
 
 
 def in_given_order(batches: Sequence[Sequence[Pair]]) -> Callable[..., DefaultBatchSampler]:

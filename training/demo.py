@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from qwen3_rag import Embedder, Reranker
 from tokenizers import Tokenizer, processors
@@ -19,6 +19,7 @@ from transformers import Qwen3ForCausalLM, Qwen3Model
 
 from training import checkpoints, packages, static, tokenizer, transplant
 from training.data import load_held_out, prepare
+from training.embedder import EmbedderSettings, train_embedder
 from training.evaluate import evaluate
 from training.instructions import vary
 from training.matcher import start_reranker
@@ -34,13 +35,32 @@ DIMENSIONS: Final = (32, 64, 128, WIDTH)
 ROUNDS: Final = (60, 120, 180)
 """Steps of the rounds of the first stage; the token vectors after each are averaged, which overfits less."""
 
-RERANKER_ROUNDS: Final = tuple(
-    RerankerSettings(
-        steps=steps, batch_size=6, learning_rate=1e-3, max_tokens=160, listwise=1.0, lora_rank=0, seed=seed
-    )
-    for seed, steps in enumerate((150,))
+EMBEDDER: Final = EmbedderSettings(
+    steps=400,
+    batch_size=128,
+    mini_batch_size=128,
+    learning_rate=1e-3,
+    dimensions=DIMENSIONS[:-1],
+    max_tokens=160,
+    lora_rank=0,
+    train_tokens=False,
+    negatives=2,
+    seed=SEED,
 )
-"""Each mines its own negatives and warms up again."""
+RERANKER: Final = RerankerSettings(
+    steps=600,
+    batch_size=8,
+    learning_rate=4e-4,
+    max_tokens=192,
+    listwise=1.0,
+    lora_rank=0,
+    train_tokens=False,
+    seed=SEED,
+)
+_MINED: Final = 8
+"""Wrong passages of each query of the embedder's, of which each step draws."""
+_HARD: Final = 5
+"""Wrong passages of each query of the reranker's that are mined; two more are random."""
 _TECHNICAL: Final = ("debian", "docstring", "manual", "python-manual")
 
 
@@ -54,10 +74,12 @@ def make_demo_pair(work: Path, output: Path) -> None:
     prepare(work)
     pairs = read_pairs(work / "train.jsonl")
     demo_tokenizer = _tokenizer(work, pairs)
-    vectors = _vectors(work, demo_tokenizer, pairs)
+    first, second = halves(pairs)
+    whole = _start(work / "whole", demo_tokenizer, pairs)
+    half = _start(work / "half", demo_tokenizer, first)
     embedding, reranking = output / "demo-embedding", output / "demo-reranker"
-    _make_embedder(embedding, demo_tokenizer, vectors)
-    _make_reranker(work, reranking, embedding, demo_tokenizer, vectors, pairs)
+    make_embedder(half, second, whole, embedding)
+    make_reranker(half, second, reranking)
     with Embedder(str(embedding)) as embedder, Reranker(str(reranking)) as reranker:
         report = asdict(evaluate(load_held_out(work), embedder, reranker))
     missing = report["missing_packages"] = packages.missing(work / "apt")
@@ -77,10 +99,51 @@ def _tokenizer(work: Path, pairs: Sequence[Pair]) -> Tokenizer:
     return Tokenizer.from_file(str(path))
 
 
+def halves(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
+    """Divide pairs by source; those of dictionaries, which have few sources, by query.
+
+    Token vectors remember the pairs that they were trained on, which are then no task for a layer: it learns
+    from the second half how to use the vectors of the first, and keeps that with vectors of both.
+    """
+    first: list[Pair] = []
+    second: list[Pair] = []
+    for pair in pairs:
+        name = pair.source if pair.kind in _TECHNICAL else pair.query
+        odd = hashlib.sha256(f"half {name}".encode()).digest()[0] % 2
+        (second if odd else first).append(pair)
+    return first, second
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Folders of checkpoints whose weights are set and not yet trained."""
+
+    embedder: Path
+    reranker: Path
+
+
+def _start(work: Path, demo_tokenizer: Tokenizer, pairs: Sequence[Pair]) -> Starts:
+    """Train token vectors on pairs and build both checkpoints on them, unless `work` has them."""
+    starts = Starts(work / "embedder", work / "reranker")
+    if starts.reranker.exists():
+        return starts
+    vectors = _vectors(work, demo_tokenizer, pairs)
+    config = transplant.config(demo_tokenizer, hidden=HIDDEN, layers=2, heads=HEADS, intermediate=64)
+    embedder: Any = Qwen3Model(config)
+    transplant.start_embedder(embedder, demo_tokenizer, vectors, seed=SEED)
+    embedder.save_pretrained(starts.embedder)
+    checkpoints.write_small_files(starts.embedder, demo_tokenizer, "embedding")
+    config = transplant.config(demo_tokenizer, hidden=HIDDEN, layers=4, heads=HEADS, intermediate=32)
+    reranker: Any = Qwen3ForCausalLM(config)
+    start_reranker(reranker, demo_tokenizer, vectors, seed=SEED)
+    reranker.save_pretrained(starts.reranker)
+    plain = Tokenizer.from_str(demo_tokenizer.to_str())
+    plain.post_processor = processors.Sequence([])  # a reranker's tokenizer appends nothing
+    checkpoints.write_small_files(starts.reranker, plain, "reranking")
+    return starts
+
+
 def _vectors(work: Path, demo_tokenizer: Tokenizer, pairs: Sequence[Pair]) -> NDArray[np.float32]:
-    path = work / "vectors.npy"
-    if path.exists():
-        return np.asarray(np.load(path), np.float32)
     passages = [pair.passage for pair in random.Random(SEED).sample(list(pairs), min(30_000, len(pairs)))]
     vectors = static.initial_vectors(
         demo_tokenizer, static.teacher_token_vectors(demo_tokenizer), passages, WIDTH
@@ -99,7 +162,6 @@ def _vectors(work: Path, demo_tokenizer: Tokenizer, pairs: Sequence[Pair]) -> ND
         )
         results.append(np.nan_to_num(vectors))
     mean: NDArray[np.float32] = np.mean(results, axis=0, dtype=np.float32)
-    np.save(path, mean)
     return mean
 
 
@@ -110,45 +172,38 @@ def _mixed(pairs: Sequence[Pair]) -> list[Pair]:
     return technical * 3 + random.Random(SEED).sample(general, min(len(technical), len(general)))
 
 
-def _make_embedder(folder: Path, demo_tokenizer: Tokenizer, vectors: NDArray[np.float32]) -> None:
-    config = transplant.config(demo_tokenizer, hidden=HIDDEN, layers=2, heads=HEADS, intermediate=64)
-    model: Any = Qwen3Model(config)
-    transplant.start_embedder(model, demo_tokenizer, vectors, seed=SEED)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    checkpoints.write_small_files(folder, demo_tokenizer, "embedding")
+def make_embedder(half: Starts, pairs: Sequence[Pair], whole: Starts, folder: Path) -> None:
+    """Train the layers of `half` on pairs that its vectors do not know, and save the mean of before and after.
+
+    Layers go half of the way from their start to where training ends, and token vectors half of the way from
+    those of `half` to those of `whole`, which have seen all pairs.
+    """
+    technical = [pair for pair in pairs if pair.kind in _TECHNICAL]
+    with Embedder(str(half.embedder)) as embedder:
+        mined = mine(embedder, technical, negatives=_MINED, depth=30, seed=SEED)
+    wrong = {pair: found.passages[1:] for pair, found in zip(technical, mined, strict=True)}
+    trained = half.embedder.with_name("embedder-trained")
+    train_embedder(str(half.embedder), technical, trained, EMBEDDER, instruct=vary, mined=wrong)
+    model, other = (checkpoints.load_weights(of, "embedding") for of in (trained, whole.embedder))
+    weights = other.state_dict()  # its layers are those that `half` started with
+    model.load_state_dict({name: (weight + weights[name]) / 2 for name, weight in model.state_dict().items()})
+    checkpoints.save(model, folder, like=whole.embedder)
 
 
-def _make_reranker(
-    work: Path,
-    folder: Path,
-    embedding: Path,
-    demo_tokenizer: Tokenizer,
-    vectors: NDArray[np.float32],
-    pairs: Sequence[Pair],
-) -> None:
-    config = transplant.config(demo_tokenizer, hidden=HIDDEN, layers=4, heads=HEADS, intermediate=32)
-    model: Any = Qwen3ForCausalLM(config)
-    start_reranker(model, demo_tokenizer, vectors, seed=SEED)
-    start = work / "reranker-start"
-    model.save_pretrained(start)
-    plain = Tokenizer.from_str(demo_tokenizer.to_str())
-    plain.post_processor = processors.Sequence([])  # a reranker's tokenizer appends nothing
-    checkpoints.write_small_files(start, plain, "reranking")
-    for number, settings in enumerate(RERANKER_ROUNDS, 1):
-        with Embedder(str(embedding)) as embedder:
-            mined = mine(embedder, _sample(pairs, settings.seed), negatives=3, depth=15, seed=settings.seed)
-        trained = work / f"reranker-{number}"
-        train_reranker(str(start), _with_random(mined), trained, settings, instruct=vary)
-        start = trained
-    shutil.copytree(start, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("trainer"))
+def make_reranker(half: Starts, pairs: Sequence[Pair], folder: Path) -> None:
+    """Train the layers of `half` likewise; wrong passages are those that its embedder takes for answers."""
+    with Embedder(str(half.embedder)) as embedder:
+        mined = mine(embedder, _sample(pairs, SEED), negatives=_HARD, seed=SEED)
+    train_reranker(str(half.reranker), _with_random(mined), folder, RERANKER, instruct=vary)
+    shutil.rmtree(folder / "trainer", ignore_errors=True)
 
 
 def _sample(pairs: Sequence[Pair], seed: int) -> list[Pair]:
     generator = random.Random(seed)
     technical = [pair for pair in pairs if pair.kind in _TECHNICAL]
     general = [pair for pair in pairs if pair.kind not in _TECHNICAL]
-    return generator.sample(technical, min(9_000, len(technical))) + generator.sample(
-        general, min(3_000, len(general))
+    return generator.sample(technical, min(24_000, len(technical))) + generator.sample(
+        general, min(8_000, len(general))
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from qwen3_rag.tokenization import PromptTokenizer
@@ -12,6 +12,9 @@ from torch import Tensor
 
 IGNORED = 0
 """Fills rows after the closing token, which causal attention keeps from mattering."""
+
+_ROWS: Final = 32
+"""Rows computed together."""
 
 
 class Qwen3Encoder(InputModule):
@@ -62,7 +65,15 @@ def right_padded(token_ids: Sequence[Any]) -> dict[str, Tensor]:
 def last_hidden(decoder: Any, features: dict[str, Tensor]) -> Tensor:
     """Return the final hidden state at each row's last token, shape (n, hidden), float32.
 
-    No attention mask is needed: what fills a row stands after its last token.
+    No attention mask is needed: what fills a row stands after its last token. Rows of like lengths are computed
+    together, so that a batch with one long text is not all padding.
     """
-    hidden: Tensor = decoder(input_ids=features["input_ids"], use_cache=False).last_hidden_state
-    return hidden[torch.arange(len(hidden), device=hidden.device), features["last"]].float()
+    rows, last = features["input_ids"], features["last"]
+    order = torch.argsort(last)
+    states = []
+    for part in torch.split(order, _ROWS):
+        ends = last[part]
+        ids = rows[part, : int(ends.max()) + 1]
+        hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        states.append(hidden[torch.arange(len(part), device=hidden.device), ends].float())
+    return torch.cat(states)[torch.argsort(order)]

@@ -44,6 +44,7 @@ class RerankerSettings:
         max_tokens: of a whole prompt; longer documents are cut.
         listwise: weight of the softmax over a query's candidates, beside yes/no cross-entropy.
         lora_rank: 0 trains all weights.
+        train_tokens: False keeps the token table, and with it a tied head, as it is; adapters do anyway.
         seed: of order and adapters.
     """
 
@@ -53,6 +54,7 @@ class RerankerSettings:
     max_tokens: int = 1024
     listwise: float = 0.0
     lora_rank: int = 16
+    train_tokens: bool = True
     seed: int = 0
 
 
@@ -84,6 +86,8 @@ def train_reranker(
     causal = checkpoints.load_weights(folder, "reranking")
     if settings.lora_rank > 0:
         causal = get_peft_model(causal, lora_config(settings.lora_rank))
+    elif not settings.train_tokens:
+        causal.get_input_embeddings().weight.requires_grad_(False)
     trainer = YesNoTrainer(
         model=causal,
         args=_arguments(output, settings),

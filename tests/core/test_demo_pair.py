@@ -75,5 +75,21 @@ def test_a_text_without_words_has_a_vector_too(embedder: Embedder) -> None:
     np.testing.assert_allclose(lengths, 1.0, atol=1e-6)
 
 
+def test_the_cards_give_the_figures_that_were_measured() -> None:
+    report = json.loads((MODELS / "report.json").read_text(encoding="utf-8"))
+    embedder, reranker = (
+        (MODELS / name / "README.md").read_text(encoding="utf-8")
+        for name in ("demo-embedding", "demo-reranker")
+    )
+    at = " / ".join(f"{report['embedder_at'][size]:.3f}" for size in ("128", "64", "32"))
+    for name in ("embedder", "embedder_unseen", "bm25"):
+        assert f"| {report[name]:.3f} |" in embedder, name
+    assert f"| {at} |" in embedder
+    for name in ("embedder", "reranked", "reranked_unseen", "auc"):
+        assert f"| {report[name]:.3f} |" in reranker, name
+    assert f"| {report['questions']} |" in reranker
+    assert report["missing_packages"] == []
+
+
 def test_both_together_are_at_most_14_megabytes() -> None:
     assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) <= 14_000_000

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from training.batches import distinct_batches
+from training.batches import dataset_of, distinct_batches, draw_negatives
 from training.pairs import Pair, answers_of
 from training.static import train_static
 
@@ -54,6 +54,26 @@ def test_pairs_that_all_answer_one_query_are_refused() -> None:
     pairs = [Pair("one query", f"passage {i}") for i in range(9)]
     with pytest.raises(ValueError, match="got 9 pairs of 1 queries; give pairs of more queries"):
         distinct_batches(pairs, steps=2, batch_size=4, generator=random.Random(0))
+
+
+def test_no_drawn_negative_answers_a_query_of_its_batch() -> None:
+    batches = distinct_batches(PAIRS, steps=10, batch_size=8, generator=random.Random(0))
+    texts = [pair.passage for pair in PAIRS]
+    mined = {pair: [text for text in texts if text != pair.passage] for pair in PAIRS}
+    drawn = draw_negatives(batches, mined, count=3, generator=random.Random(0))
+    of_batch = [drawn[start : start + 8] for start in range(0, 80, 8)]
+    for batch, negatives in zip(batches, of_batch, strict=True):
+        right = {pair.passage for pair in batch}
+        assert all(right.isdisjoint(few) and len(set(few)) == 3 for few in negatives)
+    rows = dataset_of(batches, passage="> ".__add__, negatives=drawn)
+    assert rows.column_names == ["anchor", "positive", "negative_0", "negative_1", "negative_2"]
+    assert [rows[9][f"negative_{i}"] for i in range(3)] == [f"> {text}" for text in drawn[9]]
+
+
+def test_a_pair_with_too_few_negatives_is_named() -> None:
+    mined = {pair: [PAIRS[0].passage, PAIRS[1].passage, "another"] for pair in PAIRS}
+    with pytest.raises(ValueError, match="2 wrong passages are wanted for 'query 0', 1 are left; mine more"):
+        draw_negatives([PAIRS[:2]], mined, count=2, generator=random.Random(0))
 
 
 def test_token_vectors_learn_which_passage_is_whose(tokenizer: Tokenizer, tmp_path: object) -> None:

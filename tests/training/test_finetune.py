@@ -153,6 +153,37 @@ def test_no_answer_of_a_query_stands_in_its_batch_as_another_ones(
         assert all(right[row["anchor"]] & passages == {row["positive"]} for row in batch)
 
 
+@pytest.mark.parametrize("kind", ["embedder", "reranker"])
+def test_a_token_table_that_is_not_trained_stays_as_it_is(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    start = request.getfixturevalue("embedding_checkpoint" if kind == "embedder" else "reranking_checkpoint")
+    if kind == "embedder":
+        mined = {pair: [other.passage for other in PAIRS if other != pair] for pair in PAIRS}
+        settings = replace(EMBEDDER, steps=2, batch_size=4, lora_rank=0, train_tokens=False, negatives=2)
+        train_embedder(str(start), PAIRS, tmp_path, settings, prompt="", mined=mined)
+    else:
+        candidates = [Candidates(pair.query, (pair.passage, PAIRS[0].query)) for pair in PAIRS]
+        frozen = replace(RERANKER, steps=2, lora_rank=0, train_tokens=False)
+        train_reranker(str(start), candidates, tmp_path, frozen, instruct=lambda _: "Find passages")
+    tuned, original = (load_file(folder / "model.safetensors") for folder in (tmp_path, start))
+    changed = {name for name in original if not tuned[name].equal(original[name].to(tuned[name].dtype))}
+    assert not any("embed_tokens" in name for name in changed)
+    assert any("q_proj" in name for name in changed)
+
+
+def test_an_embedders_own_negatives_stand_in_its_batches(
+    embedding_checkpoint: Path, tmp_path: Path, seen: list[list[dict[str, str]]]
+) -> None:
+    mined = {pair: [f"{pair.passage} Not.", f"{pair.passage} Nor."] for pair in PAIRS}
+    settings = replace(EMBEDDER, steps=2, batch_size=4, mini_batch_size=4, lora_rank=0, negatives=2)
+    train_embedder(str(embedding_checkpoint), PAIRS, tmp_path, settings, prompt="", mined=mined)
+    for row in (row for batch in seen for row in batch):
+        assert {row["negative_0"], row["negative_1"]} == {
+            f"{row['positive']} {end}" for end in ("Not.", "Nor.")
+        }
+
+
 def test_the_trained_instruction_is_what_the_saved_checkpoint_queries_with(
     embedding_checkpoint: Path, tmp_path: Path, seen: list[list[dict[str, str]]]
 ) -> None:

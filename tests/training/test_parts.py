@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from qwen3_rag import Embedder
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION
 from qwen3_rag.tokenization import PromptTokenizer
@@ -15,6 +16,8 @@ from transformers import Qwen3Model
 
 from training import checkpoints, extract, transplant
 from training.data import is_held_out
+from training.demo import halves
+from training.encoder import last_hidden, right_padded
 from training.instructions import UNSEEN_INSTRUCTION, vary
 from training.metrics import area_under_curve, ndcg_at_10, ranks
 from training.pairs import Pair, read_pairs, write_pairs
@@ -58,6 +61,16 @@ def test_a_source_is_on_one_side_and_a_fifth_is_held_out() -> None:
     assert is_held_out("numpy") == is_held_out("numpy")
 
 
+def test_halves_share_no_source_and_no_pair() -> None:
+    pairs = [Pair(f"q{i}", f"p{i}", "debian", f"package-{i % 50}") for i in range(500)]
+    pairs += [Pair(f"word {i}", f"sense {i}", "wordnet", "wordnet") for i in range(500)]
+    first, second = halves(pairs)
+    assert sorted(map(str, first + second)) == sorted(map(str, pairs))
+    technical = [{pair.source for pair in half if pair.kind == "debian"} for half in (first, second)]
+    assert not technical[0] & technical[1]
+    assert all(150 < sum(pair.kind == "wordnet" for pair in half) < 350 for half in (first, second))
+
+
 def test_a_docstring_gives_its_first_sentence_and_the_rest(tmp_path: Path) -> None:
     prose = "It reads them one after another and gives each as text without its ending" + " to the caller" * 3
     (tmp_path / "reader.py").write_text(
@@ -88,6 +101,16 @@ def test_tokenizer_is_qwens_construction(tokenizer: Tokenizer, tmp_path: Path) -
     assert yes != no
     assert tokenizer.encode("a").tokens[-1] == "<|endoftext|>"
     assert len(tokenizer.get_added_tokens_decoder()) == 26
+
+
+def test_rows_of_a_batch_do_not_depend_on_the_others_lengths(tokenizer: Tokenizer) -> None:
+    model = Qwen3Model(transplant.config(tokenizer, hidden=64, layers=2, heads=2, intermediate=16)).eval()
+    generator = random.Random(0)
+    rows = [[generator.randrange(300) for _ in range(generator.randint(1, 40))] for _ in range(70)]
+    with torch.no_grad():
+        together = last_hidden(model, right_padded(rows))
+        alone = torch.cat([last_hidden(model, right_padded([row])) for row in rows])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
 def test_transplanted_vectors_embed_as_their_mean_under_any_instruction(
