@@ -46,15 +46,17 @@ def test_two_devices_give_the_results_of_one_in_order(pair: Embedder, embedding_
 
 def test_a_worker_killed_at_work_fails_its_call_clearly_and_is_replaced(pair: Embedder) -> None:
     expected = pair.embed_documents(TEXTS[:4])
-    old = [worker.pid for worker in children(pair)]
-    for pid in old:
-        os.kill(pid, signal.SIGSTOP)  # whichever takes the call, it holds it
+    old = [child for worker in children(pair) if (child := worker._child) is not None]
+    for process in old:
+        process.send_signal(signal.SIGSTOP)  # whichever takes the call, it holds it
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(pair.embed_documents, ["held"])
         while pair.metrics.queued_calls == 0 or pair.metrics.queued_prompts > 0:
             time.sleep(0.001)
-        for pid in old:
-            os.kill(pid, signal.SIGKILL)
+        for process in old:
+            process.kill()
+        for process in old:
+            process.wait(60)  # else the idle one may take the next call and die with it
         with pytest.raises(WorkerDiedError, match=r"killed by signal 9.*starts a new one"):
             call.result(60)
     np.testing.assert_allclose(pair.embed_documents(TEXTS[:4]), expected, atol=1e-6)
