@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from qwen3_rag.plugins import ADAPTERS, list_plugins
 from qwen3_rag.usage import Usage
+
+Item = TypeVar("Item")
 
 FRAMEWORKS: Final = {"langchain": "LangChain", "llama-index": "LlamaIndex", "haystack": "Haystack"}
 """Start of its adapters' names -> what people call it."""
@@ -41,6 +43,19 @@ class Found:
 
     passage: int
     score: float
+
+
+_PIECE: Final = 2048
+"""The most texts that LlamaIndex hands to an embedding model at a time."""
+
+
+def pieces(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Divide what is to be indexed, alike for every framework.
+
+    A vector's last bits depend on what shares its batch, and so on how many texts are handed over at a time.
+    """
+    for start in range(0, len(items), _PIECE):
+        yield items[start : start + _PIECE]
 
 
 class Search(Protocol):

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3_rag.demo.searches import Found, Models
+from qwen3_rag.demo.searches import Found, Models, pieces
 from qwen3_rag.embedder import Embedder
 from qwen3_rag.ranking import rank
 from qwen3_rag.reranker import Reranker
@@ -33,7 +33,12 @@ class CoreSearch:
 
     def index(self, passages: Sequence[str]) -> Usage:
         self._passages = passages
-        self._vectors, usage = self._embedder.embed(passages, role="document")
+        usage, vectors = Usage(), []
+        for piece in pieces(passages):
+            found, more = self._embedder.embed(piece, role="document")
+            vectors.append(found)
+            usage += more
+        self._vectors = np.concatenate(vectors)
         return usage
 
     def retrieve(self, question: str, count: int) -> tuple[list[Found], Usage]:

@@ -9,7 +9,7 @@ from haystack import Document
 from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
-from qwen3_rag.demo.searches import Found, Models
+from qwen3_rag.demo.searches import Found, Models, pieces
 from qwen3_rag.plugins import ADAPTERS, load_plugin
 from qwen3_rag.usage import Usage
 
@@ -42,9 +42,12 @@ class HaystackSearch:
 
     def index(self, passages: Sequence[str]) -> Usage:
         self._documents = [Document(id=str(number), content=text) for number, text in enumerate(passages)]
-        embedded = self._documents_embedder.run(documents=self._documents)
-        self._store.write_documents(embedded["documents"])
-        return _usage(embedded["meta"])
+        usage = Usage()
+        for piece in pieces(self._documents):
+            embedded = self._documents_embedder.run(documents=list(piece))
+            self._store.write_documents(embedded["documents"])
+            usage += _usage(embedded["meta"])
+        return usage
 
     def retrieve(self, question: str, count: int) -> tuple[list[Found], Usage]:
         embedded = self._text_embedder.run(text=question)

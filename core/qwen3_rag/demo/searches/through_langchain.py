@@ -8,7 +8,7 @@ from typing import Any, Final
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from qwen3_rag.demo.searches import Found, Models
+from qwen3_rag.demo.searches import Found, Models, pieces
 from qwen3_rag.plugins import ADAPTERS, load_plugin
 from qwen3_rag.usage import Usage
 
@@ -35,7 +35,8 @@ class LangChainSearch:
 
     def index(self, passages: Sequence[str]) -> Usage:
         self._documents = [Document(text, id=str(number)) for number, text in enumerate(passages)]
-        self._store.add_documents(self._documents)
+        for piece in pieces(self._documents):
+            self._store.add_documents(list(piece))
         usage: Usage = self._embeddings.usage
         return usage
 
