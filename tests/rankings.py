@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
 PASSAGES = {
     "gzip": "gzip compresses files. A compressed file is restored by gunzip; the usual suffix is .gz.",
     "mail": "An SMTP client sends an email message to any machine that listens as a mail server.",
@@ -26,3 +31,18 @@ QUESTIONS = {
 EMBEDDER = {"model": "demo", "device": "cpu"}
 RERANKER = {"model": "demo", "device": "cpu"}
 """Options of core classes and adapters alike."""
+
+
+def check_nearest(vectors: Callable[..., Any], options: dict[str, Any]) -> None:
+    """Assert that the nearest passage is the right one; `vectors` is one of `frameworks`."""
+    names, texts = list(PASSAGES), list(PASSAGES.values())
+    for question, right in QUESTIONS.items():
+        query, documents = vectors(options, question, texts)
+        assert names[int(np.argmax(documents @ query))] == right, question
+
+
+def check_best(ranking: Callable[..., Any], options: dict[str, Any]) -> None:
+    """Assert that the first passage after reranking is the right one; `ranking` is one of `frameworks`."""
+    for question, right in QUESTIONS.items():
+        best, _ = ranking(options, question, list(PASSAGES.values())[::-1])[0]
+        assert best == PASSAGES[right], question

@@ -103,7 +103,7 @@ def halves(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
     """Divide pairs by source; those of dictionaries, which have few sources, by query.
 
     Token vectors remember the pairs that they were trained on, which are then no task for a layer: it learns
-    from the second half how to use the vectors of the first, and keeps that with vectors of both.
+    from the second half how to use the vectors of the first.
     """
     first: list[Pair] = []
     second: list[Pair] = []
@@ -125,7 +125,7 @@ class Starts:
 def _start(work: Path, demo_tokenizer: Tokenizer, pairs: Sequence[Pair]) -> Starts:
     """Train token vectors on pairs and build both checkpoints on them, unless `work` has them."""
     starts = Starts(work / "embedder", work / "reranker")
-    if starts.reranker.exists():
+    if (starts.reranker / "tokenizer_config.json").exists():  # what is written last
         return starts
     vectors = _vectors(work, demo_tokenizer, pairs)
     config = transplant.config(demo_tokenizer, hidden=HIDDEN, layers=2, heads=HEADS, intermediate=64)

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from frameworks import RANKINGS, VECTORS, core_ranking, core_vectors
 from qwen3_rag import Embedder, Reranker, demo
-from rankings import PASSAGES, QUESTIONS
+from rankings import check_best, check_nearest
 
 MODELS = Path(demo.__file__).parent / "models"
-NAMES, TEXTS = list(PASSAGES), list(PASSAGES.values())
 ON_VLLM: dict[str, Any] = {"backend": "vllm", "dtype": "float32", "device": "cpu"}
 
 
@@ -33,15 +31,9 @@ def reranker_options() -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("framework", ["core", *VECTORS])
 def test_the_nearest_passage_is_the_right_one(embedder_options: dict[str, Any], framework: str) -> None:
-    vectors = {"core": core_vectors, **VECTORS}[framework]
-    for question, right in QUESTIONS.items():
-        query, documents = vectors(embedder_options, question, TEXTS)
-        assert NAMES[int(np.argmax(documents @ query))] == right, question
+    check_nearest({"core": core_vectors, **VECTORS}[framework], embedder_options)
 
 
 @pytest.mark.parametrize("framework", ["core", *RANKINGS])
 def test_the_best_passage_is_the_right_one(reranker_options: dict[str, Any], framework: str) -> None:
-    ranking = {"core": core_ranking, **RANKINGS}[framework]
-    for question, right in QUESTIONS.items():
-        best, _ = ranking(reranker_options, question, TEXTS[::-1])[0]
-        assert best == PASSAGES[right], question
+    check_best({"core": core_ranking, **RANKINGS}[framework], reranker_options)
