@@ -24,6 +24,7 @@ from benchmarks.ways import OURS, Floats
 from benchmarks.workloads import Bench, PeerBench, Result, Sizes, bulk, options, reranking, single
 from benchmarks.workloads.memory import long_document, memory
 from benchmarks.workloads.overhead import overhead
+from benchmarks.workloads.profile import profile
 from benchmarks.workloads.startup import startup
 
 WITH_PEERS: Final[dict[ModelKind, dict[str, Callable[[PeerBench], Result]]]] = {
@@ -48,6 +49,7 @@ APART: Final[dict[str, Callable[[Bench], Result]]] = {
     "memory": memory,
     "long-document": long_document,
     "startup": startup,
+    "profile": profile,
     "budget": options.budget,
 }
 """Those that load what they need themselves, mostly in processes of their own."""

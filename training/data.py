@@ -7,7 +7,7 @@ import math
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -48,22 +48,31 @@ class HeldOut:
 
 
 def prepare(folder: Path) -> None:
-    """Fetch, extract, clean and split. Writes `train.jsonl` and `held_out.jsonl` into `folder`, once.
+    """Fetch, extract, clean and split, once.
 
-    What was extracted stays in `extracted.jsonl`, so that another way to clean it is a matter of seconds.
+    Writes `train.jsonl`, `train_libraries.jsonl` and `held_out.jsonl` into `folder`.
+    What was extracted stays in `extracted.jsonl` and `libraries.jsonl`, so that another way to clean it is a
+    matter of seconds. Libraries are for training alone: the held-out task does not depend on them.
     """
     if (folder / "held_out.jsonl").exists():
         return
-    if not (folder / "extracted.jsonl").exists():
-        write_pairs(folder / "extracted.jsonl.part", _extracted(folder / "apt"))
-        (folder / "extracted.jsonl.part").rename(folder / "extracted.jsonl")
-    clean = list(_limited(_consistent(_unambiguous(read_pairs(folder / "extracted.jsonl")))))
+    clean = list(_limited(_consistent(_unambiguous(_once(folder / "extracted.jsonl", _extracted)))))
     held_out = [pair for pair in clean if is_held_out(pair.source)]
     train = [pair for pair in clean if not is_held_out(pair.source)]
-    write_pairs(folder / "train.jsonl", train)
-    write_pairs(folder / "held_out.jsonl", held_out)
-    for name, pairs in (("train", train), ("held out", held_out)):
+    found = _consistent(_unambiguous(_once(folder / "libraries.jsonl", _of_libraries)))
+    libraries = list(_limited(_unlike(found, clean)))
+    for name, pairs in (("train", train), ("train_libraries", libraries), ("held_out", held_out)):
+        write_pairs(folder / f"{name}.jsonl", pairs)
         print(name, dict(Counter(pair.kind for pair in pairs)))
+
+
+def _once(file: Path, extract_from: Callable[[Path], Iterator[Pair]]) -> list[Pair]:
+    """Return a file's pairs, which are extracted from packages beside it if it is not there."""
+    if not file.exists():
+        part = file.with_suffix(".part")
+        write_pairs(part, extract_from(file.parent / "apt"))
+        part.rename(file)
+    return read_pairs(file)
 
 
 def is_held_out(source: str) -> bool:
@@ -106,6 +115,28 @@ def _extracted(folder: Path) -> Iterator[Pair]:
             yield from extract.wordnet_pairs(root)
         else:
             yield from extract.dictionary_pairs(root, name.removeprefix("dict-"))
+
+
+def _of_libraries(folder: Path) -> Iterator[Pair]:
+    options = packages.fetch_package_lists(folder)
+    lists = packages.read_package_lists(folder)["Packages"]
+    source_of = extract.source_packages(lists)
+    names = [name for name in packages.libraries(lists) if not is_held_out(source_of[name])]
+    for name, root in packages.fetch_packages(folder, names, options).items():
+        yield from extract.docstring_pairs(root, source_of[name])
+        yield from extract.manual_pairs(root, source_of[name])
+
+
+def _unlike(pairs: Iterable[Pair], others: Sequence[Pair]) -> Iterator[Pair]:
+    """Drop pairs whose query or passage is another's, digits and the passage's name apart."""
+    known = {key for pair in others for key in _content(pair)}
+    return (pair for pair in pairs if known.isdisjoint(_content(pair)))
+
+
+def _content(pair: Pair) -> tuple[str, str]:
+    texts = (pair.query, pair.passage.partition(": ")[2] or pair.passage)
+    query, passage = (re.sub(r"[\W\d_]+", " ", text.lower()).strip()[:150] for text in texts)
+    return f"query {query}", f"passage {passage}"
 
 
 def _unambiguous(pairs: Iterable[Pair]) -> Iterator[Pair]:

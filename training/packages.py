@@ -6,8 +6,10 @@ have some of the packages under other names, for example those with Python's ver
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +48,13 @@ MANUALS: Final = tuple(
 )
 ALL: Final = (*MANUALS, *PYTHON, *PYTHON_DOCUMENTATION, *DICTIONARIES)
 
+_LIBRARY: Final = re.compile(r"python3-\S+(?<!-doc)(?<!-dbg)(?<!-dev)(?<!-data)(?<!-tests)|lib\S+-perl")
+_LIBRARY_BYTES: Final = {"python3-": range(150_000, 2_000_000), "lib": range(40_000, 2_000_000)}
+"""Size of an archive: smaller ones say little, larger ones hold data or one text many times."""
+
+_AT_ONCE: Final = 50
+"""Packages of one download: apt reads its lists at each."""
+
 
 def fetch_package_lists(folder: Path) -> list[str]:
     """Update package lists of our own below `folder` and return the options that make apt use them."""
@@ -57,7 +66,26 @@ def fetch_package_lists(folder: Path) -> list[str]:
     return options
 
 
-def fetch_packages(folder: Path, names: tuple[str, ...], options: list[str]) -> dict[str, Path]:
+def libraries(lists: str) -> tuple[str, ...]:
+    """Return the Python and Perl libraries of middling size that are not among `ALL`.
+
+    Args:
+        lists: text of a `Packages` list.
+    """
+    sizes: dict[str, int] = {}
+    for record in lists.split("\n\n"):
+        name = re.search(r"^Package: (\S+)$", record, re.MULTILINE)
+        size = re.search(r"^Size: (\d+)$", record, re.MULTILINE)
+        if name and size and _LIBRARY.fullmatch(name[1]):
+            sizes[name[1]] = int(size[1])
+    return tuple(
+        name
+        for name, size in sorted(sizes.items())
+        if name not in ALL and size in _LIBRARY_BYTES["python3-" if name.startswith("python3-") else "lib"]
+    )
+
+
+def fetch_packages(folder: Path, names: Sequence[str], options: list[str]) -> dict[str, Path]:
     """Download and unpack packages below `folder`, those already there excepted.
 
     Returns:
@@ -67,22 +95,42 @@ def fetch_packages(folder: Path, names: tuple[str, ...], options: list[str]) -> 
     unpacked = folder / "unpacked"
     archives = folder / "archives"
     archives.mkdir(parents=True, exist_ok=True)
-    for name in missing(folder, names):
-        done = subprocess.run(["apt-get", *options, "download", "-qq", name], cwd=archives, capture_output=True)
-        archive = next(archives.glob(f"{name}_*.deb"), None)
-        if done.returncode != 0 or archive is None:
-            print(f"no package {name}; left out. apt: {done.stderr.decode('utf-8', 'replace').strip()}")
-            continue
-        part = unpacked / f"{name}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        _run(["dpkg-deb", "-x", str(archive), str(part)])
-        archive.unlink()
-        part.rename(unpacked / name)
+    wanted = missing(folder, names)
+    for start in range(0, len(wanted), _AT_ONCE):
+        some = wanted[start : start + _AT_ONCE]
+        errors = _download(archives, some, options)
+        for name in some:
+            archive = next(archives.glob(f"{name}_*.deb"), None)
+            if archive is None:
+                print(f"no package {name}; left out. apt: {errors.get(name, '')}")
+                continue
+            part = unpacked / f"{name}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            _run(["dpkg-deb", "-x", str(archive), str(part)])
+            archive.unlink()
+            part.rename(unpacked / name)
     return {name: unpacked / name for name in names if (unpacked / name).is_dir()}
 
 
-def missing(folder: Path, names: tuple[str, ...] = ALL) -> list[str]:
+def _download(archives: Path, names: Sequence[str], options: list[str]) -> Mapping[str, str]:
+    """Download together or, as apt gets none if it does not know one, each alone.
+
+    Returns:
+        What apt said of those that could not be had.
+    """
+    command = ["apt-get", *options, "download", "-qq"]
+    if subprocess.run([*command, *names], cwd=archives, capture_output=True).returncode == 0:
+        return {}
+    errors = {}
+    for name in names:
+        if next(archives.glob(f"{name}_*.deb"), None) is None:
+            done = subprocess.run([*command, name], cwd=archives, capture_output=True)
+            errors[name] = done.stderr.decode("utf-8", "replace").strip()
+    return errors
+
+
+def missing(folder: Path, names: Sequence[str] = ALL) -> list[str]:
     """Return those packages that are not unpacked below `folder`."""
     return [name for name in names if not (folder / "unpacked" / name).is_dir()]
 

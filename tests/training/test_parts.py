@@ -16,7 +16,6 @@ from transformers import Qwen3Model
 
 from training import checkpoints, extract, transplant
 from training.data import is_held_out
-from training.demo import halves
 from training.encoder import last_hidden, right_padded
 from training.instructions import UNSEEN_INSTRUCTION, vary
 from training.metrics import area_under_curve, ndcg_at_10, ranks
@@ -59,16 +58,6 @@ def test_a_source_is_on_one_side_and_a_fifth_is_held_out() -> None:
     share = np.mean([is_held_out(f"package-{i}") for i in range(2000)])
     assert 0.17 < share < 0.23
     assert is_held_out("numpy") == is_held_out("numpy")
-
-
-def test_halves_share_no_source_and_no_pair() -> None:
-    pairs = [Pair(f"q{i}", f"p{i}", "debian", f"package-{i % 50}") for i in range(500)]
-    pairs += [Pair(f"word {i}", f"sense {i}", "wordnet", "wordnet") for i in range(500)]
-    first, second = halves(pairs)
-    assert sorted(map(str, first + second)) == sorted(map(str, pairs))
-    technical = [{pair.source for pair in half if pair.kind == "debian"} for half in (first, second)]
-    assert not technical[0] & technical[1]
-    assert all(150 < sum(pair.kind == "wordnet" for pair in half) < 350 for half in (first, second))
 
 
 def test_a_docstring_gives_its_first_sentence_and_the_rest(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from qwen3_rag.backends.base import BackendOutput
 from qwen3_rag.backends.transformers.attempts import attempt, does_not_fit, in_order, release_memory
 from qwen3_rag.backends.transformers.decoder import final_states
 from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
+from qwen3_rag.backends.transformers.elementwise import EAGER, Elementwise, compiled
 from qwen3_rag.backends.transformers.kernels import find_varlen_kernel
 from qwen3_rag.backends.transformers.layout import to_device
 from qwen3_rag.backends.transformers.loading import LoadedModel, load_model
 from qwen3_rag.backends.transformers.memory import TokenBudget, choose_token_budget
 from qwen3_rag.checkpoint import open_checkpoint
+from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.plan import PackedBatch, plan_batches
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import Prompt
@@ -27,16 +29,21 @@ def create(settings: EngineSettings) -> TransformersBackend:
     """Load a model as the settings say. Entry point `transformers` of `qwen3_rag.backends`.
 
     Raises:
-        CheckpointError, ConfigurationError: see `load_model` and `choose_device`.
+        CheckpointError, ConfigurationError: see `load_model`, `choose_device` and `compiled`.
     """
     device = choose_device(settings.one_device)
     dtype = choose_dtype(settings.dtype, device)
     checkpoint = open_checkpoint(settings, weights=True)
-    model = load_model(
-        checkpoint, settings.kind, device=device, dtype=dtype, model_kwargs=dict(settings.model_kwargs or {})
-    )
+    model_kwargs = dict(settings.model_kwargs or {})
+    compile_kernels = model_kwargs.pop("compile", False)
+    if not isinstance(compile_kernels, bool):
+        raise ConfigurationError(f"compile must be True or False, got {compile_kernels!r}")
+    model = load_model(checkpoint, settings.kind, device=device, dtype=dtype, model_kwargs=model_kwargs)
     return TransformersBackend(
-        model, token_budget=settings.token_budget, share_prefixes=settings.share_prefixes
+        model,
+        token_budget=settings.token_budget,
+        share_prefixes=settings.share_prefixes,
+        elementwise=compiled(model.decoder, dtype) if compile_kernels else EAGER,
     )
 
 
@@ -47,6 +54,7 @@ class TransformersBackend:
         model: the loaded modules.
         token_budget: most tokens of one batch; None derives it from free memory.
         share_prefixes: compute common beginnings once.
+        elementwise: norms, rotary embedding and gate.
 
     Attributes:
         concurrency: 1; a device runs one batch at a time.
@@ -56,11 +64,19 @@ class TransformersBackend:
 
     concurrency = 1
 
-    def __init__(self, model: LoadedModel, *, token_budget: int | None, share_prefixes: bool) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        *,
+        token_budget: int | None,
+        share_prefixes: bool,
+        elementwise: Elementwise = EAGER,
+    ) -> None:
         weight = next(p for p in model.decoder.parameters() if p.is_floating_point())
         self.device, self.dtype = weight.device, weight.dtype
         self._model: LoadedModel | None = model
         self._share_prefixes = share_prefixes
+        self._elementwise = elementwise
         found = find_varlen_kernel(self.device, self.dtype)
         self.attention = found[0] if found is not None else "sdpa per segment"
         self._kernel = found[1] if found is not None else None
@@ -115,7 +131,7 @@ class TransformersBackend:
     def _forward(self, batch: PackedBatch) -> Tensor:
         assert self._model is not None, "run after close"
         placed = cache(lambda device: to_device(batch, device, self._kernel))
-        ends = final_states(self._model.decoder, placed).float()
+        ends = final_states(self._model.decoder, placed, self._elementwise).float()
         direction = self._model.yes_minus_no
         values = ends if direction is None else ends @ direction.to(ends.device)
         return values.index_select(0, placed(values.device).sequence_ends)

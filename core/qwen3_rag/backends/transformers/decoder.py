@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from qwen3_rag.backends.transformers.attention import attend
+from qwen3_rag.backends.transformers.elementwise import Elementwise
 from qwen3_rag.backends.transformers.layout import DeviceBatch
 
 _CPU_ROWS: Final = 512
@@ -25,12 +25,15 @@ of a block stay in the cache and are not mapped anew: 4,096 rows of the 0.6B wid
 in blocks of 512 and 0.46 s in one, and queries' norm and rotary embedding 12 ms in place of 45."""
 
 
-def final_states(decoder: Any, placed: Callable[[torch.device], DeviceBatch]) -> Tensor:
+def final_states(
+    decoder: Any, placed: Callable[[torch.device], DeviceBatch], elementwise: Elementwise
+) -> Tensor:
     """Return the final hidden state, after the last norm, of the token that ends each segment.
 
     Args:
         decoder: Hugging Face's Qwen3 base model; its layers may lie on several devices.
         placed: gives the batch on a device.
+        elementwise: norms, rotary embedding and gate.
 
     Returns:
         Shape (segments, hidden_size), dtype of the weights.
@@ -45,19 +48,21 @@ def final_states(decoder: Any, placed: Callable[[torch.device], DeviceBatch]) ->
         if device != hidden.device:
             batch, hidden, room = placed(device), hidden.to(device), None
             rotation = _rotation(decoder, hidden, batch)
-        room = _projections(layer, hidden, rotation, room, with_query=layer is not last)
+        room = _projections(layer, hidden, rotation, room, elementwise, with_query=layer is not last)
         query, key, value = room
         layout = batch.layout
         if layer is last:
             hidden = hidden[batch.segment_ends]
-            query = _query(layer, _normed(layer, hidden), tuple(part[batch.segment_ends] for part in rotation))
+            turned = _at(rotation, batch.segment_ends)
+            normed = elementwise.norm(hidden, layer.input_layernorm)
+            query = _query(layer, normed, turned, elementwise)
             layout = batch.ends_layout
         seen = attend(query, key, value, layout, layer.self_attn.scaling)
-        _add_attention_and_mlp(layer, hidden, seen.flatten(1))
-    return rms_norm(hidden.to(decoder.norm.weight.device), decoder.norm)
+        _add_attention_and_mlp(layer, hidden, seen.flatten(1), elementwise)
+    return elementwise.norm(hidden.to(decoder.norm.weight.device), decoder.norm)
 
 
-Rotation = tuple[Tensor, ...]
+Rotation = tuple[Tensor, Tensor]
 """Cosines and sines of the rotary embedding, each of shape (tokens, 1, head_dim)."""
 
 Projections = tuple[Tensor, Tensor, Tensor]
@@ -69,8 +74,19 @@ def _rotation(decoder: Any, hidden: Tensor, batch: DeviceBatch) -> Rotation:
     return cosine[0, :, None].to(hidden.device), sine[0, :, None].to(hidden.device)
 
 
+def _at(rotation: Rotation, rows: slice | Tensor) -> Rotation:
+    cosine, sine = rotation
+    return cosine[rows], sine[rows]
+
+
 def _projections(
-    layer: Any, hidden: Tensor, rotation: Rotation, room: Projections | None, *, with_query: bool
+    layer: Any,
+    hidden: Tensor,
+    rotation: Rotation,
+    room: Projections | None,
+    elementwise: Elementwise,
+    *,
+    with_query: bool,
 ) -> Projections:
     """Return a layer's queries, keys and values of all rows, without `with_query` any queries.
 
@@ -81,13 +97,13 @@ def _projections(
 
     def block(low: int) -> Projections:
         rows = slice(low, low + size)
-        turned = tuple(part[rows] for part in rotation)
-        normed = _normed(layer, hidden[rows])
+        turned = _at(rotation, rows)
+        normed = elementwise.norm(hidden[rows], layer.input_layernorm)
         attention = layer.self_attn
         key = _heads(attention.k_proj(normed), attention.head_dim)
         value = _heads(attention.v_proj(normed), attention.head_dim)
-        query = _query(layer, normed, turned) if with_query else key[:0]
-        return query, rotate(rms_norm(key, attention.k_norm), *turned), value
+        query = _query(layer, normed, turned, elementwise) if with_query else key[:0]
+        return query, elementwise.norm_and_rotate(key, attention.k_norm, *turned), value
 
     first = block(0)
     if len(hidden) <= size:
@@ -102,24 +118,20 @@ def _projections(
     return room
 
 
-def _query(layer: Any, normed: Tensor, rotation: Rotation) -> Tensor:
+def _query(layer: Any, normed: Tensor, rotation: Rotation, elementwise: Elementwise) -> Tensor:
     attention = layer.self_attn
     query = _heads(attention.q_proj(normed), attention.head_dim)
-    return rotate(rms_norm(query, attention.q_norm), *rotation)
+    return elementwise.norm_and_rotate(query, attention.q_norm, *rotation)
 
 
-def _add_attention_and_mlp(layer: Any, hidden: Tensor, seen: Tensor) -> None:
+def _add_attention_and_mlp(layer: Any, hidden: Tensor, seen: Tensor, elementwise: Elementwise) -> None:
     """Add what attention saw, and then the MLP's output, to the residual stream, in place."""
     mlp, size = layer.mlp, _rows_at_once(hidden)
     for block, seen_block in zip(torch.split(hidden, size), torch.split(seen, size), strict=True):
         block.add_(layer.self_attn.o_proj(seen_block).view_as(block))
-        normed = rms_norm(block, layer.post_attention_layernorm)
-        gate = F.silu(mlp.gate_proj(normed), inplace=True)
-        block.add_(mlp.down_proj(gate.mul_(mlp.up_proj(normed))).view_as(block))
-
-
-def _normed(layer: Any, rows: Tensor) -> Tensor:
-    return rms_norm(rows, layer.input_layernorm)
+        normed = elementwise.norm(block, layer.post_attention_layernorm)
+        gated = elementwise.gate(mlp.gate_proj(normed), mlp.up_proj(normed))
+        block.add_(mlp.down_proj(gated).view_as(block))
 
 
 def _rows_at_once(hidden: Tensor) -> int:
@@ -129,35 +141,3 @@ def _rows_at_once(hidden: Tensor) -> int:
 def _heads(flat: Tensor, head_dim: int) -> Tensor:
     # Some quantised linear layers return a batch axis that they were not given.
     return flat.view(-1, flat.shape[-1] // head_dim, head_dim)
-
-
-def rms_norm(states: Tensor, norm: nn.Module) -> Tensor:
-    """Divide by the root mean square over the last axis, in float32, and multiply by the module's weight.
-
-    Args:
-        states: any shape, not changed.
-        norm: a module with `weight` and `variance_epsilon`.
-    """
-    weight, epsilon = norm.weight, float(norm.variance_epsilon)  # type: ignore[arg-type]
-    assert isinstance(weight, Tensor)
-    if states.is_cuda:
-        return F.rms_norm(states, weight.shape, weight, epsilon)
-    # On a CPU PyTorch's function makes as many temporaries as the formula; this makes one.
-    wide = states.float()
-    square: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
-    scale = square.div_(wide.shape[-1]).add_(epsilon).rsqrt_()
-    return (wide * scale).to(states.dtype).mul_(weight)
-
-
-def rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Apply the rotary embedding: each half of a head is turned against the other.
-
-    Args:
-        heads: shape (tokens, heads, head_dim), not changed.
-        cosine, sine: shape (tokens, 1, head_dim).
-    """
-    half = heads.shape[-1] // 2
-    turned = heads * cosine
-    turned[..., :half].addcmul_(heads[..., half:], sine[..., :half], value=-1)
-    turned[..., half:].addcmul_(heads[..., :half], sine[..., half:])
-    return turned
