@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -56,8 +57,20 @@ def computes_bfloat16(device: torch.device) -> bool:
     AVX512-BF16, AMX or Arm's BF16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu" and platform.system() == "Linux":
+    return device.type == "cpu" and not _CPU_BFLOAT16_FLAGS.isdisjoint(_cpu_flags())
+
+
+def multiplies_tiles(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this is a CPU that multiplies matrices of the dtype by tiles (AMX), several times faster than by
+    vectors."""
+    return device.type == "cpu" and dtype == torch.bfloat16 and "amx_bf16" in _cpu_flags()
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    """Names of the CPU's instruction sets; none are known on other systems than Linux."""
+    if platform.system() == "Linux":
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.lower().startswith(("flags", "features")):
-                return not _CPU_BFLOAT16_FLAGS.isdisjoint(line.split())
-    return False
+                return frozenset(line.split())
+    return frozenset()
