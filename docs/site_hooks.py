@@ -23,6 +23,9 @@ PAGES: Final = {
 }
 """File in the repository -> its place in the site."""
 
+PICTURES: Final = "benchmarks/results/*.svg"
+"""They keep their place."""
+
 EXAMPLES: Final = "examples.md"
 """One page that shows all scripts of the folder `examples`."""
 
@@ -33,11 +36,14 @@ CELL_CODE: Final = re.compile(r"(?<=`)[^`\n]*\\\|[^`\n]*(?=`)")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that have no file in `docs`."""
+    """Add the pages and pictures that have no file in `docs`."""
     root = Path(config.config_file_path).parent
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=(root / source).read_text(encoding="utf-8")))
     files.append(File.generated(config, EXAMPLES, content=_examples(root / "examples")))
+    for picture in sorted(root.glob(PICTURES)):
+        place = picture.relative_to(root).as_posix()
+        files.append(File.generated(config, place, content=picture.read_bytes()))
     return files
 
 
