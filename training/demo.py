@@ -19,7 +19,7 @@ from training.halves import TECHNICAL, Mean, average, beside_each_other, halves
 from training.instructions import vary
 from training.negatives import mine
 from training.pairs import Pair, read_pairs
-from training.starts import DIMENSIONS, SEED, Starts, make_start, make_tokenizer
+from training.starts import DIMENSIONS, SEED, make_embedder_start, make_tokenizer
 
 EMBEDDER: Final = EmbedderSettings(
     steps=400,
@@ -48,8 +48,10 @@ def make_demo_pair(work: Path, output: Path) -> None:
     """
     prepare(work)
     own, more = read_pairs(work / "train.jsonl"), read_pairs(work / "train_libraries.jsonl")
-    make_embedder(work / "with-libraries", [*own, *more], output / "demo-embedding")
-    make_reranker(work / "without-libraries", own, output / "demo-reranker")
+    pairs = [*own, *more]
+    embedder = output / "demo-embedding"
+    trained = make_embedder(work, pairs, embedder)
+    make_reranker(work, pairs, embedder, trained, output / "demo-reranker")
     report = make_report(work, output / "demo-embedding", output / "demo-reranker")
     (output / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=2))
@@ -67,28 +69,38 @@ def make_report(work: Path, embedding: Path, reranking: Path) -> dict[str, Any]:
     return {**report, "missing_packages": packages.missing(work / "apt")}
 
 
-def make_embedder(work: Path, pairs: Sequence[Pair], folder: Path) -> None:
+def make_embedder(work: Path, pairs: Sequence[Pair], folder: Path) -> list[Path]:
     """Train layers over each half's vectors on the pairs of the other half, and save the mean.
 
     Args:
         work: for tokenizer and stages.
         pairs: to train on.
         folder: for the checkpoint.
+
+    Returns:
+        The two trained checkpoints, that whose vectors know the first half first.
     """
     made = make_tokenizer(work / "tokenizer.json", pairs)
     first, second = halves(pairs)
     jobs = [(work / name, made, some) for name, some in (("1", first), ("2", second), ("whole", pairs))]
-    first_start, second_start, whole = beside_each_other(make_start, jobs)
+    first_start, second_start, whole = beside_each_other(make_embedder_start, jobs)
     trained = beside_each_other(train_embedder_layers, [(first_start, second), (second_start, first)])
-    average(whole.embedder, trained, folder, "embedding", EMBEDDER_MEAN)
+    average(whole, trained, folder, "embedding", EMBEDDER_MEAN)
+    return trained
 
 
-def train_embedder_layers(start: Starts, pairs: Sequence[Pair]) -> Path:
-    """Train the layers of `start` on pairs that its vectors do not know; return the checkpoint's folder."""
+def train_embedder_layers(start: Path, pairs: Sequence[Pair]) -> Path:
+    """Train the layers of `start` on pairs that its vectors do not know, unless that is done.
+
+    Returns:
+        The trained checkpoint's folder.
+    """
+    trained = start.with_name("embedder-trained")
+    if (trained / "tokenizer_config.json").exists():  # written after the weights
+        return trained
     technical = [pair for pair in pairs if pair.kind in TECHNICAL]
-    with Embedder(str(start.embedder)) as embedder:
+    with Embedder(str(start)) as embedder:
         mined = mine(embedder, technical, negatives=_MINED, depth=30, seed=SEED)
     wrong = {pair: found.passages[1:] for pair, found in zip(technical, mined, strict=True)}
-    trained = start.embedder.with_name("embedder-trained")
-    train_embedder(str(start.embedder), technical, trained, EMBEDDER, instruct=vary, mined=wrong)
+    train_embedder(str(start), technical, trained, EMBEDDER, instruct=vary, mined=wrong)
     return trained

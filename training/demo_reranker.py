@@ -1,62 +1,84 @@
-"""The demo reranker's layers, trained over the token vectors of half of the pairs on the other half."""
+"""The demo reranker: layers trained over what each half's embedder computes, on the pairs of the other half."""
 
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from qwen3_rag import Embedder
 
-from training.halves import TECHNICAL, halves
+from training.halves import TECHNICAL, Mean, average, beside_each_other, halves
 from training.instructions import vary
 from training.negatives import mine
 from training.pairs import Pair, answers_of
 from training.reranker import Candidates, RerankerSettings, train_reranker
-from training.starts import SEED, make_start, make_tokenizer
+from training.starts import SEED, make_reranker_start
 
 RERANKER: Final = RerankerSettings(
-    steps=600,
+    steps=400,
     batch_size=8,
-    learning_rate=4e-4,
+    learning_rate=2e-4,
     max_tokens=192,
     listwise=1.0,
     lora_rank=0,
     train_tokens=False,
     seed=SEED,
 )
+RERANKER_MEAN: Final = Mean(layers=1.0, tables=0.0)
+_DRAWN: Final = {"debian": 9_000, "docstring": 4_500, "manual": 1_500, "python-manual": 500, "general": 2_000}
+"""Pairs of each kind, of which a half has that many or fewer."""
+
 _HARD: Final = 5
 """Wrong passages of each query that are mined; two more are random."""
 
 
-def make_reranker(work: Path, pairs: Sequence[Pair], folder: Path) -> None:
-    """Train layers over the vectors of half of the pairs, on the other half, which these do not know.
-
-    Wrong passages are those that the embedder which is set from the same vectors takes for answers.
+def make_reranker(
+    work: Path, pairs: Sequence[Pair], embedder: Path, trained: Sequence[Path], folder: Path
+) -> None:
+    """Train layers that go out from each half's embedder on the pairs of the other half, and save the mean.
 
     Args:
-        work: for tokenizer and stages.
+        work: for stages.
         pairs: to train on.
+        embedder: the demo's, whose token table the reranker gets.
+        trained: embedders whose token vectors know the first half of the pairs, and the second.
         folder: for the checkpoint.
     """
-    made = make_tokenizer(work / "tokenizer.json", pairs)
     first, second = halves(pairs)
-    start = make_start(work / "1", made, first)
-    with Embedder(str(start.embedder)) as embedder:
-        mined = mine(embedder, _sample(second), negatives=_HARD, seed=SEED)
-    train_reranker(str(start.reranker), _with_random(mined), folder, RERANKER, instruct=vary)
-    shutil.rmtree(folder / "trainer", ignore_errors=True)
+    jobs = [(work / "1", trained[0], second), (work / "2", trained[1], first)]
+    rerankers = beside_each_other(train_reranker_layers, jobs)
+    start = make_reranker_start(embedder, pairs, work / "whole" / "reranker")
+    average(start, rerankers, folder, "reranking", RERANKER_MEAN)
+
+
+def train_reranker_layers(work: Path, embedder: Path, pairs: Sequence[Pair]) -> Path:
+    """Train a reranker set from `embedder` on pairs that its vectors do not know, unless that is done.
+
+    Wrong passages are those that the embedder takes for answers.
+
+    Returns:
+        The trained checkpoint's folder.
+    """
+    trained = work / "reranker-trained"
+    if (trained / "tokenizer_config.json").exists():  # written after the weights
+        return trained
+    start = make_reranker_start(embedder, pairs, work / "reranker")
+    with Embedder(str(embedder)) as searching:
+        mined = mine(searching, _sample(pairs), negatives=_HARD, seed=SEED)
+    train_reranker(str(start), _with_random(mined), trained, RERANKER, instruct=vary)
+    return trained
 
 
 def _sample(pairs: Sequence[Pair]) -> list[Pair]:
+    """Draw pairs in about the proportions of the demo's task: package descriptions first."""
     generator = random.Random(SEED)
-    technical = [pair for pair in pairs if pair.kind in TECHNICAL]
-    general = [pair for pair in pairs if pair.kind not in TECHNICAL]
-    return generator.sample(technical, min(24_000, len(technical))) + generator.sample(
-        general, min(8_000, len(general))
-    )
+    drawn: list[Pair] = []
+    for kind, most in _DRAWN.items():
+        some = [pair for pair in pairs if (pair.kind if pair.kind in TECHNICAL else "general") == kind]
+        drawn += generator.sample(some, min(most, len(some)))
+    return drawn
 
 
 def _with_random(candidates: Sequence[Candidates]) -> list[Candidates]:

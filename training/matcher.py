@@ -1,165 +1,268 @@
-"""Where training of the demo reranker starts: token vectors, and attention set to compare texts.
+"""Where training of the demo reranker starts: it compares query and document as the demo embedder does.
 
 Chance would take far more steps than a demo is worth to find out that a query is to be compared with a
-document. So four layers start by doing that: the first marks which tokens are query and which are document;
-in the second, document tokens look for themselves in the query, and the token that opens the document takes
-up the query's mean; in the third, the closing token takes up the document's mean, tokens that are in the
-query counting more; in the fourth it compares the two, which the norms of queries and keys make a cosine.
+document. So four layers are set to do that, out of an embedder's weights:
+
+1. tokens are marked that are of the query, of the document, or after `</think>`;
+2. the embedder's first layer, within query and document each; one head finds out which of the document's
+   tokens are in the query;
+3. the embedder's last layer: `<|im_end|>` takes up the document, the last token the query, and `</think>` the
+   document with the tokens counting more that are in the query;
+4. the last token compares what it has with both. They stand at known distances, so that the turn which rotary
+   embedding gives them can be taken back, and the norms of queries and keys make it a cosine.
+
+Values below are of trials: what is excluded by attention gets less than a hundredth, and shares of the last
+layer are about even, so that they change in proportion to the cosine.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from qwen3_rag.prompts import NO, YES, rerank_head
+from qwen3_rag.prompts import NO, RERANK_SUFFIX, YES, rerank_head
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from training.transplant import HEAD_DIM, quieten
+from training.closing import Closing
+from training.transplant import BIAS, FILLER, FLAG, HEAD_DIM, quieten
 
-RESERVED: Final = 10
-"""Hidden dimensions, the last ones, that carry no meaning."""
+OPENS_QUERY, OPENS_DOCUMENT = -3, -4
+"""Hidden dimensions, the last ones, that carry no meaning. Tables mark tokens there, layers write to them."""
 
-FILLER, BIAS, OPENS_QUERY, OPENS_DOCUMENT, IN_QUERY, IN_DOCUMENT, MATCH, SCORE, FIRST = range(-1, -10, -1)
-_SCALE: Final = 0.1
-_QUERY_GAIN: Final = 30.0
-_DOCUMENT_GAIN: Final = 30.0
-_COSINE_GAIN: Final = 3.0
+IN_QUERY, IN_DOCUMENT, MATCH, FIRST, SCORE, CLOSES, LAST, THOUGHT = range(-6, -14, -1)
+RESERVED: Final = 13
+COMPARED: Final = 236
+"""Dimensions of meaning that are compared: 59 in each of four heads, beside five for marks."""
+
 _MARK: Final = 3.0
-_FLAG: Final = 10.0
+_WRITTEN: Final = 9.95
+"""What the first layer writes for a mark: ten, times the share of attention that the mark's token gets."""
+
 _STILL: Final = [*range(16, 30), *range(48, 62)]
 """28 dimensions of a head that rotary embedding turns little within some hundred positions."""
 
-_ONE, _TWO, _THREE = 30, 31, 62
+_A, _B, _C, _D = 31, 30, 62, 63
 """Dimensions that it hardly turns at all, for marks."""
+
+_ROPE_BASE: Final = 1_000_000.0
+
+_SINGLE: Final = ("</think>", "<|im_start|>", YES, NO)
+"""Texts of one token each."""
+
+
+class _Tokens(NamedTuple):
+    opens_query: int
+    opens_document: int
+    colon: int
+    """Stands after both of them."""
+    suffix: list[int]
+    """What follows the document, from `<|im_end|>` on."""
+    thought: int
+    first: int
+    yes: int
+    no: int
 
 
 @torch.no_grad()
-def start_reranker(model: Any, tokenizer: Tokenizer, vectors: NDArray[np.float32], *, seed: int = 0) -> None:
-    """Set the weights of a Qwen3ForCausalLM with four layers, 8 heads and hidden size 256.
+def start_reranker(
+    model: Any, tokenizer: Tokenizer, embedder: Mapping[str, Tensor], closing: Closing, *, seed: int = 0
+) -> None:
+    """Set the weights of a Qwen3ForCausalLM with four layers, 8 heads of 4 key heads and hidden size 256.
 
     Args:
         model: changed in place.
         tokenizer: of the demo pair.
-        vectors: of tokens, most telling dimensions first, shape (vocabulary, any).
+        embedder: weights of a demo embedder, of the same sizes with two layers.
+        closing: of that embedder.
         seed: of what is random.
     """
     torch.manual_seed(seed)
+    tokens = _tokens(tokenizer)
     decoder = model.model
-    _set_table(decoder.embed_tokens.weight, tokenizer, vectors)
     for layer in decoder.layers:
         quieten(layer)
-    marking, matching, pooling, comparing = (layer.self_attn for layer in decoder.layers)
-    _mark_parts(marking)
-    _look_for_itself(matching)
-    _take_up_query(matching)
-    _take_up_document(pooling)
-    _compare(comparing)
+    decoder.embed_tokens.weight.copy_(_table(embedder["embed_tokens.weight"], tokens))
+    _mark_parts(decoder.layers[0].self_attn)
+    _take_over(decoder.layers[1], embedder, 0)
+    _stay_within_parts(decoder.layers[1])
+    _look_for_itself(decoder.layers[1].self_attn)
+    _take_over(decoder.layers[2], embedder, 1)
+    _take_up_parts(decoder.layers[2], decoder.embed_tokens.weight[tokens.first], closing)
+    scale = embedder["norm.weight"][:-RESERVED]
+    decoder.layers[3].input_layernorm.weight[:-RESERVED] = scale / scale.mean()
+    _compare(decoder.layers[3].self_attn, tokens)
     decoder.norm.weight.fill_(1.0)
-    decoder.norm.weight[SCORE] = _SCALE
+    # What the last layer writes is at most zero; LAST, always the same, lifts log-odds of right ones to it.
+    decoder.norm.weight[SCORE], decoder.norm.weight[LAST] = 0.5, 75.0
 
 
-def _set_table(table: Tensor, tokenizer: Tokenizer, vectors: NDArray[np.float32]) -> None:
-    hidden = table.shape[1]
-    meaning = torch.from_numpy(vectors[:, : hidden - RESERVED].copy())
-    lengths = meaning.norm(dim=1)
-    longest = math.sqrt(hidden - 4 * _MARK**2)
-    scale = longest / float(lengths.quantile(0.999))
-    meaning *= (scale * (longest / (scale * lengths).clamp(min=1e-6)).clamp(max=1.0))[:, None]
-    ids = tokenizer.encode(rerank_head("x", "y"), add_special_tokens=False)
-    opens_query = ids.ids[ids.tokens.index("<Query")]
-    opens_document = ids.ids[ids.tokens.index("<Document")]
-    yes, no = tokenizer.token_to_id(YES), tokenizer.token_to_id(NO)
-    special = [tokenizer.token_to_id(text) for text in ("<|im_start|>", "<|im_end|>", "<think>", "</think>")]
-    meaning[[opens_query, opens_document, yes, no, *special]] = 0
-    table.zero_()
-    table[:, : hidden - RESERVED] = meaning
+def _tokens(tokenizer: Tokenizer) -> _Tokens:
+    head = tokenizer.encode(rerank_head("x", "y"), add_special_tokens=False)
+    query, document = head.tokens.index("<Query"), head.tokens.index("<Document")
+    suffix = tokenizer.encode(RERANK_SUFFIX, add_special_tokens=False).ids
+    opens = (head.ids[query], head.ids[document], head.ids[query + 1])
+    single = [tokenizer.encode(text, add_special_tokens=False).ids[0] for text in _SINGLE]
+    return _Tokens(*opens, suffix, *single)
+
+
+def _table(embedder: Tensor, tokens: _Tokens) -> Tensor:
+    hidden = embedder.shape[1]
+    table = embedder.clone()
+    table[:, -RESERVED:] = 0
+    without = {*tokens.suffix, *tokens[:3], tokens.yes, tokens.no}
+    table[sorted(without)] = 0
     table[:, BIAS] = _MARK
-    table[opens_query, OPENS_QUERY] = _MARK
-    table[opens_document, OPENS_DOCUMENT] = _MARK
-    table[tokenizer.token_to_id("<|im_start|>"), FIRST] = _MARK
-    table[yes, SCORE], table[no, SCORE] = 1.0, -1.0
+    table[tokens.opens_query, OPENS_QUERY] = _MARK
+    table[tokens.opens_document, OPENS_DOCUMENT] = _MARK
+    table[tokens.thought, THOUGHT] = _MARK
+    table[tokens.first, FIRST] = _MARK
+    table[tokens.yes, SCORE], table[tokens.no, SCORE] = 1.0, -1.0
+    table[tokens.yes, LAST], table[tokens.no, LAST] = 0.05, -0.05
     table[:, FILLER] = (hidden - table.pow(2).sum(dim=1)).clamp(min=0).sqrt()
+    # Nothing beside what it takes up: the norm before the last layer then gives that a length of its own.
+    table[tokens.suffix[0], [BIAS, FILLER]] = 0
+    table[tokens.suffix[0], CLOSES] = _MARK
+    return table
 
 
 def _mark_parts(attention: Any) -> None:
-    query, key, value = _head(attention, 0, 0)
-    for rows in (query, key, value):
-        rows.zero_()
-    query[_ONE, BIAS], query[_TWO, BIAS] = 0.6, 1.0
-    key[_ONE, OPENS_QUERY] = key[_TWO, OPENS_DOCUMENT] = 1.0
-    attention.k_norm.weight[[_ONE, _TWO]] = 2.0
-    value[0, OPENS_QUERY] = value[1, OPENS_DOCUMENT] = 1 / _MARK
-    attention.o_proj.weight[IN_QUERY, 0] = _FLAG
-    attention.o_proj.weight[IN_DOCUMENT, 1] = _FLAG
+    """Head 0 writes IN_QUERY after what opens the query, IN_DOCUMENT after what opens the document; 1 LAST."""
+    query, key, value = _empty(attention, 0, 0)
+    other, _, _ = _empty(attention, 1, 0)
+    for mark, weight in ((BIAS, 1.0), (CLOSES, 0.2)):
+        query[_B, mark], query[_A, mark] = 0.6 * weight, weight
+    other[_C, BIAS] = 1.0
+    key[_B, OPENS_QUERY] = key[_A, OPENS_DOCUMENT] = key[_C, THOUGHT] = 1.0
+    attention.k_norm.weight[[_A, _B, _C]] = 2.0
+    value[0, OPENS_QUERY] = value[1, OPENS_DOCUMENT] = value[2, THOUGHT] = 1 / _MARK
+    attention.o_proj.weight[IN_QUERY, 0] = attention.o_proj.weight[IN_DOCUMENT, 1] = 10.0
+    attention.o_proj.weight[LAST, HEAD_DIM + 2] = 10.0
+
+
+def _take_over(layer: Any, embedder: Mapping[str, Tensor], number: int) -> None:
+    """Copy an embedder's attention as far as it reads and writes meaning, BIAS, FILLER and FLAG."""
+    attention, prefix = layer.self_attn, f"layers.{number}."
+    shared = [BIAS, FILLER, FLAG]
+    norm = embedder[prefix + "input_layernorm.weight"]
+    layer.input_layernorm.weight[:-RESERVED] = norm[:-RESERVED]
+    layer.input_layernorm.weight[shared] = norm[shared]
+    for name in ("q_proj", "k_proj", "v_proj"):
+        old, new = embedder[f"{prefix}self_attn.{name}.weight"], getattr(attention, name).weight
+        new.zero_()
+        new[:, :-RESERVED] = old[:, :-RESERVED]
+        new[:, shared] = old[:, shared]
+        new[:, CLOSES] = old[:, BIAS]
+    old = embedder[prefix + "self_attn.o_proj.weight"]
+    attention.o_proj.weight.zero_()
+    attention.o_proj.weight[:-RESERVED] = old[:-RESERVED]
+    attention.o_proj.weight[FLAG] = old[FLAG]
+    for name in ("q_norm", "k_norm"):
+        getattr(attention, name).weight.copy_(embedder[f"{prefix}self_attn.{name}.weight"])
+
+
+def _stay_within_parts(layer: Any) -> None:
+    """Heads 2 to 7: tokens of the query see the query alone, tokens of the document the document."""
+    attention = layer.self_attn
+    balance = _MARK / _WRITTEN * float(layer.input_layernorm.weight[BIAS])
+    # The dimensions for marks make the others smaller, which is taken back.
+    attention.q_norm.weight.mul_(1.2)
+    attention.k_norm.weight.mul_(1.2)
+    attention.q_norm.weight[[_A, _B]] = 1.0
+    attention.k_norm.weight[[_A, _B]] = 6.0
+    for head in range(2, 8):
+        query, key, _ = _head(attention, head, head // 2)
+        query[[_A, _B, _C, _D]] = key[[_A, _B, _C, _D]] = 0
+        for dimension, inside in ((_A, IN_DOCUMENT), (_B, IN_QUERY)):
+            key[dimension, BIAS], key[dimension, inside] = 0.3, -0.3 * balance
+            query[dimension, inside] = -0.15
 
 
 def _look_for_itself(attention: Any) -> None:
-    """Heads 0 to 3: each token attends to equal ones; the share that is in the query becomes MATCH."""
-    width = attention.q_proj.weight.shape[1] - RESERVED
-    attention.q_norm.weight.fill_(1.6)
-    attention.k_norm.weight.fill_(1.6)
-    for kv_head in (0, 1):
-        directions = torch.randn(len(_STILL), width) / width**0.5
-        for head in (2 * kv_head, 2 * kv_head + 1):
-            query, key, value = _head(attention, head, kv_head)
-            for rows in (query, key, value):
-                rows.zero_()
-            query[_STILL, :width] = key[_STILL, :width] = directions
-            value[0, IN_QUERY] = 1.0
-            attention.o_proj.weight[MATCH, head * HEAD_DIM] = 0.5
+    """Head 0: each token attends to equal ones; the share that is in the query becomes MATCH."""
+    query, key, value = _empty(attention, 0, 0)
+    _empty(attention, 1, 0)
+    attention.o_proj.weight[:, : 2 * HEAD_DIM] = 0
+    width = query.shape[1] - RESERVED
+    query[_STILL, :width] = key[_STILL, :width] = torch.randn(len(_STILL), width) / width**0.5
+    value[0, IN_QUERY] = 1.0
+    attention.o_proj.weight[MATCH, 0] = 1.0
 
 
-def _take_up_query(attention: Any) -> None:
-    """Heads 4 to 7: the token that opens the document gets the query's mean; others attend to the first."""
-    for kv_head in (2, 3):
-        start = (kv_head - 2) * HEAD_DIM
-        for head in (2 * kv_head, 2 * kv_head + 1):
-            query, key, value = _head(attention, head, kv_head)
-            for rows in (query, key, value):
-                rows.zero_()
-            query[_ONE, BIAS], query[_TWO, OPENS_DOCUMENT] = 0.2, 1.0
-            key[_ONE, FIRST], key[_TWO, IN_QUERY], key[_THREE, BIAS] = 1.0, 1.0, 0.3
-            value[:, start : start + HEAD_DIM] = torch.eye(HEAD_DIM)
-            _write(attention, head, start, _QUERY_GAIN / 2)
+def _take_up_parts(layer: Any, first: Tensor, closing: Closing) -> None:
+    """Let three tokens attend as an embedder's closing one, to one part each, and all others to the first."""
+    attention, norm = layer.self_attn, layer.input_layernorm.weight
+    bias = float(norm[BIAS])
+    key = attention.k_proj.weight.view(-1, HEAD_DIM, norm.shape[0])
+    key[:, [_B, _C, _D]] = 0
+    key[:, _A, BIAS] += 1.0
+    key[:, _B, BIAS] = 1.0
+    key[:, _A, IN_DOCUMENT] = key[:, _B, IN_QUERY] = -bias * _MARK / _WRITTEN
+    key[:, [_A, _B], CLOSES] = 3.0
+    key[:, [_A, _B], FIRST] = 10.0
+    key[:, _C, FIRST] = 20.0
+    key[:, _D, MATCH], key[:, _D, IN_QUERY] = 0.15, -0.15  # the query's tokens find themselves
+    attention.k_norm.weight[[_A, _B]] *= 1.6
+    attention.k_norm.weight[_D] = 1.2
+    # Who attends to the first token takes up nothing.
+    attention.v_proj.weight[:, FIRST] -= (attention.v_proj.weight @ (first * norm)) / (first * norm)[FIRST]
+    attention.o_proj.weight[:-RESERVED] *= 16.0  # outweighs the token's own vector
+    query = torch.zeros(len(closing.passage), HEAD_DIM, norm.shape[0])
+    query[:, :_C, CLOSES] = closing.passage[:, :_C]
+    # Sizes matter only against that of _C: the norm of queries takes away what they have in common.
+    query[:, :_C, THOUGHT] = 15 * closing.passage[:, :_C]
+    query[:, :_C, LAST] = 3 * closing.query[:, :_C]
+    query[:, _B, [CLOSES, THOUGHT]] = 0
+    query[:, _B, LAST], query[:, _A, LAST] = query[:, _A, LAST], torch.zeros(len(query))
+    query[:, _D, THOUGHT] = 2 * query[:, _A, THOUGHT].abs()
+    query[:, _C, BIAS], query[:, _C, THOUGHT] = 5.0, -5.0 * bias
+    query[:, _C, LAST] = -5.0 * bias * _MARK / _WRITTEN
+    attention.q_proj.weight.copy_(query.flatten(0, 1))
 
 
-def _take_up_document(attention: Any) -> None:
-    """Heads 0 to 3: each token gets the mean of the document so far, matches counting more."""
-    attention.k_norm.weight.fill_(1.3)
-    for kv_head in (0, 1):
-        start = kv_head * HEAD_DIM
-        for head in (2 * kv_head, 2 * kv_head + 1):
-            query, key, value = _head(attention, head, kv_head)
-            for rows in (query, key, value):
-                rows.zero_()
-            query[_ONE, BIAS] = query[_TWO, BIAS] = 1.0
-            key[_ONE, IN_DOCUMENT], key[_ONE, OPENS_DOCUMENT] = 1.0, -20.0
-            key[_TWO, MATCH], key[_THREE, BIAS] = 1.5, 0.3
-            value[:, start : start + HEAD_DIM] = torch.eye(HEAD_DIM)
-            _write(attention, head, start, _DOCUMENT_GAIN / 2)
+def _compare(attention: Any, tokens: _Tokens) -> None:
+    """The last token attends to the document's two, each by half of the heads, the more the nearer they are.
+
+    The rest of attention goes to `<|im_start|>`, whose share is what they write.
+    """
+    thinks, closes, still = 61, _C, (_A, _B, _D)
+    attention.q_norm.weight.fill_(0.5**0.5)
+    attention.k_norm.weight.fill_(0.5**0.5)
+    attention.q_norm.weight[[*still, thinks, closes]] = 1.41
+    attention.k_norm.weight[[_A, _B]] = 4.2
+    attention.k_norm.weight[[thinks, closes]] = 30.0
+    attention.k_norm.weight[_D] = 1.2
+    places = [place for place in range(HEAD_DIM) if place not in (*still, thinks, closes)]
+    directions = torch.linalg.qr(torch.randn(COMPARED, COMPARED)).Q.view(4, len(places), COMPARED)
+    backwards = tokens.suffix[::-1]
+    distances = (len(backwards) - 1, backwards.index(tokens.thought))
+    for head in range(8):
+        query, key, value = _empty(attention, head, head // 2)
+        key[places, :COMPARED] = directions[head // 2]
+        query.copy_(_turned(key, distances[head % 2]))
+        query[[_A, _B, _D], LAST] = 1.0
+        query[(closes, thinks)[head % 2], LAST] = -1.0
+        # Of other tokens only the last `<|im_start|>`, which counts as in the document, has a share.
+        key[_A, BIAS], key[_A, THOUGHT], key[_A, FIRST] = -20.0, 20.0, 15.0
+        key[_B, [BIAS, CLOSES]], key[_B, IN_DOCUMENT] = -20.0, 20.0 * _MARK / _WRITTEN
+        key[_D, FIRST] = 40.0
+        key[closes, THOUGHT] = key[thinks, CLOSES] = 1.0
+        value[0, FIRST] = 1 / _MARK
+        attention.o_proj.weight[SCORE, head * HEAD_DIM] = (-10.0, -80.0)[head % 2]
 
 
-def _compare(attention: Any) -> None:
-    """The closing token attends to the one that opens the document the more, the nearer their means are."""
-    attention.q_norm.weight.fill_(_COSINE_GAIN**0.5)
-    attention.k_norm.weight.fill_(_COSINE_GAIN**0.5)
-    for kv_head in range(4):
-        start = kv_head * len(_STILL)
-        for head in (2 * kv_head, 2 * kv_head + 1):
-            query, key, value = _head(attention, head, kv_head)
-            for rows in (query, key, value):
-                rows.zero_()
-            for place, dimension in enumerate(_STILL):
-                query[dimension, start + place] = key[dimension, start + place] = 1.0
-            query[_ONE, BIAS] = query[_TWO, BIAS] = 10.0
-            key[_ONE, OPENS_DOCUMENT], key[_TWO, FIRST] = 10.0, 1.0
-            value[0, OPENS_DOCUMENT], value[0, FIRST] = 10.0, -1.0
-            attention.o_proj.weight[SCORE, head * HEAD_DIM] = 4.0
+def _turned(rows: Tensor, distance: int) -> Tensor:
+    """Return rows of queries that are turned, by rotary embedding, to where keys of `rows` are turned before.
+
+    Args:
+        rows: of one head, shape (HEAD_DIM, hidden).
+        distance: how many tokens before.
+    """
+    half = HEAD_DIM // 2
+    angles = distance * _ROPE_BASE ** (-torch.arange(half) / half)
+    cosine, sine = torch.cos(angles)[:, None], torch.sin(angles)[:, None]
+    return torch.cat([rows[:half] * cosine + rows[half:] * sine, rows[half:] * cosine - rows[:half] * sine])
 
 
 def _head(attention: Any, head: int, kv_head: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,6 +272,9 @@ def _head(attention: Any, head: int, kv_head: int) -> tuple[Tensor, Tensor, Tens
     return attention.q_proj.weight[rows], attention.k_proj.weight[kv_rows], attention.v_proj.weight[kv_rows]
 
 
-def _write(attention: Any, head: int, start: int, gain: float) -> None:
-    for i in range(HEAD_DIM):
-        attention.o_proj.weight[start + i, head * HEAD_DIM + i] = gain
+def _empty(attention: Any, head: int, kv_head: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `_head`, set to zero."""
+    rows = _head(attention, head, kv_head)
+    for part in rows:
+        part.zero_()
+    return rows

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from qwen3_rag.tokenization import PromptTokenizer
 from tokenizers import Tokenizer, processors
 from transformers import Qwen3ForCausalLM, Qwen3Model
 
 from training import checkpoints, static, tokenizer, transplant
+from training.closing import closing_of
 from training.halves import TECHNICAL
 from training.matcher import start_reranker
 from training.pairs import Pair
@@ -27,37 +28,40 @@ ROUNDS: Final = (60, 120, 180)
 """Steps of the rounds of the first stage; the token vectors after each are averaged, which overfits less."""
 
 
-@dataclass(frozen=True)
-class Starts:
-    """Folders of checkpoints whose weights are set and not yet trained."""
-
-    embedder: Path
-    reranker: Path
-
-
-def make_start(work: Path, demo_tokenizer: Path, pairs: Sequence[Pair]) -> Starts:
-    """Train token vectors on pairs and build both checkpoints on them, unless `work` has them."""
-    starts = Starts(work / "embedder", work / "reranker")
-    if (starts.reranker / "tokenizer_config.json").exists():  # what is written last
-        return starts
-    return _build(starts, work, Tokenizer.from_file(str(demo_tokenizer)), pairs)
-
-
-def _build(starts: Starts, work: Path, demo_tokenizer: Tokenizer, pairs: Sequence[Pair]) -> Starts:
-    vectors = _vectors(work, demo_tokenizer, pairs)
-    config = transplant.config(demo_tokenizer, hidden=HIDDEN, layers=2, heads=HEADS, intermediate=64)
+def make_embedder_start(work: Path, demo_tokenizer: Path, pairs: Sequence[Pair]) -> Path:
+    """Train token vectors on pairs and build an embedder on them, unless `work` has it; return its folder."""
+    folder = work / "embedder"
+    if (folder / "tokenizer_config.json").exists():  # what is written last
+        return folder
+    made = Tokenizer.from_file(str(demo_tokenizer))
+    vectors = _vectors(work, made, pairs)
+    config = transplant.config(made, hidden=HIDDEN, layers=2, heads=HEADS, intermediate=64)
     embedder: Any = Qwen3Model(config)
-    transplant.start_embedder(embedder, demo_tokenizer, vectors, seed=SEED)
-    embedder.save_pretrained(starts.embedder)
-    checkpoints.write_small_files(starts.embedder, demo_tokenizer, "embedding")
-    config = transplant.config(demo_tokenizer, hidden=HIDDEN, layers=4, heads=HEADS, intermediate=32)
+    transplant.start_embedder(embedder, made, vectors, seed=SEED)
+    embedder.save_pretrained(folder)
+    checkpoints.write_small_files(folder, made, "embedding")
+    return folder
+
+
+def make_reranker_start(embedder: Path, pairs: Sequence[Pair], folder: Path) -> Path:
+    """Build a reranker that compares as a demo embedder does; return its folder.
+
+    Args:
+        embedder: its checkpoint.
+        pairs: some of them tell how its closing token attends.
+        folder: for the reranker's checkpoint.
+    """
+    weights = checkpoints.load_weights(embedder, "embedding")
+    some = random.Random(SEED).sample(list(pairs), min(256, len(pairs)))
+    closing = closing_of(weights, PromptTokenizer.from_folder(embedder), some)
+    made = Tokenizer.from_file(str(embedder / "tokenizer.json"))
+    made.post_processor = processors.Sequence([])  # a reranker's tokenizer appends nothing
+    config = transplant.config(made, hidden=HIDDEN, layers=4, heads=HEADS, intermediate=32)
     reranker: Any = Qwen3ForCausalLM(config)
-    start_reranker(reranker, demo_tokenizer, vectors, seed=SEED)
-    reranker.save_pretrained(starts.reranker)
-    plain = Tokenizer.from_str(demo_tokenizer.to_str())
-    plain.post_processor = processors.Sequence([])  # a reranker's tokenizer appends nothing
-    checkpoints.write_small_files(starts.reranker, plain, "reranking")
-    return starts
+    start_reranker(reranker, made, weights.state_dict(), closing, seed=SEED)
+    reranker.save_pretrained(folder)
+    checkpoints.write_small_files(folder, made, "reranking")
+    return folder
 
 
 def _vectors(work: Path, demo_tokenizer: Tokenizer, pairs: Sequence[Pair]) -> NDArray[np.float32]:

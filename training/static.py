@@ -1,7 +1,7 @@
 """Vectors of tokens, trained as if a text's vector were their mean.
 
 That is cheap (no matrix is multiplied but the similarities), so it sees all pairs many times. What it
-learns is what `transplant` and `matcher` build checkpoints from.
+learns is what `transplant` builds an embedder from.
 """
 
 from __future__ import annotations
