@@ -12,7 +12,8 @@ from qwen3_rag import Embedder, Reranker
 from qwen3_rag.demo.corpus import standard_library_passages
 from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
 
-from training.matcher import _turned
+from training import checkpoints
+from training.matcher import MATCH, _turned
 from training.pairs import Pair
 from training.starts import make_reranker_start
 from training.transplant import HEAD_DIM
@@ -23,9 +24,13 @@ QUERY = "read a file of comma separated values"
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reranker]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs = [Pair(passage.partition(":")[0], passage) for passage in PASSAGES]
-    folder = make_reranker_start(DEMO, pairs, tmp_path_factory.mktemp("start"))
+    return make_reranker_start(DEMO, pairs, tmp_path_factory.mktemp("start"))
+
+
+@pytest.fixture(scope="module")
+def start(folder: Path) -> Iterator[Reranker]:
     with Reranker(str(folder), dtype="float32", device="cpu") as reranker:
         yield reranker
 
@@ -41,12 +46,19 @@ def test_set_weights_compare_as_the_embedder_does(start: Reranker) -> None:
     assert np.corrcoef(log_odds(start, QUERY, PASSAGES), similarities)[0, 1] > 0.8
 
 
-def test_tokens_that_are_in_the_query_count_more(start: Reranker) -> None:
+def test_tokens_that_are_in_the_query_count_more(start: Reranker, folder: Path, tmp_path: Path) -> None:
     passage = "table: Load rows of a spreadsheet, one after another."
-    words = f"{passage} For each row there are separated values."
-    others = f"{passage} For each row there is one such mapping."
-    with_words, without = log_odds(start, QUERY, [words, others])
-    assert with_words > without + 0.1
+    passages = [
+        f"{passage} For each row there are separated values.",
+        f"{passage} For each row there is one such mapping.",
+    ]
+    with_words, without = log_odds(start, QUERY, passages)
+    alike = checkpoints.load_weights(folder, "reranking")
+    alike.model.layers[2].self_attn.k_proj.weight.data[:, MATCH] = 0
+    checkpoints.save(alike, tmp_path, like=folder, dtype=torch.float32)
+    with Reranker(str(tmp_path), dtype="float32", device="cpu") as reranker:
+        plain_with, plain_without = log_odds(reranker, QUERY, passages)
+    assert with_words - without > 2 * (plain_with - plain_without)
 
 
 @pytest.mark.parametrize("distance", [0, 2, 12])
