@@ -9,7 +9,7 @@ from typing import Final
 
 from qwen3_rag import Embedder
 
-from training.halves import TECHNICAL, Mean, average, beside_each_other, halves
+from training.halves import TECHNICAL, add_changes, beside_each_other, halves
 from training.instructions import vary
 from training.negatives import mine
 from training.pairs import Pair, answers_of
@@ -21,12 +21,22 @@ RERANKER: Final = RerankerSettings(
     batch_size=8,
     learning_rate=2e-4,
     max_tokens=192,
+    yes_no=0.0,
     listwise=1.0,
     lora_rank=0,
-    train_tokens=False,
+    kept=(
+        "embed_tokens",
+        "layers.0.",
+        "layers.1.self_attn.",
+        "layers.2.self_attn.v_proj",
+        "layers.2.self_attn.o_proj",
+        "layers.3.",
+        "model.norm",
+    ),
     seed=SEED,
 )
-RERANKER_MEAN: Final = Mean(layers=1.0, tables=0.0)
+"""Trained is how much tokens count, and small changes of what they mean; how that is compared is kept."""
+
 _DRAWN: Final = {"debian": 9_000, "docstring": 4_500, "manual": 1_500, "python-manual": 500, "general": 2_000}
 """Pairs of each kind, of which a half has that many or fewer."""
 
@@ -48,27 +58,27 @@ def make_reranker(
     """
     first, second = halves(pairs)
     jobs = [(work / "1", trained[0], second), (work / "2", trained[1], first)]
-    rerankers = beside_each_other(train_reranker_layers, jobs)
+    changed = beside_each_other(train_reranker_layers, jobs)
     start = make_reranker_start(embedder, pairs, work / "whole" / "reranker")
-    average(start, rerankers, folder, "reranking", RERANKER_MEAN)
+    add_changes(start, changed, folder, "reranking")
 
 
-def train_reranker_layers(work: Path, embedder: Path, pairs: Sequence[Pair]) -> Path:
+def train_reranker_layers(work: Path, embedder: Path, pairs: Sequence[Pair]) -> tuple[Path, Path]:
     """Train a reranker set from `embedder` on pairs that its vectors do not know, unless that is done.
 
     Wrong passages are those that the embedder takes for answers.
 
     Returns:
-        The trained checkpoint's folder.
+        The folders of the checkpoint before training and after.
     """
-    trained = work / "reranker-trained"
+    start, trained = work / "reranker", work / "reranker-trained"
     if (trained / "tokenizer_config.json").exists():  # written after the weights
-        return trained
-    start = make_reranker_start(embedder, pairs, work / "reranker")
+        return start, trained
+    make_reranker_start(embedder, pairs, start)
     with Embedder(str(embedder)) as searching:
         mined = mine(searching, _sample(pairs), negatives=_HARD, seed=SEED)
     train_reranker(str(start), _with_random(mined), trained, RERANKER, instruct=vary)
-    return trained
+    return start, trained
 
 
 def _sample(pairs: Sequence[Pair]) -> list[Pair]:

@@ -71,6 +71,27 @@ def average(start: Path, trained: Sequence[Path], folder: Path, kind: ModelKind,
     checkpoints.save(model, folder, like=start)
 
 
+def add_changes(start: Path, changed: Sequence[tuple[Path, Path]], folder: Path, kind: ModelKind) -> None:
+    """Save a checkpoint with the mean of what training changed in others of its sizes, but for token tables.
+
+    Args:
+        start: checkpoint to add to; its token table is kept.
+        changed: checkpoints before training and after.
+        folder: where to.
+        kind: of all of them.
+    """
+    model = checkpoints.load_weights(start, kind)
+    weights = model.state_dict()
+    pairs = [[checkpoints.load_weights(path, kind).state_dict() for path in pair] for pair in changed]
+    for name, weight in weights.items():
+        if "embed_tokens" not in name and "lm_head" not in name:
+            # Trained checkpoints are saved in bfloat16. Rounding is no change.
+            changes = [after[name] - before[name].bfloat16().float() for before, after in pairs]
+            weights[name] = weight + torch.stack(changes).mean(dim=0)
+    model.load_state_dict(weights)
+    checkpoints.save(model, folder, like=start)
+
+
 def beside_each_other(job: Callable[..., _Result], arguments: Sequence[tuple[Any, ...]]) -> list[_Result]:
     """Call `job` with each of the arguments, two at a time, each in a process with half of the threads.
 

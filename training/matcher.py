@@ -8,8 +8,9 @@ document. So four layers are set to do that, out of an embedder's weights:
    tokens are in the query;
 3. the embedder's last layer: `<|im_end|>` takes up the document, the last token the query, and `</think>` the
    document with the tokens counting more that are in the query;
-4. the last token compares what it has with both. They stand at known distances, so that the turn which rotary
-   embedding gives them can be taken back, and the norms of queries and keys make it a cosine.
+4. the last token compares what it has with what `</think>` has. That stands at a known distance, so that the
+   turn which rotary embedding gives it can be taken back, and the norms of queries and keys make it a cosine.
+   What `<|im_end|>` has made the order worse and has no part in the score.
 
 Values below are of trials: what is excluded by attention gets less than a hundredth, and shares of the last
 layer are about even, so that they change in proportion to the cosine.
@@ -26,7 +27,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from training.closing import Closing
-from training.transplant import BIAS, FILLER, FLAG, HEAD_DIM, quieten
+from training.transplant import BIAS, FILLER, FLAG, HEAD_DIM, QUERY, quieten
 
 OPENS_QUERY, OPENS_DOCUMENT = -3, -4
 """Hidden dimensions, the last ones, that carry no meaning. Tables mark tokens there, layers write to them."""
@@ -48,7 +49,7 @@ _A, _B, _C, _D = 31, 30, 62, 63
 
 _ROPE_BASE: Final = 1_000_000.0
 
-_SINGLE: Final = ("</think>", "<|im_start|>", YES, NO)
+_SINGLE: Final = ("</think>", "<|im_start|>", YES, NO, ":")
 """Texts of one token each."""
 
 
@@ -63,6 +64,8 @@ class _Tokens(NamedTuple):
     first: int
     yes: int
     no: int
+    embedders_colon: int
+    """Stands before a query in an embedder's prompt."""
 
 
 @torch.no_grad()
@@ -95,7 +98,7 @@ def start_reranker(
     _compare(decoder.layers[3].self_attn, tokens)
     decoder.norm.weight.fill_(1.0)
     # What the last layer writes is at most zero; LAST, always the same, lifts log-odds of right ones to it.
-    decoder.norm.weight[SCORE], decoder.norm.weight[LAST] = 0.5, 75.0
+    decoder.norm.weight[SCORE], decoder.norm.weight[LAST] = 0.5, 36.0
 
 
 def _tokens(tokenizer: Tokenizer) -> _Tokens:
@@ -111,8 +114,9 @@ def _table(embedder: Tensor, tokens: _Tokens) -> Tensor:
     hidden = embedder.shape[1]
     table = embedder.clone()
     table[:, -RESERVED:] = 0
-    without = {*tokens.suffix, *tokens[:3], tokens.yes, tokens.no}
+    without = {*tokens.suffix, tokens.opens_query, tokens.opens_document, tokens.yes, tokens.no}
     table[sorted(without)] = 0
+    table[tokens.colon] = table[tokens.embedders_colon]
     table[:, BIAS] = _MARK
     table[tokens.opens_query, OPENS_QUERY] = _MARK
     table[tokens.opens_document, OPENS_DOCUMENT] = _MARK
@@ -121,6 +125,8 @@ def _table(embedder: Tensor, tokens: _Tokens) -> Tensor:
     table[tokens.yes, SCORE], table[tokens.no, SCORE] = 1.0, -1.0
     table[tokens.yes, LAST], table[tokens.no, LAST] = 0.05, -0.05
     table[:, FILLER] = (hidden - table.pow(2).sum(dim=1)).clamp(min=0).sqrt()
+    # What layers add to it hardly changes its length, which the last layer's scores are divided by.
+    table[tokens.first] *= 10
     # Nothing beside what it takes up: the norm before the last layer then gives that a length of its own.
     table[tokens.suffix[0], [BIAS, FILLER]] = 0
     table[tokens.suffix[0], CLOSES] = _MARK
@@ -154,6 +160,8 @@ def _take_over(layer: Any, embedder: Mapping[str, Tensor], number: int) -> None:
         new[:, :-RESERVED] = old[:, :-RESERVED]
         new[:, shared] = old[:, shared]
         new[:, CLOSES] = old[:, BIAS]
+        if number == 0:
+            new[:, OPENS_QUERY] = old[:, QUERY]
     old = embedder[prefix + "self_attn.o_proj.weight"]
     attention.o_proj.weight.zero_()
     attention.o_proj.weight[:-RESERVED] = old[:-RESERVED]
@@ -222,34 +230,34 @@ def _take_up_parts(layer: Any, first: Tensor, closing: Closing) -> None:
 
 
 def _compare(attention: Any, tokens: _Tokens) -> None:
-    """The last token attends to the document's two, each by half of the heads, the more the nearer they are.
+    """In four heads the last token attends to `</think>`, the more the nearer what they took up is.
 
     The rest of attention goes to `<|im_start|>`, whose share is what they write.
     """
-    thinks, closes, still = 61, _C, (_A, _B, _D)
-    attention.q_norm.weight.fill_(0.5**0.5)
-    attention.k_norm.weight.fill_(0.5**0.5)
-    attention.q_norm.weight[[*still, thinks, closes]] = 1.41
-    attention.k_norm.weight[[_A, _B]] = 4.2
-    attention.k_norm.weight[[thinks, closes]] = 30.0
-    attention.k_norm.weight[_D] = 1.2
-    places = [place for place in range(HEAD_DIM) if place not in (*still, thinks, closes)]
+    closes, spare = _C, _B
+    attention.q_norm.weight.fill_(1.0)
+    attention.k_norm.weight.fill_(1.0)
+    attention.q_norm.weight[[_A, _D, closes]] = 1.41
+    attention.k_norm.weight[_A] = 4.0
+    attention.k_norm.weight[closes] = 30.0
+    attention.k_norm.weight[_D] = 0.65
+    places = [place for place in range(HEAD_DIM) if place not in (_A, _D, closes, spare)][: COMPARED // 4]
     directions = torch.linalg.qr(torch.randn(COMPARED, COMPARED)).Q.view(4, len(places), COMPARED)
-    backwards = tokens.suffix[::-1]
-    distances = (len(backwards) - 1, backwards.index(tokens.thought))
-    for head in range(8):
-        query, key, value = _empty(attention, head, head // 2)
-        key[places, :COMPARED] = directions[head // 2]
-        query.copy_(_turned(key, distances[head % 2]))
-        query[[_A, _B, _D], LAST] = 1.0
-        query[(closes, thinks)[head % 2], LAST] = -1.0
-        # Of other tokens only the last `<|im_start|>`, which counts as in the document, has a share.
-        key[_A, BIAS], key[_A, THOUGHT], key[_A, FIRST] = -20.0, 20.0, 15.0
-        key[_B, [BIAS, CLOSES]], key[_B, IN_DOCUMENT] = -20.0, 20.0 * _MARK / _WRITTEN
+    distance = tokens.suffix[::-1].index(tokens.thought)
+    for kv_head in range(4):
+        head = 2 * kv_head + 1
+        query, key, value = _empty(attention, head, kv_head)
+        key[places, :COMPARED] = directions[kv_head]
+        query.copy_(_turned(key, distance))
+        query[[_A, _D], LAST] = 1.0
+        query[closes, LAST] = -1.0
+        # Of other tokens only `<|im_start|>` has a share. Larger weights would shut others out no better, and
+        # what bfloat16 leaves of two marks that cancel would disturb the cosine.
+        key[_A, BIAS], key[_A, [THOUGHT, FIRST]] = -10.0, 10.0
+        key[closes, CLOSES] = 1.0
         key[_D, FIRST] = 40.0
-        key[closes, THOUGHT] = key[thinks, CLOSES] = 1.0
         value[0, FIRST] = 1 / _MARK
-        attention.o_proj.weight[SCORE, head * HEAD_DIM] = (-10.0, -80.0)[head % 2]
+        attention.o_proj.weight[SCORE, head * HEAD_DIM] = -32.0
 
 
 def _turned(rows: Tensor, distance: int) -> Tensor:

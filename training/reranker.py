@@ -42,9 +42,11 @@ class RerankerSettings:
         batch_size: queries of a step, each with all its candidates.
         learning_rate: at its highest; it warms up for a tenth of the steps and then falls to zero.
         max_tokens: of a whole prompt; longer documents are cut.
-        listwise: weight of the softmax over a query's candidates, beside yes/no cross-entropy.
+        yes_no: weight of the cross-entropy of each answer.
+        listwise: weight of the softmax over a query's candidates.
         lora_rank: 0 trains all weights.
-        train_tokens: False keeps the token table, and with it a tied head, as it is; adapters do anyway.
+        kept: parts of names of weights that stay as they are; adapters keep all of them anyway. With
+            `embed_tokens`, a tied head is kept too.
         seed: of order and adapters.
     """
 
@@ -52,9 +54,10 @@ class RerankerSettings:
     batch_size: int = 4
     learning_rate: float = 1e-4
     max_tokens: int = 1024
+    yes_no: float = 1.0
     listwise: float = 0.0
     lora_rank: int = 16
-    train_tokens: bool = True
+    kept: tuple[str, ...] = ()
     seed: int = 0
 
 
@@ -86,15 +89,16 @@ def train_reranker(
     causal = checkpoints.load_weights(folder, "reranking")
     if settings.lora_rank > 0:
         causal = get_peft_model(causal, lora_config(settings.lora_rank))
-    elif not settings.train_tokens:
-        causal.get_input_embeddings().weight.requires_grad_(False)
+    for name, weight in causal.named_parameters():
+        if settings.lora_rank == 0 and any(part in name for part in settings.kept):
+            weight.requires_grad_(False)
     trainer = YesNoTrainer(
         model=causal,
         args=_arguments(output, settings),
         train_dataset=_shuffled(candidates, settings),
         data_collator=Collator(tokenizer, settings, instruct),
         answers=tokenizer.answer_ids(),
-        listwise=settings.listwise,
+        weights=(settings.yes_no, settings.listwise),
     )
     trainer.train()
     causal = causal.cpu()
@@ -135,14 +139,14 @@ class YesNoTrainer(Trainer):
 
     Args:
         answers: token ids of `yes` and `no`.
-        listwise: weight of the softmax over a query's candidates.
+        weights: of the cross-entropy of each answer, and of the softmax over a query's candidates.
         options: Transformers' own.
     """
 
-    def __init__(self, *, answers: tuple[int, int], listwise: float, **options: Any) -> None:
+    def __init__(self, *, answers: tuple[int, int], weights: tuple[float, float], **options: Any) -> None:
         super().__init__(**options)
         self._answers = answers
-        self._listwise = listwise
+        self._weights = weights
 
     def compute_loss(
         self,
@@ -151,7 +155,7 @@ class YesNoTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002
     ) -> Any:
-        """Return yes/no cross-entropy, right and wrong passages weighing the same."""
+        """Return both cross-entropies, right and wrong passages weighing the same in that of answers."""
         labels = inputs["labels"]
         causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         head = causal.get_output_embeddings().weight
@@ -159,10 +163,9 @@ class YesNoTrainer(Trainer):
         log_odds = (last_hidden(causal.model, inputs) @ direction).view_as(labels)
         weight = torch.where(labels > 0, labels.shape[1] - 1.0, 1.0)
         loss = F.binary_cross_entropy_with_logits(log_odds, labels, weight=weight / (labels.shape[1] - 1.0) / 2)
-        loss = loss * labels.shape[1]
-        if self._listwise > 0:
-            right = torch.zeros(len(labels), dtype=torch.long, device=labels.device)
-            loss = loss + self._listwise * F.cross_entropy(log_odds, right)
+        right = torch.zeros(len(labels), dtype=torch.long, device=labels.device)
+        yes_no, listwise = self._weights
+        loss = yes_no * labels.shape[1] * loss + listwise * F.cross_entropy(log_odds, right)
         return (loss, {"logits": log_odds}) if return_outputs else loss
 
 

@@ -164,7 +164,7 @@ def test_a_token_table_that_is_not_trained_stays_as_it_is(
         train_embedder(str(start), PAIRS, tmp_path, settings, prompt="", mined=mined)
     else:
         candidates = [Candidates(pair.query, (pair.passage, PAIRS[0].query)) for pair in PAIRS]
-        frozen = replace(RERANKER, steps=2, lora_rank=0, train_tokens=False)
+        frozen = replace(RERANKER, steps=2, lora_rank=0, kept=("embed_tokens",))
         train_reranker(str(start), candidates, tmp_path, frozen, instruct=lambda _: "Find passages")
     tuned, original = (load_file(folder / "model.safetensors") for folder in (tmp_path, start))
     changed = {name for name in original if not tuned[name].equal(original[name].to(tuned[name].dtype))}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from training import checkpoints
-from training.halves import Mean, average, beside_each_other, halves
+from training.halves import Mean, add_changes, average, beside_each_other, halves
 from training.pairs import Pair
 
 
@@ -38,6 +38,20 @@ def test_layers_and_token_table_are_averaged_as_far_as_is_asked(
     for name, weight in start.state_dict().items():
         gone = 0.5 if "embed_tokens" in name else 1.0
         torch.testing.assert_close(mean[name], weight + gone, atol=1e-2, rtol=1e-2)  # saved in bfloat16
+
+
+def test_changes_of_others_are_added_to_a_start_of_its_own(reranking_checkpoint: Path, tmp_path: Path) -> None:
+    steps = {"start": 0.5, "before": 2.0, "after": 3.0, "before too": -1.0, "after too": 2.0}
+    for name, step in steps.items():
+        model = checkpoints.load_weights(reranking_checkpoint, "reranking")
+        model.load_state_dict({key: weight + step for key, weight in model.state_dict().items()})
+        checkpoints.save(model, tmp_path / name, like=reranking_checkpoint, dtype=torch.float32)
+    changed = [(tmp_path / "before", tmp_path / "after"), (tmp_path / "before too", tmp_path / "after too")]
+    add_changes(tmp_path / "start", changed, tmp_path / "made", "reranking")
+    made = checkpoints.load_weights(tmp_path / "made", "reranking").state_dict()
+    for name, weight in checkpoints.load_weights(tmp_path / "start", "reranking").state_dict().items():
+        more = 0.0 if "embed_tokens" in name or "lm_head" in name else 2.0  # mean of 1 and 3
+        torch.testing.assert_close(made[name], weight + more, atol=2e-2, rtol=1e-2)  # saved in bfloat16
 
 
 def test_jobs_beside_each_other_answer_in_the_order_they_were_given() -> None:
