@@ -2,7 +2,7 @@
 
     python -m benchmarks [--workloads bulk,rerank] [--peers vllm,snippet] [--json FILE] ...
     python -m benchmarks plot [FILE ...]
-    python -m benchmarks gpu [--size 8B] [--json FILE]
+    python -m benchmarks gpu [--size 0.6B,4B,8B] [--folder FOLDER] ...
 
 From the root of the repository; benchmarks/README.md says what to install and what the numbers mean.
 """

@@ -6,11 +6,10 @@ document. So four layers are set to do that, out of an embedder's weights:
 1. tokens are marked that are of the query, of the document, or after `</think>`;
 2. the embedder's first layer, within query and document each; one head finds out which of the document's
    tokens are in the query;
-3. the embedder's last layer: `<|im_end|>` takes up the document, the last token the query, and `</think>` the
-   document with the tokens counting more that are in the query;
+3. the embedder's last layer: the last token takes up the query, and `</think>` the document, with the tokens
+   counting more that are in the query;
 4. the last token compares what it has with what `</think>` has. That stands at a known distance, so that the
    turn which rotary embedding gives it can be taken back, and the norms of queries and keys make it a cosine.
-   What `<|im_end|>` has made the order worse and has no part in the score.
 
 Values below are of trials: what is excluded by attention gets less than a hundredth, in the last layer about
 two hundredths (a tenth at worst), and shares of the last layer change in proportion to the cosine.
@@ -32,10 +31,10 @@ from training.transplant import BIAS, FILLER, FLAG, HEAD_DIM, QUERY, quieten
 OPENS_QUERY, OPENS_DOCUMENT = -3, -4
 """Hidden dimensions, the last ones, that carry no meaning. Tables mark tokens there, layers write to them."""
 
-IN_QUERY, IN_DOCUMENT, MATCH, FIRST, SCORE, CLOSES, LAST, THOUGHT = range(-6, -14, -1)
-RESERVED: Final = 13
-COMPARED: Final = 236
-"""Dimensions of meaning that are compared: 59 in each of four heads, which need others for marks."""
+IN_QUERY, IN_DOCUMENT, MATCH, FIRST, SCORE, LAST, THOUGHT = range(-6, -13, -1)
+RESERVED: Final = 12
+COMPARED: Final = 244
+"""Dimensions of meaning, which are compared: 61 in each of four heads, which need others for marks."""
 
 _MARK: Final = 3.0
 _WRITTEN: Final = 9.95
@@ -99,7 +98,7 @@ def start_reranker(
     decoder.norm.weight.fill_(1.0)
     # What the last layer writes is at most zero. LAST, always the same, lifts log-odds until P(yes) of 0.5 is
     # between right passages and wrong ones; both constants are of the trained demo reranker.
-    decoder.norm.weight[SCORE], decoder.norm.weight[LAST] = 0.3, 17.0
+    decoder.norm.weight[SCORE], decoder.norm.weight[LAST] = 0.35, 46.0
 
 
 def _tokens(tokenizer: Tokenizer) -> _Tokens:
@@ -128,9 +127,6 @@ def _table(embedder: Tensor, tokens: _Tokens) -> Tensor:
     table[:, FILLER] = (hidden - table.pow(2).sum(dim=1)).clamp(min=0).sqrt()
     # What layers add to it hardly changes its length, which the last layer's scores are divided by.
     table[tokens.first] *= 10
-    # Nothing beside what it takes up: the norm before the last layer then gives that a length of its own.
-    table[tokens.suffix[0], [BIAS, FILLER]] = 0
-    table[tokens.suffix[0], CLOSES] = _MARK
     return table
 
 
@@ -138,8 +134,7 @@ def _mark_parts(attention: Any) -> None:
     """Head 0 writes IN_QUERY after what opens the query, IN_DOCUMENT after what opens the document; 1 LAST."""
     query, key, value = _empty(attention, 0, 0)
     other, _, _ = _empty(attention, 1, 0)
-    for mark, weight in ((BIAS, 1.0), (CLOSES, 0.2)):
-        query[_B, mark], query[_A, mark] = 0.6 * weight, weight
+    query[_B, BIAS], query[_A, BIAS] = 0.6, 1.0
     other[_C, BIAS] = 1.0
     key[_B, OPENS_QUERY] = key[_A, OPENS_DOCUMENT] = key[_C, THOUGHT] = 1.0
     attention.k_norm.weight[[_A, _B, _C]] = 2.0
@@ -160,7 +155,6 @@ def _take_over(layer: Any, embedder: Mapping[str, Tensor], number: int) -> None:
         new.zero_()
         new[:, :-RESERVED] = old[:, :-RESERVED]
         new[:, shared] = old[:, shared]
-        new[:, CLOSES] = old[:, BIAS]
         if number == 0:
             new[:, OPENS_QUERY] = old[:, QUERY]
     old = embedder[prefix + "self_attn.o_proj.weight"]
@@ -200,7 +194,7 @@ def _look_for_itself(attention: Any) -> None:
 
 
 def _take_up_parts(layer: Any, first: Tensor, closing: Closing) -> None:
-    """Let three tokens attend as an embedder's closing one, to one part each, and all others to the first."""
+    """Let two tokens attend as an embedder's closing one, to one part each, and all others to the first."""
     attention, norm = layer.self_attn, layer.input_layernorm.weight
     bias = float(norm[BIAS])
     key = attention.k_proj.weight.view(-1, HEAD_DIM, norm.shape[0])
@@ -208,7 +202,6 @@ def _take_up_parts(layer: Any, first: Tensor, closing: Closing) -> None:
     key[:, _A, BIAS] += 1.0
     key[:, _B, BIAS] = 1.0
     key[:, _A, IN_DOCUMENT] = key[:, _B, IN_QUERY] = -bias * _MARK / _WRITTEN
-    key[:, [_A, _B], CLOSES] = 3.0
     key[:, [_A, _B], FIRST] = 10.0
     key[:, _C, FIRST] = 20.0
     key[:, _D, MATCH], key[:, _D, IN_QUERY] = 0.15, -0.15  # the query's tokens find themselves
@@ -218,11 +211,10 @@ def _take_up_parts(layer: Any, first: Tensor, closing: Closing) -> None:
     attention.v_proj.weight[:, FIRST] -= (attention.v_proj.weight @ (first * norm)) / (first * norm)[FIRST]
     attention.o_proj.weight[:-RESERVED] *= 16.0  # outweighs the token's own vector
     query = torch.zeros(len(closing.passage), HEAD_DIM, norm.shape[0])
-    query[:, :_C, CLOSES] = closing.passage[:, :_C]
     # Sizes matter only against that of _C: the norm of queries takes away what they have in common.
     query[:, :_C, THOUGHT] = 15 * closing.passage[:, :_C]
     query[:, :_C, LAST] = 3 * closing.query[:, :_C]
-    query[:, _B, [CLOSES, THOUGHT]] = 0
+    query[:, _B, THOUGHT] = 0
     query[:, _B, LAST], query[:, _A, LAST] = query[:, _A, LAST], torch.zeros(len(query))
     query[:, _D, THOUGHT] = 2 * query[:, _A, THOUGHT].abs()
     query[:, _C, BIAS], query[:, _C, THOUGHT] = 5.0, -5.0 * bias
@@ -235,15 +227,13 @@ def _compare(attention: Any, tokens: _Tokens) -> None:
 
     The rest of attention goes to `<|im_start|>`, whose share is what they write.
     """
-    closes, beside_closes = _C, _B  # rotary embedding turns them into each other, and that key is large
     attention.q_norm.weight.fill_(1.0)
-    attention.k_norm.weight.fill_(1.0)
-    attention.q_norm.weight[[_A, _D, closes]] = 1.41
-    attention.k_norm.weight[_A] = 4.0
-    attention.k_norm.weight[closes] = 30.0
-    attention.k_norm.weight[_D] = 0.65
-    free = [place for place in range(HEAD_DIM) if place not in (_A, _D, closes, beside_closes)]
-    places = free[: COMPARED // 4]
+    # Small, and with as much for `<|im_start|>`: shares around a half are about linear in the cosine.
+    attention.k_norm.weight.fill_(0.6)
+    attention.q_norm.weight[[_A, _D]] = 1.41
+    attention.k_norm.weight[_A] = 2.4
+    attention.k_norm.weight[_D] = 0.42
+    places = [place for place in range(HEAD_DIM) if place not in (_A, _D, _D - 1)]
     directions = torch.linalg.qr(torch.randn(COMPARED, COMPARED)).Q.view(4, len(places), COMPARED)
     distance = tokens.suffix[::-1].index(tokens.thought)
     for kv_head in range(4):
@@ -252,11 +242,9 @@ def _compare(attention: Any, tokens: _Tokens) -> None:
         key[places, :COMPARED] = directions[kv_head]
         query.copy_(_turned(key, distance))
         query[[_A, _D], LAST] = 1.0
-        query[closes, LAST] = -1.0
         # Of other tokens only `<|im_start|>` has a share. Larger weights would shut others out no better, and
         # what bfloat16 leaves of two marks that cancel would disturb the cosine.
         key[_A, BIAS], key[_A, [THOUGHT, FIRST]] = -10.0, 10.0
-        key[closes, CLOSES] = 1.0
         key[_D, FIRST] = 40.0
         value[0, FIRST] = 1 / _MARK
         attention.o_proj.weight[SCORE, head * HEAD_DIM] = -32.0

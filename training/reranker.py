@@ -155,18 +155,27 @@ class YesNoTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002
     ) -> Any:
-        """Return both cross-entropies, right and wrong passages weighing the same in that of answers."""
-        labels = inputs["labels"]
+        """Return `loss_of` the batch."""
         causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         head = causal.get_output_embeddings().weight
         direction = (head[self._answers[0]] - head[self._answers[1]]).float()
-        log_odds = (last_hidden(causal.model, inputs) @ direction).view_as(labels)
-        weight = torch.where(labels > 0, labels.shape[1] - 1.0, 1.0)
-        loss = F.binary_cross_entropy_with_logits(log_odds, labels, weight=weight / (labels.shape[1] - 1.0) / 2)
-        right = torch.zeros(len(labels), dtype=torch.long, device=labels.device)
+        log_odds = (last_hidden(causal.model, inputs) @ direction).view_as(inputs["labels"])
         yes_no, listwise = self._weights
-        loss = yes_no * labels.shape[1] * loss + listwise * F.cross_entropy(log_odds, right)
+        loss = loss_of(log_odds, yes_no=yes_no, listwise=listwise)
         return (loss, {"logits": log_odds}) if return_outputs else loss
+
+
+def loss_of(log_odds: Tensor, *, yes_no: float, listwise: float) -> Tensor:
+    """Return the weighted sum of both cross-entropies, a mean over queries.
+
+    Args:
+        log_odds: shape (queries, candidates), of the right passage first.
+        yes_no: weight of the cross-entropy of each answer; of a query's, right and wrong ones weigh the same.
+        listwise: weight of the softmax over a query's candidates.
+    """
+    answers = (F.softplus(-log_odds[:, 0]).mean() + F.softplus(log_odds[:, 1:]).mean()) / 2
+    right = torch.zeros(len(log_odds), dtype=torch.long, device=log_odds.device)
+    return yes_no * answers + listwise * F.cross_entropy(log_odds, right)
 
 
 def _shuffled(candidates: Sequence[Candidates], settings: RerankerSettings) -> list[Candidates]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib import import_module
 from typing import Final
 
 from qwen3_rag.models import ModelKind
 
+from benchmarks import own_process
 from benchmarks.run_setup import Setup
 from benchmarks.ways import OURS, Peer
 
@@ -23,9 +25,13 @@ class UnavailableError(Exception):
 Factory = Callable[[Setup, ExitStack], list[Peer]]
 """Loads a peer's models, to be closed with the stack. Some programs count as several peers."""
 
+OURS_COMPILED: Final = "qwen3-rag-compiled"
+"""In another process than `OURS`, but one peer with it."""
+
 FACTORIES: Final[dict[ModelKind, dict[str, str]]] = {
     "embedding": {
         OURS: "ours:embedding",
+        OURS_COMPILED: "ours:embedding_compiled",
         "sentence-transformers": "sentence_transformers:embedding",
         "snippet": "snippets:embedding",
         "langchain": "langchain:embedding",
@@ -35,6 +41,7 @@ FACTORIES: Final[dict[ModelKind, dict[str, str]]] = {
     },
     "reranking": {
         OURS: "ours:reranking",
+        OURS_COMPILED: "ours:reranking_compiled",
         "sentence-transformers": "sentence_transformers:reranking",
         "snippet": "snippets:reranking",
         "llama-index": "llama_index:reranking",
@@ -42,23 +49,39 @@ FACTORIES: Final[dict[ModelKind, dict[str, str]]] = {
     },
 }
 NAMES: Final = tuple(FACTORIES["embedding"])
+_STARTS_ITS_OWN_PROCESS: Final = "vllm"
 
 
 def load(kind: ModelKind, names: Sequence[str], setup: Setup, stack: ExitStack) -> tuple[list[Peer], list[str]]:
-    """Load the named peers, ours first.
+    """Load the named peers, ours first, each in a process of its own.
 
     Returns:
         The peers, and a line for each that cannot run here.
     """
+    setup.checkpoint(kind)  # for all processes
     peers: list[Peer] = []
     skipped: list[str] = []
     for name, place in FACTORIES[kind].items():
-        if name not in (OURS, *names):
+        if name not in (OURS, OURS_COMPILED, *names):
             continue
-        module, function = place.split(":")
+        place = f"benchmarks.peers.{place}"
         try:
-            factory: Factory = getattr(import_module(f"benchmarks.peers.{module}"), function)
-            peers += factory(setup, stack)
+            if name == _STARTS_ITS_OWN_PROCESS:
+                module, function = place.split(":")
+                factory: Factory = getattr(import_module(module), function)
+                peers += factory(setup, stack)
+            else:
+                peers += own_process.load(place, setup, stack)
         except (ImportError, UnavailableError) as reason:
             skipped.append(f"{name}: {reason}")
-    return peers, skipped
+    return _joined(peers), skipped
+
+
+def _joined(peers: Sequence[Peer]) -> list[Peer]:
+    """Make one peer of those of one name."""
+    found: dict[str, Peer] = {}
+    for peer in peers:
+        before = found.get(peer.name, peer)
+        runs = {**before.settings, **peer.settings}, {**before.queries, **peer.queries}
+        found[peer.name] = replace(before, settings=runs[0], queries=runs[1])
+    return list(found.values())

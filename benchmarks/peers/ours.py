@@ -8,7 +8,7 @@ from typing import Any
 from qwen3_rag import ConfigurationError, Embedder, Reranker
 
 from benchmarks.run_setup import Setup
-from benchmarks.ways import OURS, Peer, Run, clocked
+from benchmarks.ways import OURS, Peer, clocked
 
 DEFAULT = "default"
 COMPILED = "compile=True"
@@ -37,32 +37,41 @@ def reranker(setup: Setup, stack: ExitStack, **options: Any) -> Reranker:
 
 
 def embedding(setup: Setup, stack: ExitStack) -> list[Peer]:
-    """`Embedder`."""
-    documents: dict[str, Run] = {}
-    queries: dict[str, Run] = {}
-    for setting, options in settings().items():
-        loaded = embedder(setup, stack, **options)
-        if _works(loaded):
-            documents[setting], queries[setting] = (
-                clocked(loaded.embed_documents),
-                clocked(loaded.embed_queries),
-            )
-    return [Peer(OURS, documents, DEFAULT, queries)]
+    """`Embedder` with its defaults."""
+    return _embedding(setup, stack, DEFAULT)
+
+
+def embedding_compiled(setup: Setup, stack: ExitStack) -> list[Peer]:
+    """`Embedder` with compiled kernels."""
+    return _embedding(setup, stack, COMPILED)
 
 
 def reranking(setup: Setup, stack: ExitStack) -> list[Peer]:
-    """`Reranker.score_pairs`."""
-    scores = {}
-    for setting, options in settings().items():
-        loaded = reranker(setup, stack, **options)
-        if _works(loaded):
-            scores[setting] = clocked(loaded.score_pairs)
-    return [Peer(OURS, scores, DEFAULT)]
+    """`Reranker.score_pairs` with its defaults."""
+    return _reranking(setup, stack, DEFAULT)
+
+
+def reranking_compiled(setup: Setup, stack: ExitStack) -> list[Peer]:
+    """`Reranker.score_pairs` with compiled kernels."""
+    return _reranking(setup, stack, COMPILED)
 
 
 def settings() -> dict[str, dict[str, Any]]:
     """Options by the name of the setting."""
     return {DEFAULT: {}, COMPILED: {"model_kwargs": {"compile": True}}}
+
+
+def _embedding(setup: Setup, stack: ExitStack, setting: str) -> list[Peer]:
+    loaded = embedder(setup, stack, **settings()[setting])
+    if not _works(loaded):
+        return []
+    documents, queries = clocked(loaded.embed_documents), clocked(loaded.embed_queries)
+    return [Peer(OURS, {setting: documents}, DEFAULT, {setting: queries})]
+
+
+def _reranking(setup: Setup, stack: ExitStack, setting: str) -> list[Peer]:
+    loaded = reranker(setup, stack, **settings()[setting])
+    return [Peer(OURS, {setting: clocked(loaded.score_pairs)}, DEFAULT)] if _works(loaded) else []
 
 
 def _works(loaded: Embedder | Reranker) -> bool:

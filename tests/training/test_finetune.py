@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from qwen3_rag import PRESETS, Embedder, Reranker
 from qwen3_rag.prompts import query_prompt
 from safetensors.torch import load_file
@@ -20,7 +22,7 @@ from training.embedder import EmbedderSettings, train_embedder
 from training.finetune import finetune_embedder, finetune_reranker
 from training.negatives import mine
 from training.pairs import Pair, answers_of
-from training.reranker import Candidates, RerankerSettings, train_reranker
+from training.reranker import Candidates, RerankerSettings, loss_of, train_reranker
 
 SUBJECTS = (
     "gzip files",
@@ -251,3 +253,14 @@ def test_unequal_candidates_are_refused(reranking_checkpoint: Path, tmp_path: Pa
         train_reranker(
             str(reranking_checkpoint), candidates, tmp_path, RERANKER, instruct=lambda _: "Find passages"
         )
+
+
+def test_loss_weighs_answers_and_the_choice_between_candidates() -> None:
+    log_odds = torch.tensor([[2.0, -1.0, 0.5], [-0.5, 3.0, -2.0]])
+    right = torch.tensor([[1.0, 0.0, 0.0]]).expand(2, 3)
+    each = F.binary_cross_entropy_with_logits(log_odds, right, reduction="none")
+    answers = (each[:, 0] + each[:, 1:].mean(dim=1)).mean() / 2
+    choice = -log_odds.softmax(dim=1)[:, 0].log().mean()
+    for yes_no, listwise in ((1.0, 0.0), (0.0, 1.0), (0.5, 2.0)):
+        expected = yes_no * answers + listwise * choice
+        torch.testing.assert_close(loss_of(log_odds, yes_no=yes_no, listwise=listwise), expected)

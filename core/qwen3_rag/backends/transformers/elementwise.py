@@ -20,43 +20,53 @@ from qwen3_rag.errors import ConfigurationError
 _FEWEST_COMPILED_ROWS: Final = 8
 """Fewer are not worth a kernel, and a single one would have the compiler make one for this case alone."""
 
+_CACHED_ROWS: Final = 256
+"""Rows whose copies in float32 stay in a CPU's cache."""
+
 
 @dataclass(frozen=True)
 class Elementwise:
-    """The operations, each with a result of the dtype of its first argument.
+    """The operations.
 
     Attributes:
-        norm: states of any shape and a norm's module; divides by the root mean square over the last axis,
-            in float32, and multiplies by the module's weight.
-        norm_and_rotate: heads (rows, heads, head_dim), a norm's module, cosines and sines (rows, 1, head_dim);
-            norms each head, then turns each half of it against the other.
-        gate: gates and values, both (rows, any); SiLU of the one times the other. May overwrite the gates.
+        norm: states of any shape, a norm's module and room for the result; divides by the root mean square over
+            the last axis, in float32, and multiplies by the module's weight. Returns the result, which need not
+            lie in that room.
+        norm_and_rotate: heads (rows, heads, head_dim), a norm's module, cosines and sines (rows, 1, head_dim),
+            and a tensor for the result; norms each head, then turns each half of it against the other. May
+            overwrite the heads.
+        gate: gates and values, both (rows, any); SiLU of the one times the other, written to the gates.
     """
 
-    norm: Callable[[Tensor, nn.Module], Tensor]
-    norm_and_rotate: Callable[[Tensor, nn.Module, Tensor, Tensor], Tensor]
+    norm: Callable[[Tensor, nn.Module, Tensor], Tensor]
+    norm_and_rotate: Callable[[Tensor, nn.Module, Tensor, Tensor, Tensor], None]
     gate: Callable[[Tensor, Tensor], Tensor]
 
 
-def rms_norm(states: Tensor, norm: nn.Module) -> Tensor:
-    """See `Elementwise.norm`."""
+def rms_norm(states: Tensor, norm: nn.Module, out: Tensor) -> Tensor:
+    """See `Elementwise.norm`. `out` may be `states`."""
     weight, epsilon = _parts(norm)
     if states.is_cuda:
         return F.rms_norm(states, weight.shape, weight, epsilon)
-    # On a CPU PyTorch's function makes as many temporaries as the formula; this makes one.
-    wide = states.float()
-    square: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
-    scale = square.div_(wide.shape[-1]).add_(epsilon).rsqrt_()
-    return (wide * scale).to(states.dtype).mul_(weight)
+    # On a CPU PyTorch's function makes as many temporaries as the formula.
+    size = _CACHED_ROWS if states.device.type == "cpu" else len(states)
+    for part, result in zip(torch.split(states, size), torch.split(out, size), strict=True):
+        wide = part.float()
+        square: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
+        scale = square.div_(wide.shape[-1]).add_(epsilon).rsqrt_()
+        if wide is part:
+            torch.mul(wide, scale, out=result).mul_(weight)
+        else:
+            result.copy_(wide.mul_(scale)).mul_(weight)
+    return out
 
 
-def _norm_and_rotate(heads: Tensor, norm: nn.Module, cosine: Tensor, sine: Tensor) -> Tensor:
-    normed = rms_norm(heads, norm)
+def _norm_and_rotate(heads: Tensor, norm: nn.Module, cosine: Tensor, sine: Tensor, out: Tensor) -> None:
+    normed = rms_norm(heads, norm, heads)
     half = heads.shape[-1] // 2
-    turned = normed * cosine
-    turned[..., :half].addcmul_(normed[..., half:], sine[..., :half], value=-1)
-    turned[..., half:].addcmul_(normed[..., :half], sine[..., half:])
-    return turned
+    torch.mul(normed, cosine, out=out)
+    out[..., :half].addcmul_(normed[..., half:], sine[..., :half], value=-1)
+    out[..., half:].addcmul_(normed[..., :half], sine[..., half:])
 
 
 def _gate(gates: Tensor, values: Tensor) -> Tensor:
@@ -99,48 +109,48 @@ def _compiled() -> Elementwise:
         for formula in (_norm_formula, _norm_and_rotate_formula, _gate_formula)
     )
 
-    def norm_(states: Tensor, module: nn.Module) -> Tensor:
+    def norm_(states: Tensor, module: nn.Module, out: Tensor) -> Tensor:
         if len(states) < _FEWEST_COMPILED_ROWS:
-            return EAGER.norm(states, module)
-        result: Tensor = norm(states, *_parts(module))
-        return result
+            return EAGER.norm(states, module, out)
+        norm(states, *_parts(module), out)
+        return out
 
-    def norm_and_rotate_(heads: Tensor, module: nn.Module, cosine: Tensor, sine: Tensor) -> Tensor:
+    def norm_and_rotate_(heads: Tensor, module: nn.Module, cosine: Tensor, sine: Tensor, out: Tensor) -> None:
         if len(heads) < _FEWEST_COMPILED_ROWS:
-            return EAGER.norm_and_rotate(heads, module, cosine, sine)
-        result: Tensor = norm_and_rotate(heads, *_parts(module), cosine, sine)
-        return result
+            EAGER.norm_and_rotate(heads, module, cosine, sine, out)
+        else:
+            norm_and_rotate(heads, *_parts(module), cosine, sine, out)
 
     def gate_(gates: Tensor, values: Tensor) -> Tensor:
         if len(gates) < _FEWEST_COMPILED_ROWS:
             return EAGER.gate(gates, values)
-        result: Tensor = gate(gates, values)
-        return result
+        gate(gates, values)
+        return gates
 
     return Elementwise(norm_, norm_and_rotate_, gate_)
 
 
-def _norm_formula(states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+def _norm_formula(states: Tensor, weight: Tensor, epsilon: float, out: Tensor) -> None:
     wide = states.float()
-    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon) * weight).to(states.dtype)
+    out.copy_(wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon) * weight)
 
 
 def _norm_and_rotate_formula(
-    heads: Tensor, weight: Tensor, epsilon: float, cosine: Tensor, sine: Tensor
-) -> Tensor:
+    heads: Tensor, weight: Tensor, epsilon: float, cosine: Tensor, sine: Tensor, out: Tensor
+) -> None:
     wide = heads.float()
     wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon) * weight
     (one, two), (cosine_one, cosine_two), (sine_one, sine_two) = map(_halves, (wide, cosine, sine))
     turned = torch.stack((one * cosine_one - two * sine_one, two * cosine_two + one * sine_two), -2)
-    return turned.flatten(-2).to(heads.dtype)
+    out.copy_(turned.flatten(-2))
+
+
+def _gate_formula(gates: Tensor, values: Tensor) -> None:
+    gates.copy_(F.silu(gates.float()) * values)
 
 
 def _halves(heads: Tensor) -> tuple[Tensor, ...]:
     return heads.view(*heads.shape[:-1], 2, heads.shape[-1] // 2).unbind(-2)
-
-
-def _gate_formula(gates: Tensor, values: Tensor) -> Tensor:
-    return (F.silu(gates.float()) * values).to(gates.dtype)
 
 
 def _parts(norm: nn.Module) -> tuple[Tensor, float]:
@@ -158,13 +168,13 @@ def _try(operations: Elementwise, layer: Any, dtype: torch.dtype) -> None:
     attention, config = layer.self_attn, layer.self_attn.config
     rows, device = 2 * _FEWEST_COMPILED_ROWS, layer.input_layernorm.weight.device
     states = torch.ones(rows, config.hidden_size, dtype=dtype, device=device)
-    operations.norm(states, layer.input_layernorm)
+    operations.norm(states, layer.input_layernorm, states.clone())
     angles = torch.ones(rows, 1, attention.head_dim, dtype=dtype, device=device)
     for heads, norm in (
         (config.num_attention_heads, attention.q_norm),
         (config.num_key_value_heads, attention.k_norm),
     ):
         states = torch.ones(rows, heads, attention.head_dim, dtype=dtype, device=device)
-        operations.norm_and_rotate(states, norm, angles, angles)
+        operations.norm_and_rotate(states, norm, angles, angles, states.clone())
     gates = torch.ones(rows, config.intermediate_size, dtype=dtype, device=device)
     operations.gate(gates, gates.clone())

@@ -1,0 +1,76 @@
+"""Peers in a process of their own.
+
+Two threads of one process that both compute, each with a team of OpenMP threads, slow each other down even
+while one of them rests: with more threads than processors, teams wait asleep and no longer spinning, so that
+every small operation takes longer. A query of 35 tokens took 13 ms through `Embedder`, and 19 ms after the main
+thread had multiplied matrices once (two cores). So no peer is measured in a process that another one has
+computed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from importlib import import_module
+from multiprocessing import get_context
+from typing import Any, Final
+
+from benchmarks.run_setup import Setup
+from benchmarks.ways import Outcome, Peer, Run
+
+_TABLES: Final = ("settings", "queries")
+"""Attributes of a peer that hold its runs."""
+
+_peers: Final[list[Peer]] = []
+_stack: Final = ExitStack()
+"""What this process has loaded, if it is the peers'."""
+
+
+def load(place: str, setup: Setup, stack: ExitStack) -> list[Peer]:
+    """Start a process that loads peers, and return them with runs that ask it.
+
+    Args:
+        place: module and function of the factory, "package.module:function".
+        setup: its checkpoints must have been made.
+        stack: ends the process.
+
+    Raises:
+        Whatever the factory raises.
+    """
+    process = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
+    loaded = process.submit(_load, place, setup).result()
+    stack.callback(lambda: process.submit(_close).result())
+    return [_with_runs(process, number, peer, names) for number, (peer, names) in enumerate(loaded)]
+
+
+def _with_runs(process: ProcessPoolExecutor, number: int, peer: Peer, names: dict[str, list[str]]) -> Peer:
+    runs = {table: {name: _asking(process, number, table, name) for name in names[table]} for table in _TABLES}
+    return replace(peer, settings=runs["settings"], queries=runs["queries"])
+
+
+def _asking(process: ProcessPoolExecutor, number: int, table: str, name: str) -> Run:
+    def run(items: Sequence[Any]) -> Outcome:
+        return process.submit(_run, number, table, name, list(items)).result()
+
+    return run
+
+
+def _load(place: str, setup: Setup) -> list[tuple[Peer, dict[str, list[str]]]]:
+    """Load peers into this process; return each without its runs, and their names."""
+    module, function = place.split(":")
+    _peers.extend(getattr(import_module(module), function)(setup, _stack))
+    return [
+        (replace(peer, settings={}, queries={}), {table: list(getattr(peer, table)) for table in _TABLES})
+        for peer in _peers
+    ]
+
+
+def _run(number: int, table: str, name: str, items: Sequence[Any]) -> Outcome:
+    run: Run = getattr(_peers[number], table)[name]
+    return run(items)
+
+
+def _close() -> None:
+    _stack.close()
