@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 from snippet_runner import Runner
-from snippets import MODELS, ROOT
+from snippets import MODELS, ROOT, fill_hub_cache, hub_environment
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "remote"))
 sys.path.append(str(ROOT))  # for `training`, which is no part of the package
 
-STAND_INS = {"Qwen/Qwen3-Embedding-0.6B": "demo-embedding", "Qwen/Qwen3-Reranker-0.6B": "demo-reranker"}
-COMMIT = "0" * 40
 LOCAL_FOLDERS = {
     "my-finetuned-embedder": "demo-embedding",
     "my-finetuned-reranker": "demo-reranker",
@@ -28,15 +26,7 @@ LOCAL_FOLDERS = {
 
 @pytest.fixture(scope="session")
 def hub_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of the Hugging Face hub in which the demo pair has the names of the published 0.6B models."""
-    cache = tmp_path_factory.mktemp("hub")
-    for repository, model in STAND_INS.items():
-        folder = cache / f"models--{repository.replace('/', '--')}"
-        (folder / "refs").mkdir(parents=True)
-        (folder / "refs" / "main").write_text(COMMIT)
-        (folder / "snapshots").mkdir()
-        (folder / "snapshots" / COMMIT).symlink_to(MODELS / model)
-    return cache
+    return fill_hub_cache(tmp_path_factory.mktemp("hub"))
 
 
 @pytest.fixture(scope="session")
@@ -76,8 +66,7 @@ def runner(
     folder = tmp_path_factory.mktemp("snippets")
     for name, model in LOCAL_FOLDERS.items():
         (folder / name).symlink_to(MODELS / model)
-    hub = {"HF_HOME": str(hub_cache), "HF_HUB_CACHE": str(hub_cache), "HF_HUB_OFFLINE": "1"}
-    environment = {**os.environ, **hub, "VLLM_API_KEY": "unchecked"}
+    environment = {**os.environ, **hub_environment(hub_cache), "VLLM_API_KEY": "unchecked"}
     script = [sys.executable, str(Path(__file__).with_name("snippet_script.py"))]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(script, env=environment, **pipes) as process:

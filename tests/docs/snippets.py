@@ -12,6 +12,9 @@ MODELS: Final = ROOT / "core" / "qwen3_rag" / "demo" / "models"
 CHINESE: Final = "README.zh-CN.md"
 """Has the blocks of README.md, which a test asserts, so running those is enough."""
 
+_STAND_INS: Final = {"Qwen/Qwen3-Embedding-0.6B": "demo-embedding", "Qwen/Qwen3-Reranker-0.6B": "demo-reranker"}
+_COMMIT: Final = "0" * 40
+
 _FENCE: Final = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.M | re.S)
 _EXCEPTION: Final = re.compile(r"<!-- not run: (.+?) -->\n+\Z")
 
@@ -60,3 +63,19 @@ def blocks_of(document: str) -> list[Block]:
 def python_blocks(document: str) -> list[Block]:
     """Return a document's blocks of Python, those that are not run included."""
     return [block for block in blocks_of(document) if block.language == "python"]
+
+
+def fill_hub_cache(cache: Path) -> Path:
+    """Make a cache of the Hugging Face hub in which the demo pair has the published 0.6B models' names."""
+    for repository, model in _STAND_INS.items():
+        folder = cache / f"models--{repository.replace('/', '--')}"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text(_COMMIT)
+        (folder / "snapshots").mkdir()
+        (folder / "snapshots" / _COMMIT).symlink_to(MODELS / model)
+    return cache
+
+
+def hub_environment(cache: Path) -> dict[str, str]:
+    """Return the variables that have a process read that cache and nothing else."""
+    return {"HF_HOME": str(cache), "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}

@@ -11,8 +11,7 @@ from snippets import CHINESE, documents, python_blocks
 TEST_MODULE = "docs/contracts.md"
 """Its Python is for pytest: see test_contract_snippets.py."""
 RUN = [name for name in documents() if name not in (CHINESE, TEST_MODULE) and python_blocks(name)]
-NEEDS_VLLM = "starts vLLM; tests/vllm_backend runs the same with real engines"
-EXCEPTIONS = {"docs/vllm.md": [NEEDS_VLLM] * 3}
+EXCEPTIONS = {"docs/vllm.md": ["starts vLLM; run by tests/vllm_backend/test_vllm_snippets.py"] * 3}
 NOT_SERVERS = {"https://models.example.org"}
 
 

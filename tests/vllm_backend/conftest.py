@@ -19,6 +19,8 @@ import pytest
 collect_ignore_glob = [] if find_spec("vllm") else ["test_*"]
 # The three frameworks' adapters behind one shape.
 sys.path.insert(0, str(Path(__file__).parents[1] / "together"))
+# The documents' code blocks.
+sys.path.append(str(Path(__file__).parents[1] / "docs"))
 # Read by vLLM when it is imported, which happens on first use.
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
