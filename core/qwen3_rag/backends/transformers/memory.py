@@ -39,9 +39,9 @@ SHARE_OF_FREE_MEMORY: Final = 0.5
 def activation_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     """Return the peak bytes of activations that one token of a batch needs in a Qwen3 layer.
 
-    Alive at once: the residual stream, a norm's input and float32 copy, and either the attention's
-    tensors (q, k, v, their rotated and gathered copies, the output and its float32 merge) or the
-    MLP's three.
+    Alive at once: the residual stream, a norm's result and float32 copy and what is added to the stream, the
+    attention's tensors (q, k, v, their rotated and gathered copies, the output and its float32 merge), and the
+    MLP's two, whose memory is kept from layer to layer.
     """
     element = torch.finfo(dtype).bits // 8
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -49,8 +49,8 @@ def activation_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     key = config.num_key_value_heads * head_dim
     stream = config.hidden_size * (3 * element + 2 * 4)
     attention = (4 * query + 6 * key) * element + 2 * query * 4
-    mlp = 3 * config.intermediate_size * element
-    return int(stream + max(attention, mlp))
+    mlp = 2 * config.intermediate_size * element
+    return int(stream + attention + mlp)
 
 
 class TokenBudget:
