@@ -1,4 +1,7 @@
-"""Linear layers are Hugging Face's modules, called as they are, so LoRA and quantised ones work."""
+"""Linear layers are Hugging Face's modules, called as they are, so LoRA and quantised ones work.
+
+Plain ones on a CPU are packed when a model is loaded. Here modules change afterwards, so they are not packed.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,16 @@ import numpy as np
 import pytest
 import torch
 from qwen3_rag import CheckpointError, Embedder
-from qwen3_rag.backends.transformers import loading
+from qwen3_rag.backends.transformers import linear, loading
 from torch import Tensor, nn
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
 TEXTS = ["gravity", "the capital of China", "long " * 600]
+
+
+@pytest.fixture(autouse=True)
+def unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "packing_works", lambda _: False)
 
 
 class Adapted(nn.Module):

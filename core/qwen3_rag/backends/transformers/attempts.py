@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qwen3_rag.backends.transformers.memory import is_out_of_memory
+from qwen3_rag.backends.transformers.memory import is_out_of_memory, return_freed_memory
 from qwen3_rag.errors import OutOfMemoryError
 from qwen3_rag.tokenization import Prompt
 
@@ -65,3 +65,5 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+    elif device.type == "cpu":
+        return_freed_memory()

@@ -16,6 +16,7 @@ from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
 from qwen3_rag.backends.transformers.elementwise import EAGER, Elementwise, compiled
 from qwen3_rag.backends.transformers.kernels import find_varlen_kernel
 from qwen3_rag.backends.transformers.layout import to_device
+from qwen3_rag.backends.transformers.linear import pack_linears
 from qwen3_rag.backends.transformers.loading import LoadedModel, load_model
 from qwen3_rag.backends.transformers.memory import TokenBudget, choose_token_budget
 from qwen3_rag.checkpoint import open_checkpoint
@@ -39,6 +40,7 @@ def create(settings: EngineSettings) -> TransformersBackend:
     if not isinstance(compile_kernels, bool):
         raise ConfigurationError(f"compile must be True or False, got {compile_kernels!r}")
     model = load_model(checkpoint, settings.kind, device=device, dtype=dtype, model_kwargs=model_kwargs)
+    pack_linears(model.decoder)
     return TransformersBackend(
         model,
         token_budget=settings.token_budget,

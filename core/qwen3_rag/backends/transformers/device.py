@@ -60,12 +60,6 @@ def computes_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and not _CPU_BFLOAT16_FLAGS.isdisjoint(_cpu_flags())
 
 
-def multiplies_tiles(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this is a CPU that multiplies matrices of the dtype by tiles (AMX), several times faster than by
-    vectors."""
-    return device.type == "cpu" and dtype == torch.bfloat16 and "amx_bf16" in _cpu_flags()
-
-
 @cache
 def _cpu_flags() -> frozenset[str]:
     """Names of the CPU's instruction sets; none are known on other systems than Linux."""

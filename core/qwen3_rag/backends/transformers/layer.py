@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from qwen3_rag.backends.transformers.device import multiplies_tiles
 from qwen3_rag.backends.transformers.elementwise import Elementwise
+from qwen3_rag.backends.transformers.linear import multiply, multiply_into
 from qwen3_rag.backends.transformers.workspace import Workspace
 
-_CPU_ROWS: Final = 512
-_TILE_ROWS: Final = 2048
+_CPU_ROWS: Final = 2048
 _ROWS: Final = 16384
 """Rows that pass at once through what a layer computes row by row, which bounds its activations. On a CPU those
-of a block stay in the cache: on an AMD EPYC 4,096 rows of the 0.6B widths took 0.39 s
-through an MLP in blocks of 512 and 0.46 s in one, and queries' norm and rotary embedding 12 ms in place of 45.
-Where matrices are multiplied by tiles, several times faster, larger blocks win: on an Intel Xeon 48 texts took
-0.87 s through four layers in blocks of 512, and 0.81 s in blocks of 2,048 or 4,096."""
+of a block should stay in the cache. On an Intel Xeon with AMX 48 texts took 0.87 s through four layers in
+blocks of 512, and 0.81 s in blocks of 2,048 or 4,096; on an AMD EPYC 1,024 and 2,048 were 2 % faster than
+512 and 4,096."""
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines of the rotary embedding, each of shape (tokens, 1, head_dim)."""
@@ -59,7 +57,7 @@ class LayerRows:
             block = slice(low, low + size)
             turned = rotation_at(rotation, block)
             normed = self._normed(hidden[block], self._layer.input_layernorm)
-            _multiply(attention.v_proj, normed, value[block])
+            multiply_into(attention.v_proj, normed, value[block])
             self._rotated(attention.k_proj, attention.k_norm, normed, turned, key[block])
             if with_query:
                 self._rotated(attention.q_proj, attention.q_norm, normed, turned, query[block])
@@ -78,15 +76,15 @@ class LayerRows:
         size = _rows_at_once(hidden)
         for block, seen_block in zip(torch.split(hidden, size), torch.split(seen, size), strict=True):
             added = self._workspace.take("added", tuple(block.shape), block)
-            block.add_(_multiply(self._layer.self_attn.o_proj, seen_block, added))
+            block.add_(multiply(self._layer.self_attn.o_proj, seen_block, added))
             normed = self._normed(block, self._layer.post_attention_layernorm)
-            block.add_(_multiply(self._layer.mlp.down_proj, self._gated(normed), added))
+            block.add_(multiply(self._layer.mlp.down_proj, self._gated(normed), added))
 
     def _gated(self, normed: Tensor) -> Tensor:
         mlp = self._layer.mlp
         shape = (len(normed), mlp.intermediate_size)
-        gates = _multiply(mlp.gate_proj, normed, self._workspace.take("gates", shape, normed))
-        values = _multiply(mlp.up_proj, normed, self._workspace.take("values", shape, normed))
+        gates = multiply(mlp.gate_proj, normed, self._workspace.take("gates", shape, normed))
+        values = multiply(mlp.up_proj, normed, self._workspace.take("values", shape, normed))
         return self._elementwise.gate(gates, values)
 
     def _heads(self, name: str, rows: int, heads: int, like: Tensor) -> Tensor:
@@ -96,32 +94,9 @@ class LayerRows:
         return self._elementwise.norm(states, norm, self._workspace.take("normed", tuple(states.shape), states))
 
     def _rotated(self, projection: Any, norm: Any, normed: Tensor, rotation: Rotation, out: Tensor) -> None:
-        heads = _multiply(projection, normed, self._workspace.take("heads", tuple(out.shape), out))
+        heads = multiply(projection, normed, self._workspace.take("heads", tuple(out.shape), out))
         self._elementwise.norm_and_rotate(heads, norm, *rotation, out)
 
 
-def _multiply(linear: Any, rows: Tensor, out: Tensor) -> Tensor:
-    """Write what a linear layer gives for rows to `out`, of any shape with as many numbers; return it."""
-    flat = out.view(len(rows), -1)
-    if _is_plain(linear, rows):
-        torch.mm(rows, linear.weight.t(), out=flat)
-    else:  # some quantised layers return a batch axis that they were not given
-        flat.copy_(linear(rows).view_as(flat))
-    return out
-
-
-def _is_plain(linear: Any, rows: Tensor) -> bool:
-    """Whether a layer does nothing but multiply by its weight: it is not quantised, offloaded or hooked."""
-    return (
-        type(linear) is nn.Linear
-        and linear.bias is None
-        and type(linear.weight) is nn.Parameter
-        and linear.weight.device == rows.device
-        and not (linear._forward_hooks or linear._forward_pre_hooks or "forward" in vars(linear))
-    )
-
-
 def _rows_at_once(hidden: Tensor) -> int:
-    if multiplies_tiles(hidden.device, hidden.dtype):
-        return _TILE_ROWS
     return _CPU_ROWS if hidden.device.type == "cpu" else _ROWS

@@ -6,6 +6,8 @@ its tokens with a factor that the config determines.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,7 @@ _FRESH_SECONDS: Final = 1.0
 
 _OUT_OF_MEMORY: Final = (
     "can't allocate memory",  # PyTorch's allocator on a CPU
+    "could not create a primitive",  # oneDNN, which after that makes no kernel for new sizes in the same thread
     "MPS backend out of memory",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
@@ -122,6 +125,17 @@ def _free_host_bytes() -> int:
     except (OSError, ValueError):  # no such group, or "max": no limit
         return available
     return min(available, limit - used)
+
+
+def return_freed_memory() -> None:
+    """Have the C library give back what was freed, where it keeps that: glibc does, for each thread.
+
+    Weights that were loaded by other threads would else stay as much memory as they were.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        if trim is not None:
+            trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

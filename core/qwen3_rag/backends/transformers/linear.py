@@ -1,0 +1,132 @@
+"""How linear layers multiply: into memory that is there, by a packed weight, or by their own call."""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from functools import cache
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qwen3_rag.backends.transformers.memory import return_freed_memory
+
+_PACKED_FOR_ROWS: Final = 64
+"""Rows of a call that oneDNN chooses the weight's arrangement for: a query or a few. On an AMD EPYC the
+arrangement for 512 rows was no faster with 512."""
+
+_LAYER_LINEARS: Final = {
+    "self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "mlp": ("gate_proj", "up_proj", "down_proj"),
+}
+
+
+class PackedLinear(nn.Module):
+    """A linear layer without bias on a CPU whose weight lies as oneDNN multiplies it.
+
+    PyTorch's own products arrange a weight anew in each call, which for few rows takes longer than the
+    product; and in float32 they are MKL's, which is slower on some CPUs.
+
+    oneDNN makes a kernel for each number of rows, of half a megabyte and more, and keeps 1,024 of them. So rows
+    are padded to a number that recurs.
+
+    Args:
+        linear: has the weight; a copy of it is kept.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.detach()
+        self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR_ROWS)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the product, shape (rows, out_features)."""
+        count = len(rows)
+        added = recurring_count(count) - count
+        if added:
+            rows = F.pad(rows, (0, 0, 0, added))
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, None, "none", [], "")
+        return product[:count]
+
+
+def recurring_count(rows: int) -> int:
+    """Return the next of few numbers: multiples of 8 up to 128, then 8 numbers for each doubling."""
+    step = max(8, 1 << max(0, (rows - 1).bit_length() - 4))
+    return -(-rows // step) * step
+
+
+def pack_linears(decoder: Any) -> None:
+    """Replace linear layers of a decoder by packed ones, those on a CPU that do nothing but multiply.
+
+    Nothing is replaced where PyTorch has no such products: they are not part of its public interface, though
+    what `torch.compile` makes of a linear layer calls them.
+
+    Args:
+        decoder: Hugging Face's Qwen3 base model.
+    """
+    for layer in decoder.layers:
+        modules = [(getattr(layer, parent), name) for parent, names in _LAYER_LINEARS.items() for name in names]
+        found = [(module, name) for module, name in modules if _can_be_packed(getattr(module, name))]
+        for module, name in found:
+            setattr(module, name, PackedLinear(getattr(module, name)))
+        if found:  # layer by layer, so that no second copy of all weights lies in memory
+            return_freed_memory()
+
+
+def _can_be_packed(linear: Any) -> bool:
+    return is_plain(linear) and linear.weight.is_cpu and packing_works(linear.weight.dtype)
+
+
+@cache
+def packing_works(dtype: torch.dtype) -> bool:
+    """Whether this machine and PyTorch multiply by packed weights of a dtype, and give the right numbers.
+
+    Only tried on x86, for which PyTorch is built with oneDNN.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64") or dtype not in (torch.float32, torch.bfloat16):
+        return False
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    linear = nn.Linear(96, 80, bias=False, dtype=dtype)
+    linear.weight.data.normal_(0.0, 0.1, generator=generator)
+    rows = torch.randn(5, 96, generator=generator).to(dtype)
+    with torch.inference_mode():
+        expected = rows.float() @ linear.weight.float().t()
+        try:
+            found = PackedLinear(linear)(rows)
+        except (RuntimeError, NotImplementedError):  # no instructions for the dtype
+            return False
+        if torch.allclose(found.float(), expected, atol=1e-5 if dtype == torch.float32 else 2e-2):
+            return True
+    warnings.warn("products by packed weights give other numbers than plain ones; not used", stacklevel=2)
+    return False
+
+
+def multiply(linear: Any, rows: Tensor, room: Tensor) -> Tensor:
+    """Return what a linear layer gives for rows, shaped like `room`, where it may or may not lie."""
+    if is_plain(linear) and linear.weight.device == rows.device:
+        torch.mm(rows, linear.weight.t(), out=room.view(len(rows), -1))
+        return room
+    product: Tensor = linear(rows)  # some quantised layers return a batch axis that they were not given
+    return product.view_as(room)
+
+
+def multiply_into(linear: Any, rows: Tensor, out: Tensor) -> None:
+    """Write what a linear layer gives for rows to `out`."""
+    product = multiply(linear, rows, out)
+    if product is not out:
+        out.copy_(product)
+
+
+def is_plain(linear: Any) -> bool:
+    """Whether a layer does nothing but multiply by its weight: it is not quantised, offloaded or hooked."""
+    return (
+        type(linear) is nn.Linear
+        and linear.bias is None
+        and type(linear.weight) is nn.Parameter
+        and not (linear._forward_hooks or linear._forward_pre_hooks or "forward" in vars(linear))
+    )

@@ -1,0 +1,225 @@
+"""On a CPU weights are arranged once, for all calls; that changes no number and keeps no second copy."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from qwen3_rag import Embedder, Reranker
+from qwen3_rag.backends.transformers import linear
+from qwen3_rag.backends.transformers.linear import PackedLinear, pack_linears, packing_works, recurring_count
+from torch import Tensor, nn
+
+TEXTS = ["gravity", "", "the capital of China is Beijing " * 9, "gravity is a force"]
+
+needs_packing = pytest.mark.skipif(
+    not packing_works(torch.float32), reason="PyTorch has no products by packed weights on this machine"
+)
+
+
+def embed_and_score(embedding: Path, reranking: Path, dtype: Any) -> tuple[Any, Any]:
+    options: dict[str, Any] = {"dtype": dtype, "device": "cpu"}
+    with Embedder(str(embedding), **options) as embedder, Reranker(str(reranking), **options) as reranker:
+        return embedder.embed_documents(TEXTS), reranker.score("gravity", TEXTS)
+
+
+@needs_packing
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_packed_weights_give_the_vectors_and_scores_of_plain_ones(
+    dtype: str, embedding_checkpoint: Path, reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = embed_and_score(embedding_checkpoint, reranking_checkpoint, dtype)
+    monkeypatch.setattr(linear, "packing_works", lambda _: False)
+    plain = embed_and_score(embedding_checkpoint, reranking_checkpoint, dtype)
+    if dtype == "float32":
+        np.testing.assert_allclose(packed[0], plain[0], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(packed[1], plain[1], rtol=0, atol=1e-6)
+    else:
+        assert (packed[0] * plain[0]).sum(1).min() > 0.999
+        np.testing.assert_allclose(packed[1], plain[1], rtol=0, atol=0.02)
+
+
+@needs_packing
+def test_every_linear_layer_on_a_cpu_is_packed(embedding_checkpoint: Path) -> None:
+    with Embedder(str(embedding_checkpoint), dtype="float32", device="cpu") as embedder:
+        decoder: Any = embedder.load().backend._model.decoder  # type: ignore[union-attr]
+        kinds = [type(module) for module in decoder.modules()]
+        assert kinds.count(PackedLinear) == 7 * len(decoder.layers)
+        assert nn.Linear not in kinds
+
+
+@needs_packing
+@given(rows=st.integers(1, 300), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+def test_any_number_of_rows_is_multiplied(rows: int, dtype: torch.dtype) -> None:
+    if not packing_works(dtype):
+        return
+    module = nn.Linear(32, 24, bias=False, dtype=dtype).requires_grad_(False)
+    given_rows = torch.randn(rows, 32).to(dtype)
+    before = given_rows.clone()
+    expected = given_rows.float() @ module.weight.float().t()
+    found = PackedLinear(module)(given_rows)
+    assert found.shape == (rows, 24)
+    tolerance = 1e-5 if dtype is torch.float32 else 2e-2
+    torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=tolerance)
+    assert torch.equal(given_rows, before)
+
+
+@given(st.integers(1, 100_000))
+def test_numbers_of_rows_recur(rows: int) -> None:
+    """oneDNN keeps a kernel of each: unbounded in number they were gigabytes."""
+    padded = recurring_count(rows)
+    assert rows <= padded <= max(8, rows * 9 / 8 + 8)
+    assert recurring_count(padded) == padded
+
+
+def test_few_numbers_of_rows_recur() -> None:
+    assert len({recurring_count(rows) for rows in range(1, 2049)}) == 48
+    assert recurring_count(2048) == 2048
+
+
+class Wrapped(nn.Module):
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, rows: Tensor) -> Tensor:
+        result: Tensor = self.base(rows)
+        return result
+
+
+def hooked(module: nn.Linear) -> nn.Linear:
+    module.register_forward_hook(lambda *_: None)
+    return module
+
+
+def replaced_forward(module: nn.Linear) -> nn.Linear:
+    module.forward = module.forward  # type: ignore[method-assign]  # as accelerate does
+    return module
+
+
+def tiny_decoder() -> Any:
+    from transformers import Qwen3Config, Qwen3Model
+
+    shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    return Qwen3Model(Qwen3Config(vocab_size=16, hidden_size=32, intermediate_size=48, **shape))
+
+
+@needs_packing
+@pytest.mark.parametrize(
+    "changed",
+    [
+        Wrapped,
+        hooked,
+        replaced_forward,
+        lambda module: nn.Linear(module.in_features, module.out_features),  # with a bias
+        lambda module: module.to(torch.float16),
+        lambda module: module.to("meta"),
+    ],
+    ids=["wrapped", "hooked", "replaced forward", "bias", "float16", "elsewhere"],
+)
+def test_layers_that_do_more_than_multiply_stay_as_they_are(changed: Any) -> None:
+    decoder = tiny_decoder()
+    mlp = decoder.layers[0].mlp
+    mlp.up_proj = module = changed(mlp.up_proj)
+    pack_linears(decoder)
+    assert mlp.up_proj is module
+    assert type(mlp.down_proj) is PackedLinear
+    assert not isinstance(getattr(module, "base", None), PackedLinear)
+
+
+@needs_packing
+@pytest.mark.parametrize(
+    ("machine", "works"), [("x86_64", True), ("AMD64", True), ("aarch64", False), ("arm64", False)]
+)
+def test_weights_are_packed_on_x86_alone(machine: str, works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert packing_works.__wrapped__(torch.float32) is works
+
+
+@needs_packing
+def test_products_that_give_other_numbers_are_warned_of_and_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PackedLinear, "forward", lambda _, rows: rows.new_zeros(len(rows), 80))
+    with pytest.warns(UserWarning, match="other numbers"):
+        assert not packing_works.__wrapped__(torch.float32)
+
+
+@needs_packing
+def test_products_that_fail_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Tensor:
+        raise RuntimeError("mkldnn_bf16_device_check")
+
+    monkeypatch.setattr(PackedLinear, "forward", fail)
+    assert not packing_works.__wrapped__(torch.float32)
+
+
+MEMORY_SCRIPT = """
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import torch
+from transformers import Qwen3Config, Qwen3Model
+from qwen3_rag.backends.transformers.linear import pack_linears, packing_works
+
+def resident():
+    return int(re.search(r"RssAnon:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) >> 10
+
+assert packing_works(torch.float32)
+config = Qwen3Config(vocab_size=16, hidden_size=1024, intermediate_size=3072, num_hidden_layers=4)
+
+def load():
+    torch.ones(30 << 18)  # once 30 MB were freed, the C library keeps less than that for the thread
+    return Qwen3Model(config)
+
+with ThreadPoolExecutor(1) as loader:
+    decoder = loader.submit(load).result()
+weights = sum(p.numel() * p.element_size() for p in decoder.parameters()) >> 20
+before = resident()
+pack_linears(decoder)
+print(weights, resident() - before)
+"""
+
+
+@needs_packing
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to measure memory")
+def test_packed_weights_take_the_place_of_plain_ones() -> None:
+    run = subprocess.run([sys.executable, "-c", MEMORY_SCRIPT], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    weights, more = map(int, re.findall(r"-?\d+", run.stdout.splitlines()[-1]))
+    assert weights > 200
+    assert more < weights / 4
+
+
+KERNELS_SCRIPT = """
+import re, sys
+from pathlib import Path
+from qwen3_rag import Embedder
+
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) >> 10
+
+with Embedder(sys.argv[1], dtype="float32", device="cpu") as embedder:
+    for tokens in (2048, 1024, 512, 256, 128, 64):
+        embedder.embed_documents([" word" * (tokens - 1)])
+    before = resident()
+    for tokens in range(260, 512):
+        embedder.embed_documents([" word" * tokens])
+    print(resident() - before)
+"""
+
+
+@needs_packing
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to measure memory")
+def test_texts_of_ever_new_lengths_do_not_fill_the_memory(embedding_checkpoint: Path) -> None:
+    command = [sys.executable, "-c", KERNELS_SCRIPT, str(embedding_checkpoint)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    print(f"{run.stdout.split()[-1]} MiB")
+    assert int(run.stdout.split()[-1]) < 48
