@@ -52,6 +52,18 @@ class WithBatchAxis(nn.Module):
         return out[None] if out.ndim == 2 else out
 
 
+class InDouble(nn.Module):
+    """Another dtype than that of the rows comes back."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, rows: Tensor) -> Tensor:
+        out: Tensor = self.base(rows)
+        return out.double()
+
+
 def replaced(embedder: Embedder, kind: Any) -> Embedder:
     """Put a module of a kind in the place of every linear layer."""
     decoder: Any = embedder.load().backend._model.decoder  # type: ignore[union-attr]
@@ -81,10 +93,13 @@ def test_adapters_beside_linear_layers_count(embedding_checkpoint: Path) -> None
     assert np.abs(vectors - plain).max() > 1e-3
 
 
-def test_layers_that_add_a_batch_axis_give_the_same_vectors(embedding_checkpoint: Path) -> None:
+@pytest.mark.parametrize("kind", [WithBatchAxis, InDouble])
+def test_layers_that_return_another_shape_or_dtype_give_the_same_vectors(
+    kind: type[nn.Module], embedding_checkpoint: Path
+) -> None:
     with Embedder(str(embedding_checkpoint), token_budget=4003, **OPTIONS) as embedder:
         expected = embedder.embed_documents(TEXTS)
-        vectors = replaced(embedder, WithBatchAxis).embed_documents(TEXTS)
+        vectors = replaced(embedder, kind).embed_documents(TEXTS)
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
 
 

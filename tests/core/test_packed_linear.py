@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from qwen3_rag import Embedder, Reranker
 from qwen3_rag.backends.transformers import linear
@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 TEXTS = ["gravity", "", "the capital of China is Beijing " * 9, "gravity is a force"]
 
+DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if packing_works(dtype)]
+
 needs_packing = pytest.mark.skipif(
-    not packing_works(torch.float32), reason="PyTorch has no products by packed weights on this machine"
+    torch.float32 not in DTYPES, reason="PyTorch has no products by packed weights on this machine"
 )
 
 
@@ -32,7 +34,7 @@ def embed_and_score(embedding: Path, reranking: Path, dtype: Any) -> tuple[Any, 
 
 
 @needs_packing
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [str(dtype).removeprefix("torch.") for dtype in DTYPES])
 def test_packed_weights_give_the_vectors_and_scores_of_plain_ones(
     dtype: str, embedding_checkpoint: Path, reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,10 +59,10 @@ def test_every_linear_layer_on_a_cpu_is_packed(embedding_checkpoint: Path) -> No
 
 
 @needs_packing
-@given(rows=st.integers(1, 300), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(deadline=None)  # the first call of a number of rows makes a kernel
+@given(rows=st.integers(1, 300))
 def test_any_number_of_rows_is_multiplied(rows: int, dtype: torch.dtype) -> None:
-    if not packing_works(dtype):
-        return
     module = nn.Linear(32, 24, bias=False, dtype=dtype).requires_grad_(False)
     given_rows = torch.randn(rows, 32).to(dtype)
     before = given_rows.clone()
@@ -158,6 +160,13 @@ def test_products_that_fail_are_not_used(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(PackedLinear, "forward", fail)
     assert not packing_works.__wrapped__(torch.float32)
+
+
+@needs_packing
+def test_trying_packed_weights_leaves_the_global_random_numbers_alone() -> None:
+    before = torch.get_rng_state()
+    assert packing_works.__wrapped__(torch.float32)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 MEMORY_SCRIPT = """

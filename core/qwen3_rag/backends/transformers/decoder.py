@@ -1,9 +1,10 @@
 """Qwen3's layers over a packed row, on Hugging Face's modules and weights.
 
-The modules are those that `from_pretrained` made, quantised or not; only the order of their calls is
-ours. It spares what a packed row does not need (masks, a batch axis, a cache), works in place where
-Hugging Face allocates, and computes of the last layer only what is asked for: the tokens that end a segment.
-What each step computes is the published model's; tests compare with its own forward call.
+The modules are those that `from_pretrained` made, quantised or not (on a CPU with the weights of plain
+linear layers packed, `linear.py`); only the order of their calls is ours. It spares what a packed row does
+not need (masks, a batch axis, a cache), works in place where Hugging Face allocates, and computes of the
+last layer only what is asked for: the tokens that end a segment. What each step computes is the published
+model's; tests compare with its own forward call.
 """
 
 from __future__ import annotations
