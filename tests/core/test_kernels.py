@@ -14,6 +14,7 @@ import pytest
 import torch
 from qwen3_rag import Embedder, Reranker
 from qwen3_rag.backends.transformers import kernels
+from qwen3_rag.backends.transformers.beginnings import Beginnings
 from qwen3_rag.backends.transformers.kernels import Spans
 from torch import Tensor
 
@@ -43,7 +44,8 @@ def plain_kernel(
 
 def with_kernel(component: Any) -> Any:
     """Give a loaded component's backend the plain kernel, as CUDA would give it a fast one."""
-    component.load().backend._kernel = plain_kernel
+    backend = component.load().backend
+    backend._kernel, backend._beginnings = plain_kernel, Beginnings(0)
     return component
 
 

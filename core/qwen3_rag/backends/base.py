@@ -23,7 +23,7 @@ class BackendOutput:
             have normalised it. Reranking: log-odds
             logit_yes - logit_no at the last token, shape (n,).
         computed: int64, shape (n,); tokens computed for each prompt, less those that it shares with
-            one before it.
+            one before it, in this call or an earlier one.
     """
 
     values: NDArray[np.float32]

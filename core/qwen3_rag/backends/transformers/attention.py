@@ -48,7 +48,8 @@ def _by_segment(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout,
             query[:, :, span.queries],
             key[:, :, span.keys],
             value[:, :, span.keys],
-            is_causal=layout.is_causal,
+            attn_mask=layout.root_mask,
+            is_causal=layout.is_causal and layout.root_mask is None,
             scale=scale,
             enable_gqa=True,
         )
@@ -73,20 +74,22 @@ def _continue(
     mask = torch.ones(rows, shared + rows, dtype=torch.bool, device=query.device).tril(shared)
     for span in group.spans:
         start, stop = span.keys.start, span.keys.stop
+        offset = span.queries.start - start
         for low in range(start, stop, rows):
             high = min(low + rows, stop)
             visible = mask[: high - low, : shared + high - low]
             if low > start:
                 visible = F.pad(visible, (low - start, 0), value=True)
+            queries = slice(low + offset, high + offset)
             part = F.scaled_dot_product_attention(
-                query[:, :, low:high],
+                query[:, :, queries],
                 torch.cat([prefix_key, key[:, :, start:high]], dim=2),
                 torch.cat([prefix_value, value[:, :, start:high]], dim=2),
                 attn_mask=visible,
                 scale=scale,
                 enable_gqa=True,
             )
-            output[low:high] = part[0].transpose(0, 1)
+            output[queries] = part[0].transpose(0, 1)
 
 
 def _end(query: Tensor, key: Tensor, value: Tensor, group: Continuations, scale: float, output: Tensor) -> None:

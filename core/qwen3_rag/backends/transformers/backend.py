@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qwen3_rag.backends.base import BackendOutput
 from qwen3_rag.backends.transformers.attempts import attempt, does_not_fit, in_order, release_memory
+from qwen3_rag.backends.transformers.beginnings import MOST_KEPT, Beginning, Beginnings
 from qwen3_rag.backends.transformers.decoder import final_states
 from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
 from qwen3_rag.backends.transformers.elementwise import EAGER, Elementwise, compiled
@@ -55,7 +56,8 @@ class TransformersBackend:
     Args:
         model: the loaded modules.
         token_budget: most tokens of one batch; None derives it from free memory.
-        share_prefixes: compute common beginnings once.
+        share_prefixes: compute common beginnings once; on a CPU those of a query or a few are kept for the next
+            calls. (On a GPU such a call waits for kernels to start, not for tokens.)
         elementwise: norms, rotary embedding and gate.
 
     Attributes:
@@ -79,6 +81,7 @@ class TransformersBackend:
         self._model: LoadedModel | None = model
         self._share_prefixes = share_prefixes
         self._elementwise = elementwise
+        self._beginnings = Beginnings(MOST_KEPT if share_prefixes and self.device.type == "cpu" else 0)
         found = find_varlen_kernel(self.device, self.dtype)
         self.attention = found[0] if found is not None else "sdpa per segment"
         self._kernel = found[1] if found is not None else None
@@ -108,7 +111,9 @@ class TransformersBackend:
                 share_prefixes=self._share_prefixes,
             )
             for batch in plan:
-                result = attempt(partial(self._forward, batch), self.device)
+                known = self._beginnings.find(batch)
+                kept = self._beginnings.to_keep(batch, known)
+                result = attempt(partial(self._forward, batch, known, kept), self.device)
                 if result is None:
                     # Identical sequences are one computation: planning them anew would not part them.
                     if np.count_nonzero(batch.computed) == 1:
@@ -116,10 +121,12 @@ class TransformersBackend:
                     self._budget.ran_out(len(batch.token_ids))
                     break
                 self._budget.succeeded()
+                self._beginnings.remember(batch, kept)
                 given = [remaining[i] for i in batch.sequences]
                 outputs.append(result)
                 order += given
                 computed[given] = batch.computed
+                computed[given[0]] -= 0 if known is None else len(known)
             finished = set(order)
             remaining = [i for i in remaining if i not in finished]
         return BackendOutput(in_order(outputs, order), computed)
@@ -127,13 +134,15 @@ class TransformersBackend:
     def close(self) -> None:
         """Drop the modules and return cached device memory."""
         self._model = None
+        self._beginnings.clear()
         release_memory(self.device)
 
     @torch.inference_mode()
-    def _forward(self, batch: PackedBatch) -> Tensor:
+    def _forward(self, batch: PackedBatch, known: Beginning | None, kept: Beginning | None) -> Tensor:
         assert self._model is not None, "run after close"
-        placed = cache(lambda device: to_device(batch, device, self._kernel))
-        ends = final_states(self._model.decoder, placed, self._elementwise).float()
+        rows_known = 0 if known is None else len(known)
+        placed = cache(lambda device: to_device(batch, device, self._kernel, rows_known))
+        ends = final_states(self._model.decoder, placed, self._elementwise, known, kept).float()
         direction = self._model.yes_minus_no
         values = ends if direction is None else ends @ direction.to(ends.device)
         return values.index_select(0, placed(values.device).sequence_ends)

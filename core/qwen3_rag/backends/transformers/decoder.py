@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from qwen3_rag.backends.transformers.attention import attend
+from qwen3_rag.backends.transformers.beginnings import Beginning
 from qwen3_rag.backends.transformers.elementwise import Elementwise
 from qwen3_rag.backends.transformers.layer import LayerRows, Rotation, rotation_at
 from qwen3_rag.backends.transformers.layout import DeviceBatch
@@ -23,7 +24,11 @@ from qwen3_rag.backends.transformers.workspace import Workspace
 
 
 def final_states(
-    decoder: Any, placed: Callable[[torch.device], DeviceBatch], elementwise: Elementwise
+    decoder: Any,
+    placed: Callable[[torch.device], DeviceBatch],
+    elementwise: Elementwise,
+    known: Beginning | None = None,
+    kept: Beginning | None = None,
 ) -> Tensor:
     """Return the final hidden state, after the last norm, of the token that ends each segment.
 
@@ -31,6 +36,8 @@ def final_states(
         decoder: Hugging Face's Qwen3 base model; its layers may lie on several devices.
         placed: gives the batch on a device.
         elementwise: norms, rotary embedding and gate.
+        known: the tokens before those of the batch, for which nothing is computed.
+        kept: first tokens whose keys and values are added to it.
 
     Returns:
         Shape (segments, hidden_size), dtype of the weights.
@@ -39,14 +46,17 @@ def final_states(
     hidden: Tensor = decoder.embed_tokens(batch.input_ids)
     rotation = _rotation(decoder, hidden, batch)
     workspace = Workspace()
-    *layers, last = decoder.layers
-    for layer in [*layers, last]:
+    last = decoder.layers[-1]
+    for index, layer in enumerate(decoder.layers):
         device = next(layer.parameters()).device
         if device != hidden.device:
             batch, hidden, workspace = placed(device), hidden.to(device), Workspace()
             rotation = _rotation(decoder, hidden, batch)
         work = LayerRows(layer, elementwise, workspace)
-        query, key, value = work.projections(hidden, rotation, with_query=layer is not last)
+        known_here = None if known is None else known.layers[index]
+        query, key, value = work.projections(hidden, rotation, known_here, with_query=layer is not last)
+        if kept is not None:
+            kept.add_layer(key, value)
         layout = batch.layout
         if layer is last:
             hidden = hidden[batch.segment_ends]

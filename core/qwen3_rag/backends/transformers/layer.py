@@ -45,12 +45,25 @@ class LayerRows:
         self._elementwise = elementwise
         self._workspace = workspace
 
-    def projections(self, hidden: Tensor, rotation: Rotation, *, with_query: bool) -> Projections:
-        """Return queries, keys and values of all rows, without `with_query` no queries."""
+    def projections(
+        self, hidden: Tensor, rotation: Rotation, known: tuple[Tensor, Tensor] | None, *, with_query: bool
+    ) -> Projections:
+        """Return queries, keys and values of all rows, without `with_query` no queries.
+
+        Args:
+            hidden: the rows.
+            rotation: theirs.
+            known: keys and values of tokens before them, which come first in what is returned.
+            with_query: False where they are computed by `queries`.
+        """
         attention = self._layer.self_attn
         config, rows = attention.config, len(hidden)
-        key = self._heads("key", rows, config.num_key_value_heads, hidden)
-        value = self._heads("value", rows, config.num_key_value_heads, hidden)
+        before = 0 if known is None else len(known[0])
+        all_keys = self._heads("key", before + rows, config.num_key_value_heads, hidden)
+        all_values = self._heads("value", before + rows, config.num_key_value_heads, hidden)
+        if known is not None:
+            all_keys[:before], all_values[:before] = known
+        key, value = all_keys[before:], all_values[before:]
         query = self._heads("query", rows if with_query else 0, config.num_attention_heads, hidden)
         size = _rows_at_once(hidden)
         for low in range(0, rows, size):
@@ -61,7 +74,7 @@ class LayerRows:
             self._rotated(attention.k_proj, attention.k_norm, normed, turned, key[block])
             if with_query:
                 self._rotated(attention.q_proj, attention.q_norm, normed, turned, query[block])
-        return query, key, value
+        return query, all_keys, all_values
 
     def queries(self, hidden: Tensor, rotation: Rotation) -> Tensor:
         """Return queries of some rows."""

@@ -24,8 +24,8 @@ class Span:
     """One segment.
 
     Attributes:
-        queries: its rows of the query tensor: all of its tokens, or its last alone.
-        keys: its rows of the key and value tensors.
+        queries: its rows of the query tensor: all of its tokens that are computed, or its last alone.
+        keys: its rows of the key and value tensors, where the tokens not computed come first.
     """
 
     queries: slice
@@ -71,6 +71,8 @@ class PackedLayout:
         kernel: FlashAttention over spans, or None to go segment by segment.
         own_spans: every segment by itself; used with a kernel.
         prefix_call: used with a kernel; None when no segment has a prefix.
+        root_mask: bool, shape (queries, keys), True where the only root's queries see its keys; None if all of
+            its tokens are computed, or it has one query. Used without a kernel.
     """
 
     is_causal: bool
@@ -79,6 +81,7 @@ class PackedLayout:
     kernel: VarlenKernel | None = None
     own_spans: Spans | None = None
     prefix_call: PrefixCall | None = None
+    root_mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class DeviceBatch:
     """A batch on a device of the model.
 
     Attributes:
-        input_ids, position_ids: int32, shape (tokens,).
+        input_ids, position_ids: int32, shape (tokens,); of the tokens to compute.
         segment_ends: int32, shape (segments,); the row of each segment's last token.
         sequence_ends: int32, shape (n,); the segment that each sequence ends with. Several may share one.
         layout: of the attention from all tokens.
@@ -101,8 +104,19 @@ class DeviceBatch:
     ends_layout: PackedLayout
 
 
-def to_device(batch: PackedBatch, device: torch.device, kernel: VarlenKernel | None) -> DeviceBatch:
-    """Move a batch and its layouts to a device, in one transfer."""
+def to_device(
+    batch: PackedBatch, device: torch.device, kernel: VarlenKernel | None, known: int = 0
+) -> DeviceBatch:
+    """Move a batch and its layouts to a device, in one transfer.
+
+    Args:
+        batch: the batch.
+        device: where to.
+        kernel: see `PackedLayout`.
+        known: its first rows, whose keys and values are known already: fewer than the first segment has, which
+            is then the only root. Only without a kernel.
+    """
+    assert not known or kernel is None
     segments = batch.segments
     prefixes = _prefixes(segments)
     children: dict[int, list[int]] = {index: [] for index in prefixes}
@@ -111,9 +125,9 @@ def to_device(batch: PackedBatch, device: torch.device, kernel: VarlenKernel | N
             children[segment.parent].append(i)
     ends = np.array([s.stop - 1 for s in segments], dtype=np.int32)
     parts: dict[str, Rows] = {
-        "ids": batch.token_ids,
-        "positions": batch.position_ids,
-        "ends": ends,
+        "ids": batch.token_ids[known:],
+        "positions": batch.position_ids[known:],
+        "ends": ends - known,
         "sequences": np.searchsorted(ends, batch.last_rows).astype(np.int32),
     }
     parts |= {f"prefix {index}": rows for index, rows in prefixes.items()}
@@ -132,14 +146,20 @@ def to_device(batch: PackedBatch, device: torch.device, kernel: VarlenKernel | N
 
     def layout(*, ends_only: bool) -> PackedLayout:
         spans = [
-            Span(slice(i, i + 1) if ends_only else slice(s.start, s.stop), slice(s.start, s.stop))
+            Span(
+                slice(i, i + 1) if ends_only else slice(max(s.start - known, 0), s.stop - known),
+                slice(s.start, s.stop),
+            )
             for i, s in enumerate(segments)
         ]
         roots = tuple(span for span, s in zip(spans, segments, strict=True) if s.parent is None)
         continuations = tuple(
             Continuations(moved[f"prefix {p}"], tuple(spans[i] for i in group)) for p, group in children.items()
         )
-        own_spans = prefix_call = None
+        root_mask = own_spans = prefix_call = None
+        if known and not ends_only:
+            stop = segments[0].stop
+            root_mask = torch.ones(stop - known, stop, dtype=torch.bool, device=device).tril(known)
         if kernel is not None:
             longest = max(s.stop - s.start for s in segments)
             queries = moved["end offsets" if ends_only else "own offsets"]
@@ -156,7 +176,7 @@ def to_device(batch: PackedBatch, device: torch.device, kernel: VarlenKernel | N
                     max(len(rows) for rows in prefixes.values()),
                 ),
             )
-        return PackedLayout(not ends_only, roots, continuations, kernel, own_spans, prefix_call)
+        return PackedLayout(not ends_only, roots, continuations, kernel, own_spans, prefix_call, root_mask)
 
     return DeviceBatch(
         moved["ids"],

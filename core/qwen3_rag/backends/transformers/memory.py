@@ -1,7 +1,7 @@
 """How many tokens fit into one batch.
 
-No key-value cache is kept, so a batch's memory is its activations, and those are proportional to
-its tokens with a factor that the config determines.
+Keys and values are kept of a few beginnings at most, so a batch's memory is its activations, and those are
+proportional to its tokens with a factor that the config determines.
 """
 
 from __future__ import annotations
