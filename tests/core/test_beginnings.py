@@ -67,7 +67,7 @@ def one_by_one(embedder: Embedder) -> Iterator[tuple[Any, int]]:
 
 def test_queries_one_by_one_compute_their_instruction_twice(embedding_checkpoint: Path) -> None:
     with (
-        Embedder(str(embedding_checkpoint), **OPTIONS) as embedder,
+        Embedder(str(embedding_checkpoint), token_budget=779, **OPTIONS) as embedder,
         Embedder(str(embedding_checkpoint), share_prefixes=False, **OPTIONS) as apart,
     ):
         ours, theirs = list(one_by_one(embedder)), list(one_by_one(apart))
@@ -199,7 +199,7 @@ def test_a_longer_beginning_takes_the_place_of_its_own_first_part() -> None:
 def test_batches_that_did_not_fit_leave_nothing(
     embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Embedder(str(embedding_checkpoint), **OPTIONS) as embedder:
+    with Embedder(str(embedding_checkpoint), token_budget=778, **OPTIONS) as embedder:
         backend: Any = embedder.load().backend
         forward, failing = backend._forward, [True]
 
@@ -221,7 +221,7 @@ def test_batches_that_did_not_fit_leave_nothing(
 
 
 def test_nothing_is_kept_after_close(embedding_checkpoint: Path) -> None:
-    embedder = Embedder(str(embedding_checkpoint), **OPTIONS)
+    embedder = Embedder(str(embedding_checkpoint), token_budget=777, **OPTIONS)  # an engine of its own
     backend: Any = embedder.load().backend
     for query in QUERIES:
         embedder.embed_queries([query])
