@@ -74,7 +74,7 @@ def budget(bench: Bench) -> Result:
 
 
 def graphs(bench: PeerBench) -> Result:
-    """One query at a time: ours, Hugging Face's model, and that compiled with CUDA graphs."""
+    """One query at a time: ours, Hugging Face's model, and both with CUDA graphs, where there are any."""
     snippet = EmbeddingSnippet(bench.setup)
     compiled: Any = torch.compile(snippet.model, mode="reduce-overhead", dynamic=False)
 
@@ -96,7 +96,13 @@ def graphs(bench: PeerBench) -> Result:
     name = "Hugging Face, compiled with CUDA graphs"
     graphed = Peer(name, {}, queries={f"{_BUCKET} tokens": clocked(one_by_one)})
     peers = [*bench.only(OURS, "published snippet"), graphed]
-    return latency(PeerBench(bench.setup, bench.sizes, bench.comparison, peers))
+    with ExitStack() as stack:
+        if bench.setup.device.type == "cuda":
+            options = {**_arguments(bench, "embedding"), "model_kwargs": {"cuda_graphs": True}}
+            ours = stack.enter_context(Embedder(**options))
+            run = clocked(lambda given: [ours.embed_queries([text])[0] for text in given])
+            peers.append(Peer("qwen3-rag, cuda_graphs=True", {}, queries={DEFAULT: run}))
+        return latency(PeerBench(bench.setup, bench.sizes, bench.comparison, peers))
 
 
 def _arguments(bench: Bench, kind: ModelKind) -> dict[str, Any]:

@@ -23,12 +23,16 @@ from benchmarks.timing import in_turn, summary
 from benchmarks.ways import OURS, Floats, Outcome, Run
 from benchmarks.workloads import PeerBench, Result
 
+_PAUSE: Final = 0.25
+"""Seconds before each query. Threads look for more work for a while, those of OpenMP up to 0.2 s, on the cores
+that the next peer needs: right after another process's product a query took 20.9 ms, 10 ms later 15.3."""
+
 _MOST_ROUNDS: Final = 3
 """Each has as many calls as there are queries, so that it varies little."""
 
 
 def latency(bench: PeerBench) -> Result:
-    """One query at a time, all different, each peer in turn: median and 90th percentile."""
+    """One query at a time, all different, each peer in turn after a pause: median and 90th percentile."""
     given = texts.queries(bench.sizes.latency)
     sample = spaced(given, 8)
     expected = bench.comparison.truth([QUERY_PROMPT + query for query in sample])
@@ -42,6 +46,7 @@ def latency(bench: PeerBench) -> Result:
     seconds: dict[tuple[str, str], list[float]] = {way: [] for way in runs}
     for query in given:
         for way, run in runs.items():
+            time.sleep(_PAUSE)
             seconds[way].append(run([query]).seconds)
     base = next(own for (name, _), own in seconds.items() if name == OURS)
     model = bench.setup.model("embedding")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,9 @@ from qwen3_rag.backends.transformers.beginnings import MOST_KEPT, Beginning, Beg
 from qwen3_rag.backends.transformers.decoder import final_states
 from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
 from qwen3_rag.backends.transformers.elementwise import EAGER, Elementwise, compiled
+from qwen3_rag.backends.transformers.graphs import CudaRecorder, Graphs
 from qwen3_rag.backends.transformers.kernels import find_varlen_kernel
-from qwen3_rag.backends.transformers.layout import to_device
+from qwen3_rag.backends.transformers.layout import DeviceBatch, to_device
 from qwen3_rag.backends.transformers.linear import pack_linears
 from qwen3_rag.backends.transformers.loading import LoadedModel, load_model
 from qwen3_rag.backends.transformers.memory import TokenBudget, choose_token_budget
@@ -31,15 +33,14 @@ def create(settings: EngineSettings) -> TransformersBackend:
     """Load a model as the settings say. Entry point `transformers` of `qwen3_rag.backends`.
 
     Raises:
-        CheckpointError, ConfigurationError: see `load_model`, `choose_device` and `compiled`.
+        CheckpointError, ConfigurationError: see `load_model`, `choose_device`, `compiled` and
+            `TransformersBackend`.
     """
     device = choose_device(settings.one_device)
     dtype = choose_dtype(settings.dtype, device)
     checkpoint = open_checkpoint(settings, weights=True)
     model_kwargs = dict(settings.model_kwargs or {})
-    compile_kernels = model_kwargs.pop("compile", False)
-    if not isinstance(compile_kernels, bool):
-        raise ConfigurationError(f"compile must be True or False, got {compile_kernels!r}")
+    compile_kernels, cuda_graphs = (_switch(model_kwargs, name) for name in ("compile", "cuda_graphs"))
     model = load_model(checkpoint, settings.kind, device=device, dtype=dtype, model_kwargs=model_kwargs)
     pack_linears(model.decoder)
     return TransformersBackend(
@@ -47,7 +48,16 @@ def create(settings: EngineSettings) -> TransformersBackend:
         token_budget=settings.token_budget,
         share_prefixes=settings.share_prefixes,
         elementwise=compiled(model.decoder, dtype) if compile_kernels else EAGER,
+        cuda_graphs=cuda_graphs,
     )
+
+
+def _switch(model_kwargs: dict[str, Any], name: str) -> bool:
+    """Take an option of ours, False if unset, out of those that are for Transformers."""
+    value = model_kwargs.pop(name, False)
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, got {value!r}")
+    return value
 
 
 class TransformersBackend:
@@ -59,6 +69,10 @@ class TransformersBackend:
         share_prefixes: compute common beginnings once; on a CPU those of a query or a few are kept for the next
             calls. (On a GPU such a call waits for kernels to start, not for tokens.)
         elementwise: norms, rotary embedding and gate.
+        cuda_graphs: start the kernels of small batches all at once.
+
+    Raises:
+        ConfigurationError: `cuda_graphs` where there are none, or no varlen kernel, or several devices.
 
     Attributes:
         concurrency: 1; a device runs one batch at a time.
@@ -75,6 +89,7 @@ class TransformersBackend:
         token_budget: int | None,
         share_prefixes: bool,
         elementwise: Elementwise = EAGER,
+        cuda_graphs: bool = False,
     ) -> None:
         weight = next(p for p in model.decoder.parameters() if p.is_floating_point())
         self.device, self.dtype = weight.device, weight.dtype
@@ -85,6 +100,7 @@ class TransformersBackend:
         found = find_varlen_kernel(self.device, self.dtype)
         self.attention = found[0] if found is not None else "sdpa per segment"
         self._kernel = found[1] if found is not None else None
+        self._graphs = self._new_graphs(model.decoder) if cuda_graphs else None
         config = model.decoder.config
         self._budget = TokenBudget(
             (lambda: choose_token_budget(config, self.dtype, self.device))
@@ -105,10 +121,11 @@ class TransformersBackend:
         order: list[int] = []
         remaining = list(range(len(sequences)))
         while remaining:
+            given = [sequences[i] for i in remaining]
             plan = plan_batches(
-                [sequences[i] for i in remaining],
+                given,
                 token_budget=self.token_budget,
-                share_prefixes=self._share_prefixes,
+                share_prefixes=self._share_prefixes and not (self._graphs and self._graphs.suit(given)),
             )
             for batch in plan:
                 known = self._beginnings.find(batch)
@@ -122,27 +139,51 @@ class TransformersBackend:
                     break
                 self._budget.succeeded()
                 self._beginnings.remember(batch, kept)
-                given = [remaining[i] for i in batch.sequences]
+                places = [remaining[i] for i in batch.sequences]
                 outputs.append(result)
-                order += given
-                computed[given] = batch.computed
-                computed[given[0]] -= 0 if known is None else len(known)
+                order += places
+                computed[places] = batch.computed
+                computed[places[0]] -= 0 if known is None else len(known)
             finished = set(order)
             remaining = [i for i in remaining if i not in finished]
         return BackendOutput(in_order(outputs, order), computed)
 
     def close(self) -> None:
         """Drop the modules and return cached device memory."""
-        self._model = None
+        self._model = self._graphs = None
         self._beginnings.clear()
         release_memory(self.device)
 
     @torch.inference_mode()
     def _forward(self, batch: PackedBatch, known: Beginning | None, kept: Beginning | None) -> Tensor:
-        assert self._model is not None, "run after close"
+        values = self._graphs.run(batch) if self._graphs is not None else None
+        if values is not None:
+            return values
         rows_known = 0 if known is None else len(known)
-        placed = cache(lambda device: to_device(batch, device, self._kernel, rows_known))
+        return self._values(
+            cache(lambda device: to_device(batch, device, self._kernel, rows_known)), known, kept
+        )
+
+    def _values(
+        self,
+        placed: Callable[[torch.device], DeviceBatch],
+        known: Beginning | None = None,
+        kept: Beginning | None = None,
+    ) -> Tensor:
+        assert self._model is not None, "run after close"
         ends = final_states(self._model.decoder, placed, self._elementwise, known, kept).float()
         direction = self._model.yes_minus_no
         values = ends if direction is None else ends @ direction.to(ends.device)
         return values.index_select(0, placed(values.device).sequence_ends)
+
+    def _new_graphs(self, decoder: Any) -> Graphs:
+        devices = {weight.device for weight in decoder.parameters()}
+        if self._kernel is None or devices != {self.device}:
+            raise ConfigurationError(
+                "cuda_graphs=True needs all weights on one CUDA device of compute capability 8.0 or higher, in "
+                f"bfloat16 or float16; got {self.dtype} on {', '.join(sorted(map(str, devices)))}. Else leave "
+                "it out of model_kwargs"
+            )
+        return Graphs(
+            lambda batch: self._values(lambda _: batch), self.device, self._kernel, CudaRecorder(self.device)
+        )

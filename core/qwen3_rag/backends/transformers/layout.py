@@ -116,33 +116,57 @@ def to_device(
         known: its first rows, whose keys and values are known already: fewer than the first segment has, which
             is then the only root. Only without a kernel.
     """
+    rows = host_rows(batch, kernel, known)
+    return device_batch(batch, views(rows, upload(rows, device)), kernel, known)
+
+
+def host_rows(batch: PackedBatch, kernel: VarlenKernel | None, known: int = 0) -> dict[str, Rows]:
+    """Return all numbers of a batch that its device reads, by name; for the arguments see `to_device`."""
     assert not known or kernel is None
     segments = batch.segments
-    prefixes = _prefixes(segments)
-    children: dict[int, list[int]] = {index: [] for index in prefixes}
-    for i, segment in enumerate(segments):
-        if segment.parent is not None:
-            children[segment.parent].append(i)
     ends = np.array([s.stop - 1 for s in segments], dtype=np.int32)
-    parts: dict[str, Rows] = {
+    rows: dict[str, Rows] = {
         "ids": batch.token_ids[known:],
         "positions": batch.position_ids[known:],
         "ends": ends - known,
         "sequences": np.searchsorted(ends, batch.last_rows).astype(np.int32),
     }
-    parts |= {f"prefix {index}": rows for index, rows in prefixes.items()}
+    prefixes = _prefixes(segments)
+    rows |= {f"prefix {index}": prefix for index, prefix in prefixes.items()}
     if kernel is not None:
-        parts["own offsets"] = _offsets([s.stop - s.start for s in segments])
-        parts["end offsets"] = np.arange(len(segments) + 1, dtype=np.int32)
+        rows["own offsets"] = _offsets([s.stop - s.start for s in segments])
+        rows["end offsets"] = np.arange(len(segments) + 1, dtype=np.int32)
     if kernel is not None and prefixes:
-        all_queries = [[np.arange(segments[i].start, segments[i].stop) for i in c] for c in children.values()]
-        parts["key rows"] = np.concatenate(list(prefixes.values()))
-        parts["key offsets"] = _offsets([len(rows) for rows in prefixes.values()])
-        parts["query rows"] = np.concatenate([rows for group in all_queries for rows in group])
-        parts["query offsets"] = _offsets([sum(map(len, group)) for group in all_queries])
-        parts["end query rows"] = np.concatenate([np.array(group) for group in children.values()])
-        parts["end query offsets"] = _offsets([len(group) for group in children.values()])
-    moved = _move(parts, device)
+        groups = list(_children(segments).values())
+        queries = [[np.arange(segments[i].start, segments[i].stop) for i in group] for group in groups]
+        rows["key rows"] = np.concatenate(list(prefixes.values()))
+        rows["key offsets"] = _offsets([len(prefix) for prefix in prefixes.values()])
+        rows["query rows"] = np.concatenate([own for group in queries for own in group])
+        rows["query offsets"] = _offsets([sum(map(len, group)) for group in queries])
+        rows["end query rows"] = np.concatenate([np.array(group) for group in groups])
+        rows["end query offsets"] = _offsets([len(group) for group in groups])
+    return rows
+
+
+def device_batch(
+    batch: PackedBatch,
+    moved: dict[str, Tensor],
+    kernel: VarlenKernel | None,
+    known: int = 0,
+    longest: int | None = None,
+) -> DeviceBatch:
+    """Put together a batch of its numbers on a device.
+
+    Args:
+        batch: the batch.
+        moved: what `host_rows` gave, on the device.
+        kernel: see `PackedLayout`.
+        known: see `to_device`.
+        longest: what the kernel is told is the longest segment, at least that; None: exactly that.
+    """
+    segments, children = batch.segments, _children(batch.segments)
+    if longest is None:
+        longest = max(s.stop - s.start for s in segments)
 
     def layout(*, ends_only: bool) -> PackedLayout:
         spans = [
@@ -158,13 +182,11 @@ def to_device(
         )
         root_mask = own_spans = prefix_call = None
         if known and not ends_only:
-            stop = segments[0].stop
-            root_mask = torch.ones(stop - known, stop, dtype=torch.bool, device=device).tril(known)
+            root_mask = _mask_after(known, segments[0].stop, moved["ids"].device)
         if kernel is not None:
-            longest = max(s.stop - s.start for s in segments)
             queries = moved["end offsets" if ends_only else "own offsets"]
             own_spans = Spans(queries, moved["own offsets"], 1 if ends_only else longest, longest)
-        if kernel is not None and prefixes:
+        if kernel is not None and children:
             which = "end query" if ends_only else "query"
             prefix_call = PrefixCall(
                 moved[f"{which} rows"],
@@ -172,8 +194,8 @@ def to_device(
                 Spans(
                     moved[f"{which} offsets"],
                     moved["key offsets"],
-                    int(np.diff(parts[f"{which} offsets"]).max()),
-                    max(len(rows) for rows in prefixes.values()),
+                    max(sum(_length(span.queries) for span in group.spans) for group in continuations),
+                    max(len(group.prefix) for group in continuations),
                 ),
             )
         return PackedLayout(not ends_only, roots, continuations, kernel, own_spans, prefix_call, root_mask)
@@ -186,6 +208,35 @@ def to_device(
         layout(ends_only=False),
         layout(ends_only=True),
     )
+
+
+def upload(rows: dict[str, Rows], device: torch.device) -> Tensor:
+    """Start to move numbers to a device, all in one tensor."""
+    flat = torch.from_numpy(np.concatenate(list(rows.values())).astype(np.int32, copy=False))
+    return (flat.pin_memory() if device.type == "cuda" else flat).to(device, non_blocking=True)
+
+
+def views(rows: dict[str, Rows], uploaded: Tensor) -> dict[str, Tensor]:
+    """Return what `upload` joined, by name."""
+    pieces = torch.split(uploaded, [len(part) for part in rows.values()])
+    return dict(zip(rows, pieces, strict=True))
+
+
+def _mask_after(known: int, stop: int, device: torch.device) -> Tensor:
+    return torch.ones(stop - known, stop, dtype=torch.bool, device=device).tril(known)
+
+
+def _length(rows: slice) -> int:
+    return int(rows.stop - rows.start)
+
+
+def _children(segments: tuple[Segment, ...]) -> dict[int, list[int]]:
+    """Return the segments that continue each segment which any do."""
+    children: dict[int, list[int]] = {}
+    for i, segment in enumerate(segments):
+        if segment.parent is not None:
+            children.setdefault(segment.parent, []).append(i)
+    return children
 
 
 def _prefixes(segments: tuple[Segment, ...]) -> dict[int, Rows]:
@@ -204,11 +255,3 @@ def _prefixes(segments: tuple[Segment, ...]) -> dict[int, Rows]:
 
 def _offsets(lengths: list[int]) -> Rows:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-
-
-def _move(parts: dict[str, Rows], device: torch.device) -> dict[str, Tensor]:
-    flat = torch.from_numpy(np.concatenate(list(parts.values())).astype(np.int32, copy=False))
-    if device.type == "cuda":
-        flat = flat.pin_memory()
-    pieces = torch.split(flat.to(device, non_blocking=True), [len(part) for part in parts.values()])
-    return dict(zip(parts, pieces, strict=True))
