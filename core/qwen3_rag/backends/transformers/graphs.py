@@ -94,11 +94,11 @@ class Graphs:
         recorded = self._recorded[shape]
         if recorded is None:
             return None
-        recorded.inputs.copy_(upload(host_rows(full, self._kernel), self._device), non_blocking=True)
         ends = np.array([segment.stop - 1 for segment in batch.segments])
-        which = torch.from_numpy(np.searchsorted(ends, batch.last_rows))
+        asked = upload({"rows": np.searchsorted(ends, batch.last_rows).astype(np.int32)}, self._device)
+        recorded.inputs.copy_(upload(host_rows(full, self._kernel), self._device), non_blocking=True)
         # A copy: the next replay writes to the same memory.
-        return recorded.replay().index_select(0, which.to(self._device))
+        return recorded.replay().index_select(0, asked)
 
     def _record_shape(self, batch: PackedBatch) -> _Recorded | None:
         rows, count = host_rows(batch, self._kernel), len(batch.token_ids)
