@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3_rag.tokenization import TokenIds
+from qwen3_rag.tokenization import TokenIds, common_prefix
 
 MIN_SHARED_TOKENS: Final = 8
 """A common beginning that adds fewer tokens than this is recomputed: each segment costs one more
@@ -114,13 +114,6 @@ def sort_sequences(sequences: Sequence[TokenIds], *, share_prefixes: bool = True
 
 def _added(path: list[_Node], before: list[_Node]) -> int:
     return sum(stop - start for node, start, stop in path if (node, start, stop) not in before)
-
-
-def common_prefix(a: TokenIds, b: TokenIds) -> int:
-    """Return how many leading tokens two sequences have in common."""
-    length = min(len(a), len(b))
-    differs = a[:length] != b[:length]
-    return int(differs.argmax()) if differs.any() else length
 
 
 def plan_batches(

@@ -40,11 +40,13 @@ class Prompt:
         words: the same before tokenisation, for servers that take only text.
         index: place of its text or pair in the caller's list, for errors. A round merges calls, so this
             is not its place there.
+        beginning: so many of the first tokens are template and instruction alone; 0 where that is not known.
     """
 
     token_ids: TokenIds
     words: EmbeddingWords | RerankingWords
     index: int = 0
+    beginning: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,9 @@ class PromptTokenizer:
         check_texts(texts, "text")
         encoded = self._encode_batch([prompt + text for text in texts], "text", first)
         room = max_tokens - 1
-        fixed = len(self._text.encode(prompt).ids) if prompt else 0
-        if fixed > room:
-            raise _too_long("the instruction and template", fixed + 1, max_tokens)
+        head = np.array(self._text.encode(prompt).ids if prompt else [], dtype=np.int32)
+        if len(head) > room:
+            raise _too_long("the instruction and template", len(head) + 1, max_tokens)
         made: list[Prompt] = []
         truncated = 0
         for index, (text, ids) in enumerate(zip(texts, encoded, strict=True), first):
@@ -150,7 +152,8 @@ class PromptTokenizer:
                 ids = ids[:room]
                 text = self._kept(prompt, text, room)
             token_ids = np.array([*ids, self.end_of_text], dtype=np.int32)
-            made.append(Prompt(token_ids, EmbeddingWords(prompt, text, is_query), index))
+            words = EmbeddingWords(prompt, text, is_query)
+            made.append(Prompt(token_ids, words, index, common_prefix(head, token_ids) if prompt else 0))
         return Prompts(made, truncated)
 
     def encode_pairs(
@@ -183,6 +186,8 @@ class PromptTokenizer:
         bodies = self._encode_batch(
             [prompts.rerank_head(instruction, query) + document for query, document in pairs], "pair", first
         )
+        (before_query,) = self._encode_batch([prompts.rerank_head(instruction, "")], "instruction", 0)
+        start = np.array([*self._rerank_prefix, *before_query], dtype=np.int32)
         made: list[Prompt] = []
         truncated = 0
         for index, ((query, document), ids) in enumerate(zip(pairs, bodies, strict=True), first):
@@ -191,7 +196,8 @@ class PromptTokenizer:
                 ids = ids[:room]
                 document = self._kept(prompts.rerank_head(instruction, query), document, room)
             token_ids = np.array([*self._rerank_prefix, *ids, *self._rerank_suffix], dtype=np.int32)
-            made.append(Prompt(token_ids, RerankingWords(instruction, query, document), index))
+            words = RerankingWords(instruction, query, document)
+            made.append(Prompt(token_ids, words, index, common_prefix(start, token_ids)))
         return Prompts(made, truncated)
 
     def _kept(self, head: str, text: str, tokens: int) -> str:
@@ -227,6 +233,13 @@ class PromptTokenizer:
                 "this is not a Qwen3 tokenizer"
             )
         return ids[0]
+
+
+def common_prefix(a: TokenIds, b: TokenIds) -> int:
+    """Return how many leading tokens two sequences have in common."""
+    length = min(len(a), len(b))
+    differs = a[:length] != b[:length]
+    return int(differs.argmax()) if differs.any() else length
 
 
 def check_texts(texts: Sequence[str], name: str) -> None:

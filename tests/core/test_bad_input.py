@@ -268,11 +268,11 @@ def running_out_of_memory(component: Any, most: int) -> list[int]:
     backend, computed = component.load().backend, []
     forward = backend._forward
 
-    def limited(batch: Any, known: Any, kept: Any) -> Any:
+    def limited(batch: Any, beginning: Any, known: Any) -> Any:
         if len(batch.token_ids) > most:
             raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
         computed.append(len(batch.token_ids) - (0 if known is None else len(known)))
-        return forward(batch, known, kept)
+        return forward(batch, beginning, known)
 
     backend._forward = limited
     return computed

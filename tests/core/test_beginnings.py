@@ -1,8 +1,8 @@
-"""On a CPU beginnings are kept from call to call: queries one by one compute their instruction twice."""
+"""On a CPU template and instruction are kept from call to call: queries one by one compute them once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from qwen3_rag import Embedder, Reranker
 from qwen3_rag.backends.base import BackendOutput
 from qwen3_rag.backends.transformers.backend import TransformersBackend
-from qwen3_rag.backends.transformers.beginnings import MOST_KEPT, MOST_TOKENS, Beginning, Beginnings
-from qwen3_rag.plan import PackedBatch, plan_batches
-from qwen3_rag.prompts import EmbeddingWords
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.backends.transformers.beginnings import MOST_TOKENS, Beginning, Beginnings
+from qwen3_rag.plan import plan_batches
+from qwen3_rag.prompts import EmbeddingWords, query_prompt
+from qwen3_rag.tokenization import Prompt, PromptTokenizer
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
 QUERIES = ["gravity", "What is the capital of China?", "", "gravity", "why do stars shine", ":) 北京"]
@@ -36,36 +36,28 @@ def backend_of(embedder: Embedder) -> TransformersBackend:
     return backend
 
 
-def run(backend: TransformersBackend, sequences: list[list[int]]) -> BackendOutput:
+def run(backend: TransformersBackend, sequences: list[list[int]], beginning: int) -> BackendOutput:
     words = EmbeddingWords("", "", is_query=False)
-    return backend.run([Prompt(np.array(ids, dtype=np.int32), words) for ids in sequences])
+    return backend.run([Prompt(np.array(ids, np.int32), words, 0, beginning) for ids in sequences])
 
 
-def batch_of(*sequences: list[int]) -> PackedBatch:
+def chosen(beginnings: Beginnings, tokens: int, *sequences: list[int]) -> int:
+    """Return how many tokens of a batch are to be computed by themselves."""
     (batch,) = plan_batches([np.array(ids, dtype=np.int32) for ids in sequences], token_budget=1 << 20)
-    return batch
+    found = beginnings.choose(batch, tokens)
+    if found is None:
+        return 0
+    assert all(found.tolist() == ids[: len(found)] for ids in sequences)
+    return len(found)
 
 
-def computed(beginnings: Beginnings, *sequences: list[int]) -> int:
-    """Do what a backend does with a batch; returns how many tokens it computes."""
-    batch = batch_of(*sequences)
-    known = beginnings.find(batch)
-    kept = beginnings.to_keep(batch, known)
-    if kept is not None:
-        kept.add_layer(*(torch.from_numpy(batch.token_ids)[:, None, None].float() for _ in "kv"))
-    beginnings.remember(batch, kept)
-    if known is not None:
-        assert known.layers[0][0].flatten().tolist() == known.token_ids.tolist()
-    return len(batch.token_ids) - (0 if known is None else len(known))
-
-
-def one_by_one(embedder: Embedder) -> Iterator[tuple[Any, int]]:
-    for query in QUERIES:
+def one_by_one(embedder: Embedder, queries: Sequence[str] = QUERIES) -> Iterator[tuple[Any, int]]:
+    for query in queries:
         result = embedder.embed([query], role="query")
         yield result.vectors[0], result.usage.computed_tokens
 
 
-def test_queries_one_by_one_compute_their_instruction_twice(embedding_checkpoint: Path) -> None:
+def test_queries_one_by_one_compute_their_instruction_once(embedding_checkpoint: Path) -> None:
     with (
         Embedder(str(embedding_checkpoint), token_budget=779, **OPTIONS) as embedder,
         Embedder(str(embedding_checkpoint), share_prefixes=False, **OPTIONS) as apart,
@@ -73,13 +65,13 @@ def test_queries_one_by_one_compute_their_instruction_twice(embedding_checkpoint
         ours, theirs = list(one_by_one(embedder)), list(one_by_one(apart))
     np.testing.assert_allclose([v for v, _ in ours], [v for v, _ in theirs], rtol=0, atol=1e-5)
     shares = [mine / full for (_, mine), (_, full) in zip(ours, theirs, strict=True)]
-    assert shares[:2] == [1, 1]
-    assert max(shares[2:]) < 0.5
+    assert shares[0] == shares[-1] == 1, 'the last one makes ":)" one token: its beginning is shorter'
+    assert max(shares[1:-1]) < 0.5
 
 
-def test_small_rankings_compute_template_and_instruction_twice(reranking_checkpoint: Path) -> None:
+def test_small_rankings_compute_template_and_instruction_once(reranking_checkpoint: Path) -> None:
     def scores(reranker: Reranker) -> Iterator[tuple[list[float], int]]:
-        for query in QUERIES:
+        for query in ("gravity", "What is the capital of China?", "gravity", "why do stars shine"):
             result = reranker.evaluate([(query, "Stars shine."), (query, "Beijing is a capital.")])
             yield list(result.scores), result.usage.computed_tokens
 
@@ -89,7 +81,18 @@ def test_small_rankings_compute_template_and_instruction_twice(reranking_checkpo
     ):
         ours, theirs = list(scores(reranker)), list(scores(apart))
     np.testing.assert_allclose([s for s, _ in ours], [s for s, _ in theirs], rtol=0, atol=1e-5)
-    assert max(count for _, count in ours[2:]) < 0.6 * ours[0][1]
+    assert max(count for _, count in ours[1:]) < 0.6 * ours[0][1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_same_call_gives_the_same_bits_whatever_came_before(dtype: Any, embedding_checkpoint: Path) -> None:
+    with Embedder(str(embedding_checkpoint), dtype=dtype, device="cpu", token_budget=780) as embedder:
+        expected = [vector for vector, _ in one_by_one(embedder)]
+        embedder.embed_queries(QUERIES)
+        for i in range(40):
+            embedder.embed_queries(["gravity"], instruction=f"Find what number {i} is about " * 3)
+        again = [vector for vector, _ in one_by_one(embedder, QUERIES[::-1])]
+    np.testing.assert_array_equal(expected, again[::-1])
 
 
 TREE = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=3), min_size=1, max_size=5)
@@ -105,8 +108,9 @@ def test_calls_in_any_order_give_what_each_gives_alone(
     for path in calls:
         common = [token for step in path for token in range(100 * step, 100 * step + 11)]
         endings = data.draw(st.lists(st.lists(st.integers(5, 30), max_size=20), min_size=1, max_size=4))
+        beginning = data.draw(st.integers(0, len(common)))
         sequences = [common + ending for ending in endings]
-        ours, theirs = run(kept, sequences), run(alone, sequences)
+        ours, theirs = run(kept, sequences, beginning), run(alone, sequences, beginning)
         np.testing.assert_allclose(
             ours.values / np.linalg.norm(ours.values, axis=1, keepdims=True),
             theirs.values / np.linalg.norm(theirs.values, axis=1, keepdims=True),
@@ -131,92 +135,82 @@ def test_bfloat16_stays_the_same_to_rounding(embedding_checkpoint: Path) -> None
 INSTRUCTION = list(range(1000, 1018))
 
 
-def test_the_same_prompt_again_computes_its_last_token() -> None:
+def test_a_query_leaves_its_instruction_to_be_computed_by_itself() -> None:
     beginnings = Beginnings()
-    assert [computed(beginnings, [*INSTRUCTION, 1, 2]) for _ in range(4)] == [20, 20, 1, 1]
-
-
-def test_other_calls_in_between_do_not_matter() -> None:
-    beginnings = Beginnings()
-    documents = [[i] * 30 for i in range(3, 9)]
-    for query in (1, 2):
-        computed(beginnings, [*INSTRUCTION, query])
-        for document in documents[:3]:
-            assert computed(beginnings, document) == 30
-    assert computed(beginnings, [*INSTRUCTION, 7]) == 1
-    assert computed(beginnings, *documents) == 180
-
-
-def test_a_part_of_what_is_kept_is_used() -> None:
-    beginnings = Beginnings()
-    for ending in (1, 2):
-        computed(beginnings, [*INSTRUCTION, *range(20), ending])
-    assert computed(beginnings, [*INSTRUCTION, 77, 78]) == 2
-    assert computed(beginnings, [*INSTRUCTION[:7], 77, 78]) == 9, "fewer tokens than are worth it"
+    assert chosen(beginnings, 18, [*INSTRUCTION, 1, 2]) == 18
+    assert chosen(beginnings, 18, INSTRUCTION) == 17, "a token is left"
+    assert chosen(beginnings, 18, [*INSTRUCTION, *range(9)], [*INSTRUCTION, 5]) == 17, "of the root, too"
+    assert chosen(beginnings, 0, [*INSTRUCTION, 1, 2]) == 0
 
 
 def test_batches_that_would_gain_little_are_left_alone() -> None:
     beginnings = Beginnings()
-    long = [[*INSTRUCTION, *range(200 * i, 200 * i + 150)] for i in (1, 2, 3)]
-    assert [computed(beginnings, sequence) for sequence in long] == [168, 168, 168]
-    assert not beginnings._kept
-    seen = list(beginnings._seen)
-    assert computed(beginnings, [1] * 20, [2] * 20) == 40
-    assert list(beginnings._seen) == seen, "they have nothing in common"
+    assert chosen(beginnings, 18, [*INSTRUCTION, *range(126)]) == 18
+    assert chosen(beginnings, 18, [*INSTRUCTION, *range(127)]) == 0
+    assert chosen(beginnings, 7, [*INSTRUCTION, 1, 2]) == 0
+    assert chosen(beginnings, 18, [1] * 20, [2] * 20) == 0, "they have nothing in common"
+    assert chosen(beginnings, 18, [*INSTRUCTION, 1], [*INSTRUCTION[:12], 2]) == 11
+    assert chosen(beginnings, MOST_TOKENS + 1, list(range(2000))) == 0
+    assert chosen(Beginnings(0), 18, [*INSTRUCTION, 1, 2]) == 0
 
 
-def test_what_is_kept_is_bounded() -> None:
+def beginning_of(first: int, tokens: int) -> Beginning:
+    made = Beginning(np.arange(first, first + tokens, dtype=np.int32))
+    made.add_layer(torch.zeros(tokens, 1, 2), torch.zeros(tokens, 1, 2))
+    return made
+
+
+def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first() -> None:
     beginnings = Beginnings()
-    for start in range(0, 40_000, 2_000):
-        for ending in (1, 2):
-            computed(beginnings, [*range(start, start + 1_000), ending])
-    assert len(beginnings._kept) == len(beginnings._seen) == MOST_KEPT
-    assert {len(kept) for kept in beginnings._kept} == {MOST_TOKENS}
-    assert all(
-        key.untyped_storage().nbytes() == MOST_TOKENS * 4 for k in beginnings._kept for key, _ in k.layers
-    )
+    made = [beginning_of(1000 * i, MOST_TOKENS // 4) for i in range(5)]
+    for beginning in made[:4]:
+        beginnings.keep(beginning)
+    assert beginnings.get(made[0].token_ids) is made[0]
+    beginnings.keep(made[4])
+    kept = [beginnings.get(beginning.token_ids) is not None for beginning in made]
+    assert kept == [True, False, True, True, True]
+    beginnings.keep(beginning_of(9000, MOST_TOKENS))
+    assert sum(map(len, beginnings._kept.values())) == MOST_TOKENS
 
 
-def test_the_least_recently_used_goes_first() -> None:
-    beginnings = Beginnings()
-    for start in range(1, 1 + MOST_KEPT):
-        for ending in (1, 2):
-            computed(beginnings, [start] * 20 + [ending])
-    assert computed(beginnings, [1] * 20 + [7]) == 1
-    for ending in (1, 2):
-        computed(beginnings, [99] * 20 + [ending])
-    assert computed(beginnings, [1] * 20 + [8]) == 1
-    assert computed(beginnings, [2] * 20 + [8]) == 21
+def test_the_tokenizer_tells_what_is_template_and_instruction(embedding_checkpoint: Path) -> None:
+    tokenizer = PromptTokenizer.from_folder(embedding_checkpoint)
+    prompt = query_prompt("Find it")
+    head = tokenizer.encode_texts([""], prompt=prompt, max_tokens=99, is_query=True).token_ids[0][:-1].tolist()
+    for text in QUERIES:
+        (made,) = tokenizer.encode_texts([text], prompt=prompt, max_tokens=99, is_query=True).prompts
+        assert len(head) - 1 <= made.beginning <= len(head), "the last may merge with the text"
+        assert made.token_ids[: made.beginning].tolist() == head[: made.beginning]
+    (document,) = tokenizer.encode_texts(["gravity"], prompt="", max_tokens=99, is_query=False).prompts
+    assert document.beginning == 0
+    pairs = [("what?", "one"), ("why?", "two")]
+    first, second = tokenizer.encode_pairs(pairs, instruction="Find it", max_tokens=999).prompts
+    assert first.beginning == second.beginning > 40
+    shared = first.beginning
+    np.testing.assert_array_equal(first.token_ids[:shared], second.token_ids[:shared])
 
 
-def test_a_longer_beginning_takes_the_place_of_its_own_first_part() -> None:
-    beginnings = Beginnings()
-    for ending in ([1], [2], [*range(50), 1], [*range(50), 2]):
-        computed(beginnings, [*INSTRUCTION, *ending])
-    assert [len(kept) for kept in beginnings._kept] == [len(INSTRUCTION) + 50]
-
-
-def test_batches_that_did_not_fit_leave_nothing(
+def test_batches_that_did_not_fit_lose_nothing(
     embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Embedder(str(embedding_checkpoint), token_budget=778, **OPTIONS) as embedder:
         backend: Any = embedder.load().backend
-        forward, failing = backend._forward, [True]
+        values, failing = backend._values, [True]
 
-        def fails_at_first(batch: PackedBatch, known: Beginning | None, kept: Beginning | None) -> Any:
+        def fails_at_first(*arguments: Any, **options: Any) -> Any:
+            found = values(*arguments, **options)
             if failing:
                 failing.pop()
-                forward(batch, known, kept)
                 raise torch.OutOfMemoryError("constructed")
-            return forward(batch, known, kept)
+            return found
 
-        embedder.embed_queries(["one"])
-        monkeypatch.setattr(backend, "_forward", fails_at_first)
+        monkeypatch.setattr(backend, "_values", fails_at_first)
         vectors = embedder.embed_queries(["two", "three"])
         again = [embedder.embed_queries([text])[0] for text in ("two", "three")]
-        for kept in backend._beginnings._kept:
+        for kept in backend._beginnings._kept.values():
             assert {len(key) for key, _ in kept.layers} == {len(kept)}
             assert len(kept.layers) == len(backend._model.decoder.layers)
+    assert not failing
     np.testing.assert_allclose(vectors, again, rtol=0, atol=1e-5)
 
 
@@ -228,7 +222,6 @@ def test_nothing_is_kept_after_close(embedding_checkpoint: Path) -> None:
     assert backend._beginnings._kept
     embedder.close()
     assert not backend._beginnings._kept
-    assert not backend._beginnings._seen
 
 
 def test_share_prefixes_false_keeps_nothing(embedding_checkpoint: Path) -> None:

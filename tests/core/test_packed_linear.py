@@ -214,7 +214,7 @@ from qwen3_rag import Embedder
 def resident():
     return int(re.search(r"VmRSS:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) >> 10
 
-with Embedder(sys.argv[1], dtype="float32", device="cpu", share_prefixes=False) as embedder:
+with Embedder(sys.argv[1], dtype="float32", device="cpu") as embedder:
     for tokens in (2048, 1024, 512, 256, 128, 64):
         embedder.embed_documents([" word" * (tokens - 1)])
     before = resident()

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from checkpoints import VOCABULARY
 from qwen3_rag import DEFAULT_INSTRUCTION, Embedder, Reranker
-from qwen3_rag.plan import common_prefix
 from qwen3_rag.prompts import EmbeddingWords
-from qwen3_rag.tokenization import Prompt, PromptTokenizer
+from qwen3_rag.tokenization import Prompt, PromptTokenizer, common_prefix
 from tokenizers import Tokenizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qwen3_rag.backends.base import BackendOutput
 from qwen3_rag.backends.transformers.attempts import attempt, does_not_fit, in_order, release_memory
-from qwen3_rag.backends.transformers.beginnings import MOST_KEPT, Beginning, Beginnings
+from qwen3_rag.backends.transformers.beginnings import MOST_TOKENS, Beginning, Beginnings
 from qwen3_rag.backends.transformers.decoder import final_states
 from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
 from qwen3_rag.backends.transformers.elementwise import EAGER, Elementwise, compiled
@@ -26,7 +26,7 @@ from qwen3_rag.checkpoint import open_checkpoint
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.plan import PackedBatch, plan_batches
 from qwen3_rag.settings import EngineSettings
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokenization import Prompt, TokenIds
 
 
 def create(settings: EngineSettings) -> TransformersBackend:
@@ -66,8 +66,8 @@ class TransformersBackend:
     Args:
         model: the loaded modules.
         token_budget: most tokens of one batch; None derives it from free memory.
-        share_prefixes: compute common beginnings once; on a CPU those of a query or a few are kept for the next
-            calls. (On a GPU such a call waits for kernels to start, not for tokens.)
+        share_prefixes: compute common beginnings once; on a CPU template and instruction of a query or a few
+            are kept for the next calls. (On a GPU such a call waits for kernels to start, not for tokens.)
         elementwise: norms, rotary embedding and gate.
         cuda_graphs: start the kernels of small batches all at once.
 
@@ -96,7 +96,7 @@ class TransformersBackend:
         self._model: LoadedModel | None = model
         self._share_prefixes = share_prefixes
         self._elementwise = elementwise
-        self._beginnings = Beginnings(MOST_KEPT if share_prefixes and self.device.type == "cpu" else 0)
+        self._beginnings = Beginnings(MOST_TOKENS if share_prefixes and self.device.type == "cpu" else 0)
         found = find_varlen_kernel(self.device, self.dtype)
         self.attention = found[0] if found is not None else "sdpa per segment"
         self._kernel = found[1] if found is not None else None
@@ -128,18 +128,17 @@ class TransformersBackend:
                 share_prefixes=self._share_prefixes and not (self._graphs and self._graphs.suit(given)),
             )
             for batch in plan:
-                known = self._beginnings.find(batch)
-                kept = self._beginnings.to_keep(batch, known)
-                result = attempt(partial(self._forward, batch, known, kept), self.device)
+                places = [remaining[i] for i in batch.sequences]
+                beginning = self._beginnings.choose(batch, min(prompts[i].beginning for i in places))
+                known = self._beginnings.get(beginning) if beginning is not None else None
+                result = attempt(partial(self._forward, batch, beginning, known), self.device)
                 if result is None:
                     # Identical sequences are one computation: planning them anew would not part them.
                     if np.count_nonzero(batch.computed) == 1:
-                        raise does_not_fit(prompts[remaining[batch.sequences[0]]], self.device)
+                        raise does_not_fit(prompts[places[0]], self.device)
                     self._budget.ran_out(len(batch.token_ids))
                     break
                 self._budget.succeeded()
-                self._beginnings.remember(batch, kept)
-                places = [remaining[i] for i in batch.sequences]
                 outputs.append(result)
                 order += places
                 computed[places] = batch.computed
@@ -155,14 +154,22 @@ class TransformersBackend:
         release_memory(self.device)
 
     @torch.inference_mode()
-    def _forward(self, batch: PackedBatch, known: Beginning | None, kept: Beginning | None) -> Tensor:
+    def _forward(self, batch: PackedBatch, beginning: TokenIds | None, known: Beginning | None) -> Tensor:
         values = self._graphs.run(batch) if self._graphs is not None else None
         if values is not None:
             return values
+        if beginning is not None and known is None:
+            known = self._compute(beginning)
         rows_known = 0 if known is None else len(known)
-        return self._values(
-            cache(lambda device: to_device(batch, device, self._kernel, rows_known)), known, kept
-        )
+        return self._values(cache(lambda device: to_device(batch, device, self._kernel, rows_known)), known)
+
+    def _compute(self, token_ids: TokenIds) -> Beginning:
+        """Compute and keep a beginning."""
+        beginning = Beginning(token_ids)
+        (batch,) = plan_batches([token_ids], token_budget=len(token_ids))
+        self._values(cache(lambda device: to_device(batch, device, self._kernel)), kept=beginning)
+        self._beginnings.keep(beginning)
+        return beginning
 
     def _values(
         self,

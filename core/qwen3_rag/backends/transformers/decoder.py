@@ -37,7 +37,7 @@ def final_states(
         placed: gives the batch on a device.
         elementwise: norms, rotary embedding and gate.
         known: the tokens before those of the batch, for which nothing is computed.
-        kept: first tokens whose keys and values are added to it.
+        kept: gets the keys and values of all tokens.
 
     Returns:
         Shape (segments, hidden_size), dtype of the weights.

@@ -1,6 +1,6 @@
 """How many tokens fit into one batch.
 
-Keys and values are kept of a few beginnings at most, so a batch's memory is its activations, and those are
+Keys and values are kept of a few instructions at most, so a batch's memory is its activations, and those are
 proportional to its tokens with a factor that the config determines.
 """
 
