@@ -18,8 +18,8 @@ from torch import Tensor
 from qwen3_rag.plan import MIN_SHARED_TOKENS, PackedBatch
 from qwen3_rag.tokenization import TokenIds
 
-MOST_TOKENS: Final = 512
-"""Kept in all, several to many beginnings: 56 MiB in 28 layers with 8 key heads of 128, in bfloat16."""
+MOST_TOKENS: Final = 1024
+"""Kept in all, tens of beginnings: 112 MiB in 28 layers with 8 key heads of 128, in bfloat16."""
 
 _WORTH: Final = 8
 """A beginning counts where at least one of so many tokens of its batch is in it: batches of documents, which
