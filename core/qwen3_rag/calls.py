@@ -28,11 +28,9 @@ class Flow:
 
     Attributes:
         credit: tokens that it may still take; below 0 when it took more than its share.
-        is_new: whether no round has served it yet.
     """
 
     credit: float = 0.0
-    is_new: bool = True
 
 
 class Call:
@@ -156,16 +154,18 @@ class Portion:
 def pick_portions(calls: Sequence[Call], token_budget: int) -> list[Portion]:
     """Take one round's work: what each flow can pay for, then as much again as the budget has room for.
 
-    New flows come first, and within its share a flow always gets what it asks for; so whoever asks for
-    little is in the next round, whatever else waits. A flow that got more than its share pays it back.
+    Flows that have saved nothing up come first. None of them can take more than its share, so there is room
+    for all; so whoever comes and asks for little is in the next round, whatever else waits. A flow that got
+    more than its share pays it back.
 
     Args:
         calls: oldest first, all of them waiting.
         token_budget: about how many tokens to take; at least one prompt is taken if any waits.
     """
     flows = {id(call.flow): call.flow for call in calls}
+    share = token_budget / len(flows)
     for flow in flows.values():
-        flow.credit += token_budget / len(flows)
+        flow.credit += share
     left: float = token_budget
     portions: list[Portion] = []
 
@@ -174,11 +174,10 @@ def pick_portions(calls: Sequence[Call], token_budget: int) -> list[Portion]:
         portion = call.take(tokens, at_least=at_least)
         if portion is not None:
             portions.append(portion)
-            call.flow.is_new = False
             call.flow.credit -= portion.tokens
             left -= portion.tokens
 
-    for call in sorted(calls, key=lambda call: not call.flow.is_new):
+    for call in sorted(calls, key=lambda call: call.flow.credit > share):
         if left > 0:
             take(call, call.flow.credit)
     for call in sorted(calls, key=lambda call: -call.flow.credit):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from qwen3_rag.calls import Call, Flow, Portion, pick_portions
 from qwen3_rag.engine import Engine
@@ -41,6 +41,9 @@ def test_every_prompt_is_taken_once_and_rounds_keep_to_the_budget(jobs: list[lis
 @given(
     st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=30), min_size=1, max_size=6), st.integers(0, 9)
 )
+@example(
+    [[84], [84, *[1] * 10, 7], [94, 7], [166], [17, 99]], 6
+)  # the fourth saves up and is not served before
 def test_who_asks_for_its_share_or_less_is_in_the_next_round(jobs: list[list[int]], before: int) -> None:
     bulk = [call(lengths) for lengths in jobs]
     for _ in range(before):
@@ -52,6 +55,24 @@ def test_who_asks_for_its_share_or_less_is_in_the_next_round(jobs: list[list[int
     assert any(portion.call is query for portion in portions)
 
 
+@given(
+    st.integers(1, 300),
+    st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=10), max_size=4),
+    st.lists(st.integers(0, 3), min_size=40, max_size=40),
+)
+def test_nobody_is_forgotten_whatever_comes(tokens: int, jobs: list[list[int]], arrivals: list[int]) -> None:
+    """A prompt waits about as many rounds as it needs shares, while bulk jobs run and queries keep coming."""
+    bulk, long = [call(lengths * 30) for lengths in jobs], call([tokens])
+    most = len(bulk) + 1 + max(arrivals)
+    for passed, arriving in enumerate(arrivals, start=1):
+        queries = [call([BUDGET // most]) for _ in range(arriving)]
+        pick_portions([one for one in (*bulk, long, *queries) if one.waits], BUDGET)
+        assert not any(query.waits for query in queries)
+        if not long.waits:
+            return
+        assert passed <= tokens * most / BUDGET + most
+
+
 def test_a_bulk_job_in_many_pieces_has_one_share() -> None:
     bulk = Flow()
     pieces = [call([40] * 20, bulk) for _ in range(4)]
@@ -61,7 +82,7 @@ def test_a_bulk_job_in_many_pieces_has_one_share() -> None:
 
 
 def test_a_new_flow_comes_before_those_that_have_saved_up() -> None:
-    bulk = [call([60] * 5, Flow(credit=60.0, is_new=False)) for _ in range(5)]
+    bulk = [call([60] * 5, Flow(credit=60.0)) for _ in range(5)]
     query = call([16])
     assert query in [portion.call for portion in pick_portions([*bulk, query], BUDGET)]
 
