@@ -1,6 +1,6 @@
 """What tox does beyond tox.ini: where CI is set, an environment that passed is removed before the next is made.
 
-Each has its own PyTorch. All of them together take 15 GB, with PyTorch's small build for CPUs.
+Each has its own PyTorch. All together take 20 GB, a quarter of it that with PyTorch's build for CUDA.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Linear layers are Hugging Face's modules, called as they are, so LoRA and quantised ones work.
 
-Plain ones on a CPU are packed when a model is loaded. Here modules change afterwards, so they are not packed.
+Plain ones on a CPU are packed when a model is loaded. Here they are replaced by others at that moment.
 """
 
 from __future__ import annotations
@@ -14,16 +14,11 @@ import numpy as np
 import pytest
 import torch
 from qwen3_rag import CheckpointError, Embedder
-from qwen3_rag.backends.transformers import linear, loading
+from qwen3_rag.backends.transformers import backend, loading
 from torch import Tensor, nn
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
 TEXTS = ["gravity", "the capital of China", "long " * 600]
-
-
-@pytest.fixture(autouse=True)
-def unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "packing_works", lambda _: False)
 
 
 class Adapted(nn.Module):
@@ -64,42 +59,50 @@ class InDouble(nn.Module):
         return out.double()
 
 
-def replaced(embedder: Embedder, kind: Any) -> Embedder:
-    """Put a module of a kind in the place of every linear layer."""
-    decoder: Any = embedder.load().backend._model.decoder  # type: ignore[union-attr]
-    for layer in decoder.layers:
-        for part in (layer.self_attn, layer.mlp):
-            for name, module in list(part.named_children()):
-                if isinstance(module, nn.Linear):
-                    setattr(part, name, kind(module))
-    return embedder
+def replacing(kind: Any) -> Any:
+    """Put what a function gives in the place of every linear layer of a decoder that is being loaded."""
+
+    def replace(decoder: Any) -> None:
+        for layer in decoder.layers:
+            for part in (layer.self_attn, layer.mlp):
+                for name, module in list(part.named_children()):
+                    if isinstance(module, nn.Linear):
+                        setattr(part, name, kind(module))
+
+    return replace
 
 
-def test_adapters_beside_linear_layers_count(embedding_checkpoint: Path) -> None:
-    with (
-        Embedder(str(embedding_checkpoint), token_budget=4001, **OPTIONS) as adapted,
-        Embedder(str(embedding_checkpoint), token_budget=4002, **OPTIONS) as merged,
-    ):
-        plain = merged.embed_documents(TEXTS)
-        vectors = replaced(adapted, Adapted).embed_documents(TEXTS)
+def embed_with(kind: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(backend, "pack_linears", replacing(kind))
+    with Embedder(str(checkpoint), **OPTIONS) as embedder:
+        return embedder.embed_documents(TEXTS)
 
-        def merge(base: nn.Linear) -> nn.Linear:
-            adapter = Adapted(base)
-            base.weight.data += adapter.up @ adapter.down
-            return base
 
-        expected = replaced(merged, merge).embed_documents(TEXTS)
+def as_it_is(base: nn.Linear) -> nn.Linear:
+    return base
+
+
+def merged(base: nn.Linear) -> nn.Linear:
+    adapter = Adapted(base)
+    base.weight.data += adapter.up @ adapter.down
+    return base
+
+
+def test_adapters_beside_linear_layers_count(
+    embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, vectors, expected = (
+        embed_with(kind, embedding_checkpoint, monkeypatch) for kind in (as_it_is, Adapted, merged)
+    )
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     assert np.abs(vectors - plain).max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", [WithBatchAxis, InDouble])
 def test_layers_that_return_another_shape_or_dtype_give_the_same_vectors(
-    kind: type[nn.Module], embedding_checkpoint: Path
+    kind: type[nn.Module], embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Embedder(str(embedding_checkpoint), token_budget=4003, **OPTIONS) as embedder:
-        expected = embedder.embed_documents(TEXTS)
-        vectors = replaced(embedder, kind).embed_documents(TEXTS)
+    expected, vectors = (embed_with(each, embedding_checkpoint, monkeypatch) for each in (as_it_is, kind))
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
 
 

@@ -45,7 +45,7 @@ def plain_kernel(
 def with_kernel(component: Any) -> Any:
     """Give a loaded component's backend the plain kernel, as CUDA would give it a fast one."""
     backend = component.load().backend
-    backend._kernel, backend._beginnings = plain_kernel, Beginnings(0)
+    backend._kernel, backend._beginnings, backend._rows_for = plain_kernel, Beginnings(0), None
     return component
 
 

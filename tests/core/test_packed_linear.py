@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qwen3_rag import Embedder, Reranker
-from qwen3_rag.backends.transformers import linear
+from qwen3_rag.backends.transformers import backend, linear
 from qwen3_rag.backends.transformers.linear import PackedLinear, pack_linears, packing_works, recurring_count
 from torch import Tensor, nn
 
@@ -78,13 +78,48 @@ def test_any_number_of_rows_is_multiplied(rows: int, dtype: torch.dtype) -> None
 def test_numbers_of_rows_recur(rows: int) -> None:
     """oneDNN keeps a kernel of each: unbounded in number they were gigabytes."""
     padded = recurring_count(rows)
-    assert rows <= padded <= max(8, rows * 9 / 8 + 8)
+    assert rows <= padded <= max(4, rows * 9 / 8 + 4)
     assert recurring_count(padded) == padded
 
 
 def test_few_numbers_of_rows_recur() -> None:
-    assert len({recurring_count(rows) for rows in range(1, 2049)}) == 48
+    assert len({recurring_count(rows) for rows in range(1, 2049)}) == 56
     assert recurring_count(2048) == 2048
+
+
+@needs_packing
+@pytest.mark.parametrize("dtype", [str(dtype).removeprefix("torch.") for dtype in DTYPES])
+def test_no_product_of_a_query_or_a_small_ranking_pads_its_rows(
+    dtype: str, embedding_checkpoint: Path, reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come filled, each number of them once; padding them in every product took a twelfth of the time."""
+
+    def pad(*_: Any) -> Tensor:
+        raise AssertionError("a product pads its rows")
+
+    options: dict[str, Any] = {"dtype": dtype, "device": "cpu"}
+    with (
+        Embedder(str(embedding_checkpoint), **options).load() as embedder,
+        Reranker(str(reranking_checkpoint), **options).load() as reranker,
+    ):
+        monkeypatch.setattr(linear.F, "pad", pad)
+        for words in range(1, 12):
+            embedder.embed_queries(["gravity " * words])
+        reranker.score("gravity", ["a force", "an apple"])
+        with pytest.raises(AssertionError, match="pads its rows"):
+            embedder.embed_documents(["gravity " * 201])
+
+
+@needs_packing
+@pytest.mark.parametrize("added", [1, 3, 50])
+def test_rows_that_fill_a_batch_change_no_vector_and_no_score(
+    added: int, embedding_checkpoint: Path, reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = embed_and_score(embedding_checkpoint, reranking_checkpoint, "float32")
+    monkeypatch.setattr(backend, "filled_count", lambda rows: rows + added)
+    filled = embed_and_score(embedding_checkpoint, reranking_checkpoint, "float32")
+    np.testing.assert_allclose(filled[0], expected[0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(filled[1], expected[1], rtol=0, atol=1e-6)
 
 
 class Wrapped(nn.Module):

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from checkpoints import VOCABULARY
 from qwen3_rag import DEFAULT_INSTRUCTION, Embedder, Reranker
+from qwen3_rag.backends.transformers.decoder import Decoder
+from qwen3_rag.backends.transformers.elementwise import EAGER
 from qwen3_rag.prompts import EmbeddingWords
 from qwen3_rag.tokenization import Prompt, PromptTokenizer, common_prefix
 from tokenizers import Tokenizer
@@ -27,9 +29,9 @@ def tokens_through(component: Embedder | Reranker, module: str) -> Iterator[list
     """Rows that reach a module of the decoder, one entry per call of it."""
     backend: Any = component.load().backend
     counted: list[int] = []
-    hook = backend._model.decoder.get_submodule(module).register_forward_pre_hook(
-        lambda _, args: counted.append(len(args[0]))
-    )
+    decoder = backend._model.decoder
+    hook = decoder.get_submodule(module).register_forward_pre_hook(lambda _, args: counted.append(len(args[0])))
+    backend._decoder = Decoder(decoder, EAGER)  # how a module multiplies was looked up before it had the hook
     try:
         yield counted
     finally:

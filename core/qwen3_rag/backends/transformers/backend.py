@@ -13,13 +13,13 @@ from torch import Tensor
 from qwen3_rag.backends.base import BackendOutput
 from qwen3_rag.backends.transformers.attempts import attempt, does_not_fit, in_order, release_memory
 from qwen3_rag.backends.transformers.beginnings import MOST_TOKENS, Beginning, Beginnings
-from qwen3_rag.backends.transformers.decoder import final_states
+from qwen3_rag.backends.transformers.decoder import Decoder
 from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
 from qwen3_rag.backends.transformers.elementwise import EAGER, Elementwise, compiled
 from qwen3_rag.backends.transformers.graphs import CudaRecorder, Graphs
 from qwen3_rag.backends.transformers.kernels import find_varlen_kernel
 from qwen3_rag.backends.transformers.layout import DeviceBatch, to_device
-from qwen3_rag.backends.transformers.linear import pack_linears
+from qwen3_rag.backends.transformers.linear import PackedLinear, filled_count, pack_linears
 from qwen3_rag.backends.transformers.loading import LoadedModel, load_model
 from qwen3_rag.backends.transformers.memory import TokenBudget, choose_token_budget
 from qwen3_rag.checkpoint import open_checkpoint
@@ -95,7 +95,9 @@ class TransformersBackend:
         self.device, self.dtype = weight.device, weight.dtype
         self._model: LoadedModel | None = model
         self._share_prefixes = share_prefixes
-        self._elementwise = elementwise
+        packed = any(isinstance(module, PackedLinear) for module in model.decoder.modules())
+        self._rows_for = filled_count if packed else None
+        self._decoder: Decoder | None = Decoder(model.decoder, elementwise)
         self._beginnings = Beginnings(MOST_TOKENS if share_prefixes and self.device.type == "cpu" else 0)
         found = find_varlen_kernel(self.device, self.dtype)
         self.attention = found[0] if found is not None else "sdpa per segment"
@@ -149,7 +151,7 @@ class TransformersBackend:
 
     def close(self) -> None:
         """Drop the modules and return cached device memory."""
-        self._model = self._graphs = None
+        self._model = self._decoder = self._graphs = None
         self._beginnings.clear()
         release_memory(self.device)
 
@@ -160,16 +162,18 @@ class TransformersBackend:
             return values
         if beginning is not None and known is None:
             known = self._compute(beginning)
-        rows_known = 0 if known is None else len(known)
-        return self._values(cache(lambda device: to_device(batch, device, self._kernel, rows_known)), known)
+        return self._values(self._placing(batch, 0 if known is None else len(known)), known)
 
     def _compute(self, token_ids: TokenIds) -> Beginning:
         """Compute and keep a beginning."""
         beginning = Beginning(token_ids)
         (batch,) = plan_batches([token_ids], token_budget=len(token_ids))
-        self._values(cache(lambda device: to_device(batch, device, self._kernel)), kept=beginning)
+        self._values(self._placing(batch), kept=beginning)
         self._beginnings.keep(beginning)
         return beginning
+
+    def _placing(self, batch: PackedBatch, known: int = 0) -> Callable[[torch.device], DeviceBatch]:
+        return cache(lambda device: to_device(batch, device, self._kernel, known, self._rows_for))
 
     def _values(
         self,
@@ -178,7 +182,8 @@ class TransformersBackend:
         kept: Beginning | None = None,
     ) -> Tensor:
         assert self._model is not None, "run after close"
-        ends = final_states(self._model.decoder, placed, self._elementwise, known, kept).float()
+        assert self._decoder is not None
+        ends = self._decoder.final_states(placed, known, kept).float()
         direction = self._model.yes_minus_no
         values = ends if direction is None else ends @ direction.to(ends.device)
         return values.index_select(0, placed(values.device).sequence_ends)

@@ -42,8 +42,8 @@ class Beginning:
         return len(self.token_ids)
 
     def add_layer(self, key: Tensor, value: Tensor) -> None:
-        """Copy what the next layer computed for these tokens."""
-        self.layers.append((key.clone(), value.clone()))
+        """Copy what the next layer computed for these tokens, of tensors that have them first."""
+        self.layers.append((key[: len(self)].clone(), value[: len(self)].clone()))
 
 
 class Beginnings:

@@ -17,57 +17,69 @@ from torch import Tensor
 
 from qwen3_rag.backends.transformers.attention import attend
 from qwen3_rag.backends.transformers.beginnings import Beginning
-from qwen3_rag.backends.transformers.elementwise import Elementwise
-from qwen3_rag.backends.transformers.layer import LayerRows, Rotation, rotation_at
+from qwen3_rag.backends.transformers.elementwise import Elementwise, Norm, Rotation
+from qwen3_rag.backends.transformers.layer import Layer
 from qwen3_rag.backends.transformers.layout import DeviceBatch
 from qwen3_rag.backends.transformers.workspace import Workspace
 
 
-def final_states(
-    decoder: Any,
-    placed: Callable[[torch.device], DeviceBatch],
-    elementwise: Elementwise,
-    known: Beginning | None = None,
-    kept: Beginning | None = None,
-) -> Tensor:
-    """Return the final hidden state, after the last norm, of the token that ends each segment.
+class Decoder:
+    """The layers, in the order of our calls.
 
     Args:
-        decoder: Hugging Face's Qwen3 base model; its layers may lie on several devices.
-        placed: gives the batch on a device.
+        modules: Hugging Face's Qwen3 base model, which does not change any more; its layers may lie on several
+            devices.
         elementwise: norms, rotary embedding and gate.
-        known: the tokens before those of the batch, for which nothing is computed.
-        kept: gets the keys and values of all tokens.
-
-    Returns:
-        Shape (segments, hidden_size), dtype of the weights.
     """
-    batch = placed(decoder.embed_tokens.weight.device)
-    hidden: Tensor = decoder.embed_tokens(batch.input_ids)
-    rotation = _rotation(decoder, hidden, batch)
-    workspace = Workspace()
-    last = decoder.layers[-1]
-    for index, layer in enumerate(decoder.layers):
-        device = next(layer.parameters()).device
-        if device != hidden.device:
-            batch, hidden, workspace = placed(device), hidden.to(device), Workspace()
-            rotation = _rotation(decoder, hidden, batch)
-        work = LayerRows(layer, elementwise, workspace)
-        known_here = None if known is None else known.layers[index]
-        query, key, value = work.projections(hidden, rotation, known_here, with_query=layer is not last)
-        if kept is not None:
-            kept.add_layer(key, value)
-        layout = batch.layout
-        if layer is last:
-            hidden = hidden[batch.segment_ends]
-            query = work.queries(hidden, rotation_at(rotation, batch.segment_ends))
-            layout = batch.ends_layout
-        seen = attend(query, key, value, layout, layer.self_attn.scaling)
-        work.add_attention_and_mlp(hidden, seen.flatten(1))
-    hidden = hidden.to(decoder.norm.weight.device)
-    return elementwise.norm(hidden, decoder.norm, torch.empty_like(hidden))
 
+    def __init__(self, modules: Any, elementwise: Elementwise) -> None:
+        self._embedding, self._rotary = modules.embed_tokens, modules.rotary_emb
+        self._layers = [Layer(layer, elementwise) for layer in modules.layers]
+        self._norm = Norm.of(modules.norm)
+        self._elementwise = elementwise
 
-def _rotation(decoder: Any, hidden: Tensor, batch: DeviceBatch) -> Rotation:
-    cosine, sine = decoder.rotary_emb(hidden[None], batch.position_ids[None])
-    return cosine[0, :, None].to(hidden.device), sine[0, :, None].to(hidden.device)
+    def final_states(
+        self,
+        placed: Callable[[torch.device], DeviceBatch],
+        known: Beginning | None = None,
+        kept: Beginning | None = None,
+    ) -> Tensor:
+        """Return the final hidden state, after the last norm, of the token that ends each segment.
+
+        Args:
+            placed: gives the batch on a device.
+            known: the tokens before those of the batch, for which nothing is computed.
+            kept: gets the keys and values of all tokens.
+
+        Returns:
+            Shape (segments, hidden_size), dtype of the weights.
+        """
+        batch = placed(self._embedding.weight.device)
+        hidden: Tensor = self._embedding(batch.input_ids)
+        rotation = self._rotation(hidden, batch)
+        workspace = Workspace()
+        last = self._layers[-1]
+        for index, layer in enumerate(self._layers):
+            if layer.device != hidden.device:
+                batch, hidden, workspace = placed(layer.device), hidden.to(layer.device), Workspace()
+                rotation = self._rotation(hidden, batch)
+            known_here = None if known is None else known.layers[index]
+            query, key, value = layer.projections(
+                hidden, rotation, known_here, workspace, with_query=layer is not last
+            )
+            if kept is not None:
+                kept.add_layer(key, value)
+            layout = batch.layout
+            if layer is last:
+                hidden, *of_ends = (rows[batch.segment_ends] for rows in (hidden, *rotation))
+                query = layer.queries(hidden, (of_ends[0], of_ends[1]), workspace)
+                layout = batch.ends_layout
+            seen = attend(query, key, value, layout, layer.scale)
+            layer.add_attention_and_mlp(hidden, seen, workspace)
+        hidden = hidden.to(self._norm.weight.device)
+        return self._elementwise.norm(hidden, self._norm, torch.empty_like(hidden))
+
+    def _rotation(self, hidden: Tensor, batch: DeviceBatch) -> Rotation:
+        angles = self._rotary(hidden[None], batch.position_ids[None])
+        cosine, sine = (part[0, :, None].to(hidden.device) for part in angles)
+        return cosine, sine[..., : sine.shape[-1] // 2].contiguous()

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from qwen3_rag.errors import ConfigurationError
 
@@ -23,50 +23,70 @@ _FEWEST_COMPILED_ROWS: Final = 8
 _CACHED_ROWS: Final = 256
 """Rows whose copies in float32 stay in a CPU's cache."""
 
+Rotation = tuple[Tensor, Tensor]
+"""Cosines of the rotary embedding, shape (tokens, 1, head_dim), and sines of the first half of each head, shape
+(tokens, 1, head_dim / 2): the second half is turned by the same angles."""
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm by the root mean square.
+
+    Attributes:
+        weight: factors of the last axis.
+        epsilon: added to the mean square.
+    """
+
+    weight: Tensor
+    epsilon: float
+
+    @classmethod
+    def of(cls, module: Any) -> Norm:
+        """Return Hugging Face's."""
+        return cls(module.weight, float(module.variance_epsilon))
+
 
 @dataclass(frozen=True)
 class Elementwise:
     """The operations.
 
     Attributes:
-        norm: states of any shape, a norm's module and room for the result; divides by the root mean square over
-            the last axis, in float32, and multiplies by the module's weight. Returns the result, which need not
-            lie in that room.
-        norm_and_rotate: heads (rows, heads, head_dim), a norm's module, cosines and sines (rows, 1, head_dim),
-            and a tensor for the result; norms each head, then turns each half of it against the other. May
-            overwrite the heads.
+        norm: states of any shape, a norm and room for the result; divides by the root mean square over the last
+            axis, in float32, and multiplies by the weight. Returns the result, which need not lie in that room.
+        norm_and_rotate: heads (rows, heads, head_dim), a norm, the rows' rotation, and a tensor for the result;
+            norms each head, then turns each half of it against the other. May overwrite the heads.
         gate: gates and values, both (rows, any); SiLU of the one times the other, written to the gates.
     """
 
-    norm: Callable[[Tensor, nn.Module, Tensor], Tensor]
-    norm_and_rotate: Callable[[Tensor, nn.Module, Tensor, Tensor, Tensor], None]
+    norm: Callable[[Tensor, Norm, Tensor], Tensor]
+    norm_and_rotate: Callable[[Tensor, Norm, Rotation, Tensor], None]
     gate: Callable[[Tensor, Tensor], Tensor]
 
 
-def rms_norm(states: Tensor, norm: nn.Module, out: Tensor) -> Tensor:
+def rms_norm(states: Tensor, norm: Norm, out: Tensor) -> Tensor:
     """See `Elementwise.norm`. `out` may be `states`."""
-    weight, epsilon = _parts(norm)
     if states.is_cuda:
-        return F.rms_norm(states, weight.shape, weight, epsilon)
+        return F.rms_norm(states, norm.weight.shape, norm.weight, norm.epsilon)
     # On a CPU PyTorch's function makes as many temporaries as the formula.
-    size = _CACHED_ROWS if states.device.type == "cpu" else len(states)
+    size = _CACHED_ROWS if states.device.type == "cpu" else states.shape[0]
     for part, result in zip(torch.split(states, size), torch.split(out, size), strict=True):
         wide = part.float()
         square: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
-        scale = square.div_(wide.shape[-1]).add_(epsilon).rsqrt_()
+        scale = square.div_(wide.shape[-1]).add_(norm.epsilon).rsqrt_()
         if wide is part:
-            torch.mul(wide, scale, out=result).mul_(weight)
+            torch.mul(wide, scale, out=result).mul_(norm.weight)
         else:
-            result.copy_(wide.mul_(scale)).mul_(weight)
+            result.copy_(wide.mul_(scale)).mul_(norm.weight)
     return out
 
 
-def _norm_and_rotate(heads: Tensor, norm: nn.Module, cosine: Tensor, sine: Tensor, out: Tensor) -> None:
+def _norm_and_rotate(heads: Tensor, norm: Norm, rotation: Rotation, out: Tensor) -> None:
+    cosine, sine = rotation
     normed = rms_norm(heads, norm, heads)
-    half = heads.shape[-1] // 2
     torch.mul(normed, cosine, out=out)
-    out[..., :half].addcmul_(normed[..., half:], sine[..., :half], value=-1)
-    out[..., half:].addcmul_(normed[..., :half], sine[..., half:])
+    (one, two), (turned_one, turned_two) = normed.chunk(2, -1), out.chunk(2, -1)
+    turned_one.addcmul_(two, sine, value=-1)
+    turned_two.addcmul_(one, sine)
 
 
 def _gate(gates: Tensor, values: Tensor) -> Tensor:
@@ -109,20 +129,20 @@ def _compiled() -> Elementwise:
         for formula in (_norm_formula, _norm_and_rotate_formula, _gate_formula)
     )
 
-    def norm_(states: Tensor, module: nn.Module, out: Tensor) -> Tensor:
-        if len(states) < _FEWEST_COMPILED_ROWS:
-            return EAGER.norm(states, module, out)
-        norm(states, *_parts(module), out)
+    def norm_(states: Tensor, how: Norm, out: Tensor) -> Tensor:
+        if states.shape[0] < _FEWEST_COMPILED_ROWS:
+            return EAGER.norm(states, how, out)
+        norm(states, how.weight, how.epsilon, out)
         return out
 
-    def norm_and_rotate_(heads: Tensor, module: nn.Module, cosine: Tensor, sine: Tensor, out: Tensor) -> None:
-        if len(heads) < _FEWEST_COMPILED_ROWS:
-            EAGER.norm_and_rotate(heads, module, cosine, sine, out)
+    def norm_and_rotate_(heads: Tensor, how: Norm, rotation: Rotation, out: Tensor) -> None:
+        if heads.shape[0] < _FEWEST_COMPILED_ROWS:
+            EAGER.norm_and_rotate(heads, how, rotation, out)
         else:
-            norm_and_rotate(heads, *_parts(module), cosine, sine, out)
+            norm_and_rotate(heads, how.weight, how.epsilon, *rotation, out)
 
     def gate_(gates: Tensor, values: Tensor) -> Tensor:
-        if len(gates) < _FEWEST_COMPILED_ROWS:
+        if gates.shape[0] < _FEWEST_COMPILED_ROWS:
             return EAGER.gate(gates, values)
         gate(gates, values)
         return gates
@@ -140,23 +160,14 @@ def _norm_and_rotate_formula(
 ) -> None:
     wide = heads.float()
     wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon) * weight
-    (one, two), (cosine_one, cosine_two), (sine_one, sine_two) = map(_halves, (wide, cosine, sine))
-    turned = torch.stack((one * cosine_one - two * sine_one, two * cosine_two + one * sine_two), -2)
+    one, two = wide.view(*wide.shape[:-1], 2, wide.shape[-1] // 2).unbind(-2)
+    half = cosine[..., : sine.shape[-1]]
+    turned = torch.stack((one * half - two * sine, two * half + one * sine), -2)
     out.copy_(turned.flatten(-2))
 
 
 def _gate_formula(gates: Tensor, values: Tensor) -> None:
     gates.copy_(F.silu(gates.float()) * values)
-
-
-def _halves(heads: Tensor) -> tuple[Tensor, ...]:
-    return heads.view(*heads.shape[:-1], 2, heads.shape[-1] // 2).unbind(-2)
-
-
-def _parts(norm: nn.Module) -> tuple[Tensor, float]:
-    weight, epsilon = norm.weight, float(norm.variance_epsilon)  # type: ignore[arg-type]
-    assert isinstance(weight, Tensor)
-    return weight, epsilon
 
 
 def _one_of_each_device(decoder: Any) -> list[Any]:
@@ -168,13 +179,14 @@ def _try(operations: Elementwise, layer: Any, dtype: torch.dtype) -> None:
     attention, config = layer.self_attn, layer.self_attn.config
     rows, device = 2 * _FEWEST_COMPILED_ROWS, layer.input_layernorm.weight.device
     states = torch.ones(rows, config.hidden_size, dtype=dtype, device=device)
-    operations.norm(states, layer.input_layernorm, states.clone())
-    angles = torch.ones(rows, 1, attention.head_dim, dtype=dtype, device=device)
+    operations.norm(states, Norm.of(layer.input_layernorm), states.clone())
+    cosine = torch.ones(rows, 1, attention.head_dim, dtype=dtype, device=device)
+    rotation = cosine, cosine.chunk(2, -1)[0]
     for heads, norm in (
         (config.num_attention_heads, attention.q_norm),
         (config.num_key_value_heads, attention.k_norm),
     ):
         states = torch.ones(rows, heads, attention.head_dim, dtype=dtype, device=device)
-        operations.norm_and_rotate(states, norm, angles, angles, states.clone())
+        operations.norm_and_rotate(states, Norm.of(norm), rotation, states.clone())
     gates = torch.ones(rows, config.intermediate_size, dtype=dtype, device=device)
     operations.gate(gates, gates.clone())

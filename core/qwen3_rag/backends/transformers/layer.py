@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from qwen3_rag.backends.transformers.elementwise import Elementwise
-from qwen3_rag.backends.transformers.linear import multiply, multiply_into
+from qwen3_rag.backends.transformers.elementwise import Elementwise, Norm, Rotation
+from qwen3_rag.backends.transformers.linear import Product, product_of
 from qwen3_rag.backends.transformers.workspace import Workspace
 
 _CPU_ROWS: Final = 2048
@@ -18,35 +19,49 @@ of a block should stay in the cache. On an Intel Xeon with AMX 48 texts took 0.8
 blocks of 512, and 0.81 s in blocks of 2,048 or 4,096; on an AMD EPYC 1,024 and 2,048 were 2 % faster than
 512 and 4,096."""
 
-Rotation = tuple[Tensor, Tensor]
-"""Cosines and sines of the rotary embedding, each of shape (tokens, 1, head_dim)."""
-
 Projections = tuple[Tensor, Tensor, Tensor]
 """Queries (tokens, heads, head_dim), keys and values (tokens, kv_heads, head_dim); rotated."""
 
 
-def rotation_at(rotation: Rotation, rows: slice | Tensor) -> Rotation:
-    """Return the rotation of some rows."""
-    cosine, sine = rotation
-    return cosine[rows], sine[rows]
+class Layer:
+    """A layer of Hugging Face's, whose modules are looked up once: for a small batch that takes long.
 
-
-class LayerRows:
-    """What a layer computes row by row, in blocks whose results lie in a workspace.
+    What it computes lies in a workspace, until something is computed there for another layer.
 
     Args:
         layer: Hugging Face's.
         elementwise: norms, rotary embedding and gate.
-        workspace: what it holds of the layer before is no longer read.
+
+    Attributes:
+        device: of its weights.
+        scale: factor of attention's scores.
     """
 
-    def __init__(self, layer: Any, elementwise: Elementwise, workspace: Workspace) -> None:
-        self._layer = layer
+    def __init__(self, layer: Any, elementwise: Elementwise) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self.device: torch.device = next(layer.parameters()).device
+        self.scale = float(attention.scaling)
+        self._head_dim = int(attention.head_dim)
+        self._query_width = attention.config.num_attention_heads * self._head_dim
+        self._key_width = attention.config.num_key_value_heads * self._head_dim
+        self._mlp_width = int(mlp.intermediate_size)
+        self._input_norm, self._mlp_norm = map(Norm.of, (layer.input_layernorm, layer.post_attention_layernorm))
+        self._query = product_of(attention.q_proj, self.device), Norm.of(attention.q_norm)
+        self._key = product_of(attention.k_proj, self.device), Norm.of(attention.k_norm)
+        self._value, self._output, self._gate, self._up, self._down = (
+            product_of(linear, self.device)
+            for linear in (attention.v_proj, attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+        )
         self._elementwise = elementwise
-        self._workspace = workspace
 
     def projections(
-        self, hidden: Tensor, rotation: Rotation, known: tuple[Tensor, Tensor] | None, *, with_query: bool
+        self,
+        hidden: Tensor,
+        rotation: Rotation,
+        known: tuple[Tensor, Tensor] | None,
+        workspace: Workspace,
+        *,
+        with_query: bool,
     ) -> Projections:
         """Return queries, keys and values of all rows, without `with_query` no queries.
 
@@ -54,62 +69,76 @@ class LayerRows:
             hidden: the rows.
             rotation: theirs.
             known: keys and values of tokens before them, which come first in what is returned.
+            workspace: for what is returned.
             with_query: False where they are computed by `queries`.
         """
-        attention = self._layer.self_attn
-        config, rows = attention.config, len(hidden)
-        before = 0 if known is None else len(known[0])
-        all_keys = self._heads("key", before + rows, config.num_key_value_heads, hidden)
-        all_values = self._heads("value", before + rows, config.num_key_value_heads, hidden)
+        rows, before = hidden.shape[0], 0 if known is None else known[0].shape[0]
+        all_keys, all_values = (
+            workspace.take(name, (before + rows, self._key_width), hidden) for name in ("key", "value")
+        )
+        query = workspace.take("query", (rows if with_query else 0, self._query_width), hidden)
+        keys, values = all_keys, all_values
         if known is not None:
-            all_keys[:before], all_values[:before] = known
-        key, value = all_keys[before:], all_values[before:]
-        query = self._heads("query", rows if with_query else 0, config.num_attention_heads, hidden)
-        size = _rows_at_once(hidden)
-        for low in range(0, rows, size):
-            block = slice(low, low + size)
-            turned = rotation_at(rotation, block)
-            normed = self._normed(hidden[block], self._layer.input_layernorm)
-            multiply_into(attention.v_proj, normed, value[block])
-            self._rotated(attention.k_proj, attention.k_norm, normed, turned, key[block])
-            if with_query:
-                self._rotated(attention.q_proj, attention.q_norm, normed, turned, query[block])
-        return query, all_keys, all_values
+            all_keys[:before], all_values[:before] = (part.flatten(1) for part in known)
+            keys, values = all_keys[before:], all_values[before:]
+        for block in _blocks(hidden, *rotation, keys, values, *([query] if with_query else [])):
+            states, cosine, sine, key, value, *queries = block
+            normed = self._normed(states, self._input_norm, workspace)
+            _write(self._value, normed, value)
+            self._rotated(self._key, normed, (cosine, sine), key, workspace)
+            for own in queries:
+                self._rotated(self._query, normed, (cosine, sine), own, workspace)
+        return self._heads(query), self._heads(all_keys), self._heads(all_values)
 
-    def queries(self, hidden: Tensor, rotation: Rotation) -> Tensor:
+    def queries(self, hidden: Tensor, rotation: Rotation, workspace: Workspace) -> Tensor:
         """Return queries of some rows."""
-        attention = self._layer.self_attn
-        query = self._heads("query", len(hidden), attention.config.num_attention_heads, hidden)
-        normed = self._normed(hidden, self._layer.input_layernorm)
-        self._rotated(attention.q_proj, attention.q_norm, normed, rotation, query)
-        return query
+        query = workspace.take("query", (hidden.shape[0], self._query_width), hidden)
+        normed = self._normed(hidden, self._input_norm, workspace)
+        self._rotated(self._query, normed, rotation, query, workspace)
+        return self._heads(query)
 
-    def add_attention_and_mlp(self, hidden: Tensor, seen: Tensor) -> None:
+    def add_attention_and_mlp(self, hidden: Tensor, seen: Tensor, workspace: Workspace) -> None:
         """Add what attention saw, and then the MLP's output, to the residual stream, in place."""
-        size = _rows_at_once(hidden)
-        for block, seen_block in zip(torch.split(hidden, size), torch.split(seen, size), strict=True):
-            added = self._workspace.take("added", tuple(block.shape), block)
-            block.add_(multiply(self._layer.self_attn.o_proj, seen_block, added))
-            normed = self._normed(block, self._layer.post_attention_layernorm)
-            block.add_(multiply(self._layer.mlp.down_proj, self._gated(normed), added))
+        for states, seen_by_states in _blocks(hidden, seen.flatten(1)):
+            added = workspace.take("added", states.shape, states)
+            states.add_(self._output(seen_by_states, added))
+            normed = self._normed(states, self._mlp_norm, workspace)
+            states.add_(self._down(self._gated(normed, workspace), added))
 
-    def _gated(self, normed: Tensor) -> Tensor:
-        mlp = self._layer.mlp
-        shape = (len(normed), mlp.intermediate_size)
-        gates = multiply(mlp.gate_proj, normed, self._workspace.take("gates", shape, normed))
-        values = multiply(mlp.up_proj, normed, self._workspace.take("values", shape, normed))
+    def _gated(self, normed: Tensor, workspace: Workspace) -> Tensor:
+        shape = (normed.shape[0], self._mlp_width)
+        gates = self._gate(normed, workspace.take("gates", shape, normed))
+        values = self._up(normed, workspace.take("values", shape, normed))
         return self._elementwise.gate(gates, values)
 
-    def _heads(self, name: str, rows: int, heads: int, like: Tensor) -> Tensor:
-        return self._workspace.take(name, (rows, heads, self._layer.self_attn.head_dim), like)
+    def _heads(self, rows: Tensor) -> Tensor:
+        return rows.view(rows.shape[0], rows.shape[1] // self._head_dim, self._head_dim)
 
-    def _normed(self, states: Tensor, norm: Any) -> Tensor:
-        return self._elementwise.norm(states, norm, self._workspace.take("normed", tuple(states.shape), states))
+    def _normed(self, states: Tensor, norm: Norm, workspace: Workspace) -> Tensor:
+        return self._elementwise.norm(states, norm, workspace.take("normed", states.shape, states))
 
-    def _rotated(self, projection: Any, norm: Any, normed: Tensor, rotation: Rotation, out: Tensor) -> None:
-        heads = multiply(projection, normed, self._workspace.take("heads", tuple(out.shape), out))
-        self._elementwise.norm_and_rotate(heads, norm, *rotation, out)
+    def _rotated(
+        self,
+        projection: tuple[Product, Norm],
+        normed: Tensor,
+        rotation: Rotation,
+        out: Tensor,
+        workspace: Workspace,
+    ) -> None:
+        product, norm = projection
+        heads = product(normed, workspace.take("heads", out.shape, out))
+        self._elementwise.norm_and_rotate(self._heads(heads), norm, rotation, self._heads(out))
 
 
-def _rows_at_once(hidden: Tensor) -> int:
-    return _CPU_ROWS if hidden.device.type == "cpu" else _ROWS
+def _blocks(first: Tensor, *others: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Cut tensors into as many rows as pass at once."""
+    size = _CPU_ROWS if first.device.type == "cpu" else _ROWS
+    if first.shape[0] <= size:
+        return [(first, *others)]
+    return zip(*(torch.split(rows, size) for rows in (first, *others)), strict=True)
+
+
+def _write(product: Product, rows: Tensor, out: Tensor) -> None:
+    found = product(rows, out)
+    if found is not out:
+        out.copy_(found)

@@ -6,6 +6,7 @@ nothing else of its output is read. Both layouts have the same keys.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,8 +90,9 @@ class DeviceBatch:
     """A batch on a device of the model.
 
     Attributes:
-        input_ids, position_ids: int32, shape (tokens,); of the tokens to compute.
-        segment_ends: int32, shape (segments,); the row of each segment's last token.
+        input_ids, position_ids: int32, shape (tokens,); of the tokens to compute, and of rows behind them that
+            nobody reads.
+        segment_ends: int32, shape (segments,); the row of each segment's last token, and more, read by nobody.
         sequence_ends: int32, shape (n,); the segment that each sequence ends with. Several may share one.
         layout: of the attention from all tokens.
         ends_layout: of the attention from the segments' last tokens.
@@ -105,7 +107,11 @@ class DeviceBatch:
 
 
 def to_device(
-    batch: PackedBatch, device: torch.device, kernel: VarlenKernel | None, known: int = 0
+    batch: PackedBatch,
+    device: torch.device,
+    kernel: VarlenKernel | None,
+    known: int = 0,
+    rows_for: Callable[[int], int] | None = None,
 ) -> DeviceBatch:
     """Move a batch and its layouts to a device, in one transfer.
 
@@ -115,8 +121,12 @@ def to_device(
         kernel: see `PackedLayout`.
         known: its first rows, whose keys and values are known already: fewer than the first segment has, which
             is then the only root. Only without a kernel.
+        rows_for: from a number of rows to that which is computed, at least as many; None: no more than asked.
     """
     rows = host_rows(batch, kernel, known)
+    if rows_for is not None:
+        for name in ("ids", "positions", "ends"):
+            rows[name] = _filled(rows[name], rows_for(len(rows[name])))
     return device_batch(batch, views(rows, upload(rows, device)), kernel, known)
 
 
@@ -251,6 +261,12 @@ def _prefixes(segments: tuple[Segment, ...]) -> dict[int, Rows]:
         # A parent that has a parent is itself a child, so its own prefix stands in `rows` already.
         rows[index] = own if parent.parent is None else np.concatenate([rows[parent.parent], own])
     return rows
+
+
+def _filled(rows: Rows, count: int) -> Rows:
+    filled = np.zeros(count, dtype=np.int32)
+    filled[: len(rows)] = rows
+    return filled
 
 
 def _offsets(lengths: list[int]) -> Rows:

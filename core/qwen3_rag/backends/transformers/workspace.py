@@ -15,17 +15,23 @@ class Workspace:
     """Tensors by name, of one device and dtype. What was written under a name before is lost."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, Tensor] = {}
+        self._memory: dict[str, Tensor] = {}
+        self._views: dict[str, dict[tuple[int, ...], Tensor]] = {}
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Return an uninitialised tensor.
+        """Return an uninitialised tensor, for the same name and shape the same one.
 
         Args:
             name: of what it is for.
             like: has its dtype and device.
         """
-        size = prod(shape)
-        kept = self._kept.get(name)
-        if kept is None or kept.numel() < size:
-            kept = self._kept[name] = like.new_empty(size)
-        return kept[:size].view(shape)
+        views = self._views.setdefault(name, {})
+        view = views.get(shape)
+        if view is None:
+            size = prod(shape)
+            memory = self._memory.get(name)
+            if memory is None or memory.numel() < size:
+                memory = self._memory[name] = like.new_empty(size)
+                views.clear()
+            view = views[shape] = memory[:size].view(shape)
+        return view
