@@ -92,7 +92,7 @@ def test_few_numbers_of_rows_recur() -> None:
 def test_no_product_of_a_query_or_a_small_ranking_pads_its_rows(
     dtype: str, embedding_checkpoint: Path, reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They come filled, each number of them once; padding them in every product took a twelfth of the time."""
+    """They come filled: padding them in each product took a tenth of its time."""
 
     def pad(*_: Any) -> Tensor:
         raise AssertionError("a product pads its rows")
