@@ -41,7 +41,9 @@ def test_a_workspace_keeps_the_memory_of_a_name_and_gives_each_name_its_own() ->
     rows.zero_()
     others.fill_(1)
     assert not rows.any()
-    assert workspace.take("rows", (5, 6), like).shape == (5, 6)
+    larger = workspace.take("rows", (5, 6), like)
+    assert larger.shape == (5, 6)
+    assert workspace.take("rows", (4, 6), like).data_ptr() == larger.data_ptr()  # what it had before is given up
 
 
 def test_what_a_call_returned_is_not_overwritten_by_the_next(embedding_checkpoint: Path) -> None:
