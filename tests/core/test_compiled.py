@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch._dynamo.utils
 from qwen3_rag import ConfigurationError, Embedder, Reranker
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
@@ -37,6 +39,24 @@ def test_compiling_changes_no_vector_and_no_score(
     ):
         scores = [each.score("gravity", TEXTS) for each in (plain_reranker, compiled_reranker)]
     np.testing.assert_allclose(scores[0], scores[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
+def test_nothing_is_compiled_after_loading(embedding_checkpoint: Path, reranking_checkpoint: Path) -> None:
+    """Else the first call of all, or of some length, takes seconds."""
+    compiled_graphs: Any = torch._dynamo.utils.counters["stats"]
+    with (
+        Embedder(str(embedding_checkpoint), **COMPILED).load() as embedder,
+        Reranker(str(reranking_checkpoint), **COMPILED).load() as reranker,
+    ):
+        before = compiled_graphs["unique_graphs"]
+        assert before > 0
+        embedder.embed_documents(TEXTS)
+        embedder.embed_queries(["a"])
+        for words in range(12):
+            embedder.embed_documents(["word " * words])
+        reranker.score("gravity", TEXTS)
+        assert compiled_graphs["unique_graphs"] == before
 
 
 PROGRAM = """

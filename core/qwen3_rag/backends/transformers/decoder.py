@@ -52,7 +52,7 @@ class Decoder:
             kept: gets the keys and values of all tokens.
 
         Returns:
-            Shape (segments, hidden_size), dtype of the weights.
+            Shape (segments, hidden_size), dtype of the weights; more rows if `segment_ends` has more.
         """
         batch = placed(self._embedding.weight.device)
         hidden: Tensor = self._embedding(batch.input_ids)

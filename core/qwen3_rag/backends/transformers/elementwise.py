@@ -175,13 +175,14 @@ def _one_of_each_device(decoder: Any) -> list[Any]:
 
 
 def _try(operations: Elementwise, layer: Any, dtype: torch.dtype) -> None:
-    """Call every operation with the shapes that a layer has."""
+    """Call every operation with tensors that lie as a layer's do, so that no call compiles it anew."""
     attention, config = layer.self_attn, layer.self_attn.config
-    rows, device = 2 * _FEWEST_COMPILED_ROWS, layer.input_layernorm.weight.device
+    # As many rows as heads would be taken for one and the same number.
+    rows, device = 2 * _FEWEST_COMPILED_ROWS + 1, layer.input_layernorm.weight.device
     states = torch.ones(rows, config.hidden_size, dtype=dtype, device=device)
     operations.norm(states, Norm.of(layer.input_layernorm), states.clone())
     cosine = torch.ones(rows, 1, attention.head_dim, dtype=dtype, device=device)
-    rotation = cosine, cosine.chunk(2, -1)[0]
+    rotation = cosine, torch.ones(rows, 1, attention.head_dim // 2, dtype=dtype, device=device)
     for heads, norm in (
         (config.num_attention_heads, attention.q_norm),
         (config.num_key_value_heads, attention.k_norm),
