@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from qwen3_rag.backends.transformers.elementwise import Elementwise, Norm, Rotation
+from qwen3_rag.backends.transformers.elementwise import Elementwise, Norm, Rotation, blocks
 from qwen3_rag.backends.transformers.linear import Product, product_of
 from qwen3_rag.backends.transformers.workspace import Workspace
 
@@ -132,10 +132,7 @@ class Layer:
 
 def _blocks(first: Tensor, *others: Tensor) -> Iterable[tuple[Tensor, ...]]:
     """Cut tensors into as many rows as pass at once."""
-    size = _CPU_ROWS if first.device.type == "cpu" else _ROWS
-    if first.shape[0] <= size:
-        return [(first, *others)]
-    return zip(*(torch.split(rows, size) for rows in (first, *others)), strict=True)
+    return blocks(_CPU_ROWS if first.device.type == "cpu" else _ROWS, first, *others)
 
 
 def _write(product: Product, rows: Tensor, out: Tensor) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qwen3_rag.backends.transformers.kernels import Spans, VarlenKernel
+from qwen3_rag.backends.transformers.masks import CausalMasks
 from qwen3_rag.plan import PackedBatch, Segment
 
 Rows = NDArray[np.int32]
@@ -66,23 +67,23 @@ class PackedLayout:
     """Which queries see which keys: a segment's see its prefix, and of itself what is not after them.
 
     Attributes:
-        is_causal: each segment has as many queries as keys; False: one, which sees all of its keys.
+        is_causal: a segment's queries are its last tokens, each of which sees the keys up to its own;
+            False: one query, which sees all keys.
         roots: segments without a prefix.
         continuations: the other segments, by prefix.
+        masks: used without a kernel.
         kernel: FlashAttention over spans, or None to go segment by segment.
         own_spans: every segment by itself; used with a kernel.
         prefix_call: used with a kernel; None when no segment has a prefix.
-        root_mask: bool, shape (queries, keys), True where the only root's queries see its keys; None if all of
-            its tokens are computed, or it has one query. Used without a kernel.
     """
 
     is_causal: bool
     roots: tuple[Span, ...]
     continuations: tuple[Continuations, ...]
+    masks: CausalMasks
     kernel: VarlenKernel | None = None
     own_spans: Spans | None = None
     prefix_call: PrefixCall | None = None
-    root_mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,7 @@ def device_batch(
         longest: what the kernel is told is the longest segment, at least that; None: exactly that.
     """
     segments, children = batch.segments, _children(batch.segments)
+    masks = CausalMasks(moved["ids"].device)
     if longest is None:
         longest = max(s.stop - s.start for s in segments)
 
@@ -190,9 +192,7 @@ def device_batch(
         continuations = tuple(
             Continuations(moved[f"prefix {p}"], tuple(spans[i] for i in group)) for p, group in children.items()
         )
-        root_mask = own_spans = prefix_call = None
-        if known and not ends_only:
-            root_mask = _mask_after(known, segments[0].stop, moved["ids"].device)
+        own_spans = prefix_call = None
         if kernel is not None:
             queries = moved["end offsets" if ends_only else "own offsets"]
             own_spans = Spans(queries, moved["own offsets"], 1 if ends_only else longest, longest)
@@ -208,7 +208,7 @@ def device_batch(
                     max(len(group.prefix) for group in continuations),
                 ),
             )
-        return PackedLayout(not ends_only, roots, continuations, kernel, own_spans, prefix_call, root_mask)
+        return PackedLayout(not ends_only, roots, continuations, masks, kernel, own_spans, prefix_call)
 
     return DeviceBatch(
         moved["ids"],
@@ -230,10 +230,6 @@ def views(rows: dict[str, Rows], uploaded: Tensor) -> dict[str, Tensor]:
     """Return what `upload` joined, by name."""
     pieces = torch.split(uploaded, [len(part) for part in rows.values()])
     return dict(zip(rows, pieces, strict=True))
-
-
-def _mask_after(known: int, stop: int, device: torch.device) -> Tensor:
-    return torch.ones(stop - known, stop, dtype=torch.bool, device=device).tril(known)
 
 
 def _length(rows: slice) -> int:

@@ -1,0 +1,117 @@
+"""Each token sees its own sequence up to itself and nothing else, however segments are cut into calls."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qwen3_rag.backends.transformers import attention
+from qwen3_rag.backends.transformers.attention import attend
+from qwen3_rag.backends.transformers.layout import to_device
+from qwen3_rag.backends.transformers.masks import CausalMasks
+from qwen3_rag.plan import PackedBatch, Segment
+from torch import Tensor
+
+CPU = torch.device("cpu")
+SCALE = 0.3
+
+
+@st.composite
+def rows_of_segments(draw: st.DrawFn) -> tuple[Segment, ...]:
+    """A row of segments, some of which continue others."""
+    segments: list[Segment] = []
+    open_segments: list[int] = []
+    for index in range(draw(st.integers(1, 6))):
+        open_segments = open_segments[: draw(st.integers(0, len(open_segments)))]
+        start = segments[-1].stop if segments else 0
+        parent = open_segments[-1] if open_segments else None
+        segments.append(Segment(start, start + draw(st.integers(1, 40)), parent))
+        open_segments.append(index)
+    return tuple(segments)
+
+
+def batch_of(segments: tuple[Segment, ...]) -> PackedBatch:
+    rows = np.arange(segments[-1].stop, dtype=np.int32)
+    ends = np.array([segment.stop - 1 for segment in segments])
+    return PackedBatch(rows, rows, segments, ends, np.arange(len(segments)), np.diff(ends, prepend=-1))
+
+
+def seen_by(row: int, segments: tuple[Segment, ...]) -> list[int]:
+    index: int | None = next(i for i, segment in enumerate(segments) if segment.start <= row < segment.stop)
+    rows: list[int] = []
+    while index is not None:
+        segment = segments[index]
+        rows = [*range(segment.start, min(segment.stop, row + 1)), *rows]
+        index = segment.parent
+    return rows
+
+
+def one_by_one(query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segment, ...]) -> Tensor:
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    result = torch.empty_like(query)
+    for row in range(len(query)):
+        seen = seen_by(row, segments)
+        weights = (torch.einsum("hd,khd->hk", query[row], key[seen]) * SCALE).softmax(-1)
+        result[row] = torch.einsum("hk,khd->hd", weights, value[seen])
+    return result
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows_of_segments(),
+    st.data(),
+    st.sampled_from([1, 3, 16, 64]),
+    st.sampled_from([2, 30, 1024]),
+    st.booleans(),
+)
+def test_calls_of_any_size_see_what_each_token_sees(
+    segments: tuple[Segment, ...], data: st.DataObject, small: int, large: int, has_tiles: bool
+) -> None:
+    known = 0
+    if all(segment.parent is not None for segment in segments[1:]):
+        known = data.draw(st.integers(0, segments[0].stop - 1))
+    batch = to_device(batch_of(segments), CPU, None, known)
+    generator = torch.Generator().manual_seed(len(batch.input_ids))
+    query, key, value = (
+        torch.randn(segments[-1].stop, heads, 8, generator=generator, dtype=torch.float64)
+        for heads in (4, 2, 2)
+    )
+    expected = one_by_one(query, key, value, segments)
+    ends = [segment.stop - 1 for segment in segments]
+    with (
+        patch.object(attention, "_CPU_BLOCK_ROWS", small),
+        patch.object(attention, "_BLOCK_ROWS", large),
+        patch.object(torch.cpu, "_is_amx_tile_supported", lambda: has_tiles),
+    ):
+        of_ends = attend(query[ends].clone(), key, value, batch.ends_layout, SCALE)
+        of_all = attend(query[known:].clone(), key, value, batch.layout, SCALE)
+    torch.testing.assert_close(of_all, expected[known:], rtol=0, atol=1e-12)
+    torch.testing.assert_close(of_ends, expected[ends], rtol=0, atol=1e-12)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 3000)), min_size=1, max_size=5))
+def test_masks_are_causal_after_any_number_of_keys(asked: list[tuple[int, int]]) -> None:
+    masks = CausalMasks(CPU)
+    for rows, before in asked:
+        expected = torch.arange(before + rows) <= torch.arange(before, before + rows)[:, None]
+        assert torch.equal(masks.of(rows, before), expected)
+
+
+@pytest.mark.parametrize(("has_tiles", "calls"), [(False, 5), (True, 1)])
+def test_a_text_is_cut_into_calls_where_they_spare_keys(has_tiles: bool, calls: int) -> None:
+    segments = (Segment(0, 300, None),)
+    batch = to_device(batch_of(segments), CPU, None)
+    query, key, value = torch.randn(300, 2, 4), torch.randn(300, 1, 4), torch.randn(300, 1, 4)
+    attention_of_pytorch = attention.F.scaled_dot_product_attention
+    with (
+        patch.object(torch.cpu, "_is_amx_tile_supported", lambda: has_tiles),
+        patch.object(attention.F, "scaled_dot_product_attention", wraps=attention_of_pytorch) as called,
+    ):
+        attend(query, key, value, batch.layout, SCALE)
+    assert called.call_count == calls
