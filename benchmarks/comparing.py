@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import torch
 
-from benchmarks.parity import Kind, check
+from benchmarks.parity import Kind, Truth, check
 from benchmarks.timing import in_turn, summary
-from benchmarks.ways import OURS, Floats, Peer, Run
+from benchmarks.ways import OURS, Peer, Run
 
 _SAMPLE: Final = 8
 """Items of the check before timing, evenly spaced over all of them."""
@@ -39,7 +39,7 @@ class Comparison:
     """
 
     kind: Kind
-    truth: Callable[[Sequence[Any]], Floats]
+    truth: Callable[[Sequence[Any]], Truth]
     dtype: torch.dtype
     rounds: int
     seconds_per_way: float
@@ -64,12 +64,14 @@ class Comparison:
 
         Returns:
             `ways`, `sweeps` (seconds by peer and setting), `parity_of_sample` (what the check against
-            the truth measured) and `wrong` (peers that are not timed).
+            the truth measured), `noise` (how far off the published snippet is itself) and `wrong` (peers that
+            are not timed).
 
         Raises:
             RuntimeError: our own answers are wrong.
         """
-        right, checked = self._right_ones(peers, items)
+        expected = self.truth(spaced(items, _SAMPLE))
+        right, checked = self._right_ones(peers, items, expected)
         sweeps = {peer.name: self._sweep(peer, items) for peer in right} if sweep else {}
         ways = {
             (peer.name, setting): peer for peer in right for setting in self._settings(peer, defaults=defaults)
@@ -82,10 +84,12 @@ class Comparison:
         }
         seconds, first = in_turn(calls, rounds_of, self.seconds_per_way)
         base = next(iter(calls))
+        ours = Truth(first[base].values, expected.noise)
         found = []
         for (name, setting), peer in ways.items():
             label = _label(name, setting)
-            verdict = check(self.kind, first[label].values, first[base].values, self.dtype, int8=peer.int8)
+            values = first[label].values
+            verdict = check(self.kind, values, ours, self.dtype, int8=peer.int8, are_apart=True)
             if not verdict.right:
                 self.wrong[name] = {"setting": setting, **verdict.measured}
                 continue
@@ -104,10 +108,11 @@ class Comparison:
             "ways": found,
             "sweeps": {name: times for name, times in sweeps.items() if times},
             "parity_of_sample": checked,
+            "noise": expected.noise,
             "wrong": {peer.name: self.wrong[peer.name] for peer in peers if peer.name in self.wrong},
         }
 
-    def check_queries(self, peer: Peer, run: Run, queries: Sequence[str], expected: Floats) -> bool:
+    def check_queries(self, peer: Peer, run: Run, queries: Sequence[str], expected: Truth) -> bool:
         """Check a peer's vectors of queries, which it may get wrong where its documents are right."""
         verdict = check(self.kind, run(queries).values, expected, self.dtype, int8=peer.int8)
         if not verdict.right:
@@ -121,11 +126,10 @@ class Comparison:
         self.wrong[name] = measured
 
     def _right_ones(
-        self, peers: Sequence[Peer], items: Sequence[Any]
+        self, peers: Sequence[Peer], items: Sequence[Any], expected: Truth
     ) -> tuple[list[Peer], dict[str, dict[str, Any]]]:
         """The peers whose answers to a sample are right, and how near. It also is their warm-up."""
         sample = spaced(items, _SAMPLE)
-        expected = self.truth(sample)
         right, checked = [], {}
         for peer in peers:
             if peer.name in self.wrong:

@@ -6,10 +6,11 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
+import torch
 from qwen3_rag.models import ModelKind
 
 from benchmarks import peers
@@ -18,6 +19,7 @@ from benchmarks.comparing import Comparison
 from benchmarks.floor import Floor, mean, measure_floor
 from benchmarks.flops import Work
 from benchmarks.machine import describe
+from benchmarks.parity import Truth, noise
 from benchmarks.peers import snippets
 from benchmarks.run_setup import Setup
 from benchmarks.ways import OURS, Floats
@@ -165,8 +167,20 @@ def _rates(way: dict[str, Any], work: Work, floor: Floor) -> dict[str, float]:
     return rates
 
 
-def _truth(kind: ModelKind, setup: Setup) -> Callable[[Sequence[Any]], Floats]:
-    """The published snippets with one text at a time: plain forward passes without padding."""
+def _truth(kind: ModelKind, setup: Setup) -> Callable[[Sequence[Any]], Truth]:
+    """The published snippets with one text at a time, plain forward passes without padding: in float32, and in
+    the element type of the run."""
+    exact = _snippet(kind, replace(setup, dtype=torch.float32))
+    rounded = exact if setup.dtype == torch.float32 else _snippet(kind, setup)
+
+    def truth(items: Sequence[Any]) -> Truth:
+        values = exact(items)
+        return Truth(values, noise(kind, rounded(items), values, setup.dtype))
+
+    return truth
+
+
+def _snippet(kind: ModelKind, setup: Setup) -> Callable[[Sequence[Any]], Floats]:
     if kind == "embedding":
         return snippets.in_batches(snippets.EmbeddingSnippet(setup).embed, 1)
     score = partial(snippets.RerankingSnippet(setup).score, all_positions=False)

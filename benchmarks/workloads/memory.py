@@ -10,7 +10,7 @@ from qwen3_rag.models import ModelKind
 
 from benchmarks.child import Measured, Task, measure
 from benchmarks.flops import embedding_work
-from benchmarks.parity import check
+from benchmarks.parity import Truth, check
 from benchmarks.ways import OURS
 from benchmarks.workloads import Bench, Result
 
@@ -68,7 +68,7 @@ def long_document(bench: Bench) -> Result:
     for case, measured in found.items():
         way = _described(case, measured)
         if measured.values is not None and expected is not None:
-            verdict = check("embedding", measured.values, expected, bench.setup.dtype)
+            verdict = check("embedding", measured.values, Truth(expected), bench.setup.dtype, are_apart=True)
             way |= {"parity_with_ours": verdict.measured, "right": verdict.right}
             way |= {"seconds": measured.seconds} if verdict.right else {}
         ways.append(way)

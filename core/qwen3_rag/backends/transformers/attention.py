@@ -3,7 +3,7 @@
 A segment is causal within itself and sees all of the segments before it in its sequences, nothing
 else, so the result equals each sequence's attention computed alone. With a varlen kernel the part over
 the prefix and the part within the segment are two calls, joined by their log-sum-exp; without one,
-prefix and own keys are concatenated segment by segment.
+own keys are written behind those of the prefix, segment by segment, for PyTorch's attention.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def _replace(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, sc
 
 
 def _rows_at_once(rows: int, before: int, device: torch.device) -> int:
+    # With AMX it is another kernel, on which this was not measured.
     if device.type == "cpu" and rows <= _BLOCK_ROWS and not torch.cpu._is_amx_tile_supported():
         return min(rows, _CPU_BLOCK_ROWS)
     return min(rows, _BLOCK_ROWS) if before else rows

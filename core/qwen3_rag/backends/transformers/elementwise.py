@@ -35,7 +35,7 @@ class Norm:
     """A norm by the root mean square.
 
     Attributes:
-        weight: factors of the last axis.
+        weight: factors of the last axis; where there is no kernel for it all, float32.
         epsilon: added to the mean square.
     """
 
@@ -45,7 +45,8 @@ class Norm:
     @classmethod
     def of(cls, module: Any) -> Norm:
         """Return Hugging Face's."""
-        return cls(module.weight, float(module.variance_epsilon))
+        weight = module.weight
+        return cls(weight if weight.is_cuda else weight.float(), float(module.variance_epsilon))
 
 
 @dataclass(frozen=True)
@@ -78,23 +79,37 @@ def rms_norm(states: Tensor, norm: Norm, out: Tensor) -> Tensor:
         return F.rms_norm(states, norm.weight.shape, norm.weight, norm.epsilon)
     # On a CPU PyTorch's function makes as many temporaries as the formula.
     for part, result in _parts(states, out):
-        wide = part.float()
-        square: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
-        scale = square.div_(wide.shape[-1]).add_(norm.epsilon).rsqrt_()
-        if wide is part:
-            torch.mul(wide, scale, out=result).mul_(norm.weight)
-        else:
-            result.copy_(wide.mul_(scale)).mul_(norm.weight)
+        normed = _normed(part, norm, result)
+        if normed is not result:
+            result.copy_(normed)
     return out
+
+
+def _normed(states: Tensor, norm: Norm, room: Tensor) -> Tensor:
+    """Return normed states in float32, in the room if that is float32 too."""
+    wide = states.float()
+    square: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
+    scale = square.div_(wide.shape[-1]).add_(norm.epsilon).rsqrt_()
+    return torch.mul(wide, scale, out=room if wide is states else wide).mul_(norm.weight)
 
 
 def _norm_and_rotate(heads: Tensor, norm: Norm, rotation: Rotation, out: Tensor) -> None:
     for part, cosine, sine, result in _parts(heads, *rotation, out):
-        normed = rms_norm(part, norm, part)
-        torch.mul(normed, cosine, out=result)
-        (one, two), (turned_one, turned_two) = normed.chunk(2, -1), result.chunk(2, -1)
-        turned_one.addcmul_(two, sine, value=-1)
-        turned_two.addcmul_(one, sine)
+        if part.device.type == "cpu":
+            # float32 in between costs nothing: the copies stay in the cache.
+            turned = result if result.dtype == torch.float32 else torch.empty_like(part, dtype=torch.float32)
+            _rotate(_normed(part, norm, part), cosine.float(), sine.float(), turned)
+            if turned is not result:
+                result.copy_(turned)
+        else:
+            _rotate(rms_norm(part, norm, part), cosine, sine, result)
+
+
+def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor, out: Tensor) -> None:
+    torch.mul(heads, cosine, out=out)
+    (one, two), (turned_one, turned_two) = heads.chunk(2, -1), out.chunk(2, -1)
+    turned_one.addcmul_(two, sine, value=-1)
+    turned_two.addcmul_(one, sine)
 
 
 def _parts(first: Tensor, *others: Tensor) -> Iterable[tuple[Tensor, ...]]:
