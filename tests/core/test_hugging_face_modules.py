@@ -74,7 +74,8 @@ def replacing(kind: Any) -> Any:
 
 def embed_with(kind: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(backend, "pack_linears", replacing(kind))
-    with Embedder(str(checkpoint), **OPTIONS) as embedder:
+    # An engine of its own: one of equal settings, which another test left open, would be shared.
+    with Embedder(str(checkpoint), max_queued=1023, **OPTIONS) as embedder:
         return embedder.embed_documents(TEXTS)
 
 
