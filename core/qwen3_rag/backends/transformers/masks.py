@@ -23,7 +23,7 @@ class CausalMasks:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._band = torch.ones(0, 0, dtype=torch.bool, device=device)
+        self._band: Tensor | None = None  # a batch with a kernel needs none
 
     def of(self, rows: int, before: int) -> Tensor:
         """Return a mask, True where a query sees a key; bool, shape (rows, before + rows).
@@ -32,8 +32,9 @@ class CausalMasks:
             rows: the queries.
             before: keys before the first query's own.
         """
-        height, left = self._band.shape[0], self._band.shape[1] - self._band.shape[0]
-        if rows > height or before > left:
+        height, width = (0, 0) if self._band is None else self._band.shape
+        left = width - height
+        if self._band is None or rows > height or before > left:
             height, left = max(rows, height), max(-(-before // _WIDENED_BY) * _WIDENED_BY, left)
             band = torch.ones(height, left + height, dtype=torch.bool, device=self._device)
             self._band = band.tril_(left)
