@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -133,3 +134,14 @@ def test_positions_that_this_release_would_misread_are_refused(
     monkeypatch.setattr(loading, "_release", lambda: (4, 57))
     with pytest.raises(CheckpointError, match=r"transformers>=5"), Embedder(str(folder), **OPTIONS) as embedder:
         embedder.load()
+
+
+@pytest.mark.parametrize("in_the_checkpoint", [False, True])
+def test_quantised_weights_are_made_on_the_device_that_was_asked_for(in_the_checkpoint: bool) -> None:
+    config = SimpleNamespace(**({"quantization_config": {}} if in_the_checkpoint else {}))
+    given = {} if in_the_checkpoint else {"quantization_config": object()}
+    place = loading._with_place_of_quantised
+    assert place(config, torch.device("cuda:1"), given) == {**given, "device_map": {"": "cuda:1"}}
+    own = {**given, "device_map": "auto"}
+    assert place(config, torch.device("cuda:1"), own) == own
+    assert place(SimpleNamespace(), torch.device("cuda:1"), {}) == {}

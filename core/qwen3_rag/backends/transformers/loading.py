@@ -53,13 +53,15 @@ def load_model(
             says otherwise.
 
     Raises:
-        CheckpointError: weights are absent, corrupt or incomplete, or attention uses a sliding window.
+        CheckpointError: weights are absent, corrupt or incomplete, a reranker's head is quantised, or attention
+            uses a sliding window.
         ConfigurationError: a `device_map` leaves weights outside the devices that run the model.
     """
     config = transformers.AutoConfig.from_pretrained(
         str(checkpoint.folder), trust_remote_code=model_kwargs.get("trust_remote_code", False)
     )
     model_kwargs = _with_rope_theta(checkpoint, config, model_kwargs)
+    model_kwargs = _with_place_of_quantised(config, device, model_kwargs)
     if getattr(config, "use_sliding_window", False):
         raise CheckpointError(f"{checkpoint.folder} uses sliding-window attention, which is not supported")
     if config.hidden_act != "silu":
@@ -72,19 +74,31 @@ def load_model(
         model = _from_pretrained(
             transformers.AutoModelForSequenceClassification, checkpoint, dtype, model_kwargs
         )
-        rows = model.score.weight
+        rows = _unquantised(model.score.weight, checkpoint)
         if len(rows) != 1:
             raise CheckpointError(
                 f"{checkpoint.folder} classifies into {len(rows)} labels; a converted Qwen3 reranker has 1"
             )
-        direction = rows[0].detach().float()
+        direction = rows[0].float()
     else:
         model = _from_pretrained(transformers.AutoModelForCausalLM, checkpoint, dtype, model_kwargs)
         yes, no = PromptTokenizer.from_folder(checkpoint.folder).answer_ids()
-        head = model.get_output_embeddings().weight.detach()
+        head = _unquantised(model.get_output_embeddings().weight, checkpoint)
         direction = head[yes].float() - head[no].float()
     decoder = _place(model.base_model, device, model_kwargs)
     return LoadedModel(decoder, direction.to(next(decoder.parameters()).device, copy=True))
+
+
+def _unquantised(head: Tensor, checkpoint: Checkpoint) -> Tensor:
+    """Return a reranker's head, whose rows can be taken out."""
+    # Quantised ones hold codes, or are tensors of a class of their own.
+    if type(head) is not nn.Parameter or not head.is_floating_point():
+        raise CheckpointError(
+            f"the head of {checkpoint.folder} is quantised ({type(head).__name__} of {head.dtype}), and "
+            "log-odds are a product with its rows; keep it as it is, in bitsandbytes by "
+            'llm_int8_skip_modules=["lm_head"]'
+        )
+    return head.detach()
 
 
 def _from_pretrained(
@@ -135,6 +149,18 @@ def _with_rope_theta(checkpoint: Checkpoint, config: Any, model_kwargs: dict[str
         )
     config.rope_theta = float(rope["rope_theta"])
     return {"config": config, **model_kwargs}
+
+
+def _with_place_of_quantised(config: Any, device: torch.device, model_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return loading arguments with which quantised weights are made on the device that multiplies by them.
+
+    Without a `device_map` bitsandbytes takes the current CUDA device, whichever was asked for, and others the
+    CPU, whose arrangement of the weights a GPU may not use.
+    """
+    chosen = (model_kwargs.get("quantization_config"), getattr(config, "quantization_config", None))
+    if chosen == (None, None) or "device_map" in model_kwargs:
+        return model_kwargs
+    return {**model_kwargs, "device_map": {"": str(device)}}
 
 
 def dtype_keyword() -> str:
