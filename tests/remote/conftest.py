@@ -9,12 +9,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import models
+import numpy as np
 import pytest
 from checkpoints import ADDED
 from qwen3_rag import Embedder, Reranker
+from qwen3_rag.backends.remote import client
 from server import Answer, Server, serving
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
+from workload import TEXTS
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
@@ -87,3 +91,16 @@ def reranker(reranking_folder: Path) -> Iterator[Callable[..., Reranker]]:
             return stack.enter_context(made)
 
         yield make
+
+
+@pytest.fixture
+def expected(embedding_folder: Path) -> np.ndarray:
+    """What every call with TEXTS must give: computed without any server."""
+    tokenizer = models.tokenizer_of(embedding_folder)
+    return models.normalised(models.digest()([tokenizer.encode(text).ids for text in TEXTS]))
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backoff of at most 0.02 s; how long pauses are is tested without sockets."""
+    monkeypatch.setattr(client, "pause", lambda _, chance: 0.02 * chance)

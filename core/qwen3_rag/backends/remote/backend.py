@@ -1,40 +1,27 @@
-"""Prompts to requests, answers to values in the prompts' order."""
+"""The remote backend: its options to a client, and runs of prompts by it."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from qwen3_rag.backends.base import BackendOutput
-from qwen3_rag.backends.remote.client import Client, TooMuchAtOnceError
-from qwen3_rag.backends.remote.errors import (
-    RemoteAnswerError,
-    RemoteError,
-    RemoteNonFiniteError,
-    RemoteRefusalError,
-    RemoteSetupError,
-)
+from qwen3_rag.backends.remote.client import Client
 from qwen3_rag.backends.remote.keys import find_key
 from qwen3_rag.backends.remote.loop import LoopThread
 from qwen3_rag.backends.remote.options import parse_options
+from qwen3_rag.backends.remote.run import Run
 from qwen3_rag.backends.remote.servers import Dialect, Setup, Values, dialect_of
-from qwen3_rag.backends.remote.splitting import halves, split
+from qwen3_rag.backends.remote.splitting import split
 from qwen3_rag.checkpoint import open_checkpoint
-from qwen3_rag.instructions import DEFAULT_INSTRUCTION
-from qwen3_rag.prompts import EmbeddingWords, RerankingWords
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import Prompt, PromptTokenizer
-
-_SHOWN: Final = 40
-"""Characters by which an error makes a text recognisable."""
 
 
 def create(settings: EngineSettings) -> RemoteBackend:
@@ -135,128 +122,10 @@ class RemoteBackend:
             max_inputs=self._max_inputs,
             max_tokens=self._max_tokens,
         )
-        run = _Run(self._client, self._dialect, prompts, requests)
+        run = Run(self._client, self._dialect, prompts, requests)
         # No more workers than connections: runs of several threads take turns at the client's places.
         await _all_or_none([run.work() for _ in range(min(len(requests), self._connections))])
         return run.values()
-
-
-class _Run:
-    """The prompts of one run and the values that have come so far.
-
-    Args:
-        client: sends requests.
-        dialect: makes them.
-        prompts: all of the run.
-        requests: numbers of the prompts that are to be sent together.
-    """
-
-    def __init__(
-        self, client: Client, dialect: Dialect, prompts: Sequence[Prompt], requests: Sequence[list[int]]
-    ) -> None:
-        self._client = client
-        self._dialect = dialect
-        self._prompts = prompts
-        self._waiting = deque(requests)
-        self._started = time.monotonic()
-        self._found: dict[int, Any] = {}
-        self._accepts_others = False
-        self._asking = asyncio.Lock()
-
-    async def work(self) -> None:
-        """Send what waits, request by request. Several of these share a run."""
-        try:
-            while self._waiting:
-                await self._compute(self._waiting.popleft())
-        except BaseException:
-            # For the workers beside this one: `asyncio.wait_for`, up to Python 3.11, can lose the
-            # cancellation that is coming to them, and they would go on asking.
-            self._waiting.clear()
-            raise
-
-    async def _compute(self, numbers: list[int]) -> None:
-        """Compute some prompts by one request, or divide it when it is too large or refused."""
-        prompts = [self._prompts[number] for number in numbers]
-        try:
-            values = await self._client.send(
-                self._dialect.call(prompts),
-                started=self._started,
-                tokens=sum(len(prompt.token_ids) for prompt in prompts),
-                divisible=len(prompts) > 1,
-            )
-        except TooMuchAtOnceError:
-            self._divide(numbers)
-        except RemoteNonFiniteError as error:
-            place = error.position
-            assert place is not None, "the client always knows which number was not finite"
-            raise self._located(error, numbers[place]) from None
-        except RemoteSetupError:
-            raise
-        except RemoteRefusalError as error:
-            await self._judge(error, numbers)
-        else:
-            self._found.update(zip(numbers, values, strict=True))
-
-    def _divide(self, numbers: list[int]) -> None:
-        self._waiting.extendleft(reversed(halves(numbers)))
-
-    async def _judge(self, refusal: RemoteRefusalError, numbers: list[int]) -> None:
-        """Find out whose fault a refusal is: that of its texts only if other requests are accepted.
-
-        Raises:
-            RemoteRefusalError: naming the one text that was refused.
-            RemoteSetupError: the server refuses everything.
-        """
-        if not await self._is_about_its_texts(numbers[0]):
-            raise RemoteSetupError(
-                f"{refusal} - and so was a request for one letter, so it is not about a text",
-                url=refusal.url,
-                status=refusal.status,
-            )
-        if len(numbers) == 1:
-            raise self._located(refusal, numbers[0])
-        self._divide(numbers)
-
-    async def _is_about_its_texts(self, number: int) -> bool:
-        """Whether a request beside the refused one was accepted. If there was none, ask for one letter."""
-        async with self._asking:
-            if not self._found and not self._accepts_others:
-                letter = _one_letter(self._prompts[number])
-                try:
-                    await self._client.send(
-                        self._dialect.call([letter]), started=self._started, tokens=1, divisible=False
-                    )
-                except RemoteRefusalError:
-                    return False
-                except RemoteAnswerError:
-                    pass  # accepted, whatever it said
-                self._accepts_others = True
-            return True
-
-    def values(self) -> Values:
-        """Return all values in the prompts' order."""
-        return np.array([self._found[number] for number in range(len(self._prompts))], dtype=np.float32)
-
-    def _located(self, error: RemoteError, number: int) -> RemoteError:
-        prompt = self._prompts[number]
-        words = prompt.words
-        text = words.text if isinstance(words, EmbeddingWords) else words.document
-        begins = f"begins {text[:_SHOWN]!r}" if text else "is empty"
-        return type(error)(
-            f"{error} - this is about text {prompt.index}: it {begins}, and its prompt has "
-            f"{len(prompt.token_ids)} tokens",
-            url=error.url,
-            status=error.status,
-            position=prompt.index,
-        )
-
-
-def _one_letter(prompt: Prompt) -> Prompt:
-    """Return the least that a server can be asked for, of the same kind."""
-    words: EmbeddingWords | RerankingWords = EmbeddingWords("", "a", is_query=False)
-    if isinstance(prompt.words, RerankingWords):
-        words = RerankingWords(DEFAULT_INSTRUCTION, "a", "a")
-    return Prompt(prompt.token_ids[-1:], words)
 
 
 def _count_tokens(folder: Path, text: str) -> int:

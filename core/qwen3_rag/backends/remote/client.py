@@ -121,7 +121,9 @@ class Client:
         """Close all connections."""
         await self._http.aclose()
 
-    async def send(self, call: Call, *, started: float, tokens: int, divisible: bool) -> Values:
+    async def send(
+        self, call: Call, *, started: float, tokens: int, divisible: bool, tries: int | None = None
+    ) -> Values:
         """Send a request, and what its answer asks for, and return the values.
 
         Args:
@@ -129,11 +131,14 @@ class Client:
             started: `time.monotonic()` when its run began.
             tokens: size of the request.
             divisible: whether it holds several texts, and so may be sent in parts.
+            tries: how often it is sent at most; None for `max_retries` more than once, and to each host.
 
         Raises:
             TooMuchAtOnceError: it is divisible, and the servers are too slow for it.
             RemoteError: see the classes in `errors`; `position` counts within the request.
         """
+        if tries is None:
+            tries = max(self._options.max_retries + 1, len(self._hosts))
         while True:
             while not await self._pace.enter(self._left(started)):
                 if self._left(started) <= 0:
@@ -144,7 +149,7 @@ class Client:
             try:
                 if divisible and tokens > self._pace.tokens:
                     raise TooMuchAtOnceError
-                url, answer = await self._answer(call, started, tokens, divisible=divisible)
+                url, answer = await self._answer(call, started, tokens, tries, divisible=divisible)
             finally:
                 self._pace.leave()
             result = self._read(call, url, answer)
@@ -156,13 +161,14 @@ class Client:
         """Return the seconds for which a run may still wait for a right answer to any request."""
         return max(started, self._answered) + self._options.deadline - time.monotonic()
 
-    async def _answer(self, call: Call, started: float, tokens: int, *, divisible: bool) -> tuple[str, _Answer]:
+    async def _answer(
+        self, call: Call, started: float, tokens: int, tries: int, *, divisible: bool
+    ) -> tuple[str, _Answer]:
         """Try until there is an answer: at once at another host, after a pause at the same one."""
         content = json.dumps(call.body, ensure_ascii=False, separators=(",", ":")).encode()
         failed: Counter[str] = Counter()
         asked_until: dict[str, float] = {}
         untrusted: set[str] = set()
-        tries = max(self._options.max_retries + 1, len(self._hosts))
         seen = "no try yet"
         while True:
             host, wait = self._next(failed, asked_until)

@@ -4,7 +4,8 @@ BackendError (RuntimeError)
 └── RemoteError
     ├── RemoteUnavailableError (ConnectionError)  no base URL answered; the last failure is told
     ├── RemoteTimeoutError (TimeoutError)         no right answer came for as long as the deadline says
-    ├── RemoteRefusalError                        the server answered 4xx: it will not do this request
+    ├── RemoteRefusalError                        the server answered 4xx: it will not do this request;
+    │   │                                         or 500 to one text again and again, and not to others
     │   └── RemoteSetupError                      ... nor any other: key, path, model name
     └── RemoteAnswerError                         it answered 200 with something that cannot be right
         └── RemoteNonFiniteError (NonFiniteOutputError)  ... with NaN, infinity or null
@@ -50,7 +51,7 @@ class RemoteTimeoutError(RemoteError, TimeoutError):
 
 
 class RemoteRefusalError(RemoteError):
-    """A server refused a request, and would refuse it again."""
+    """A server refused a request, and would refuse it again; or it fails on this text and on no other."""
 
 
 class RemoteSetupError(RemoteRefusalError):
