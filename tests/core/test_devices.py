@@ -99,6 +99,25 @@ def test_a_failed_load_leaves_no_process(embedding_checkpoint: Path) -> None:
     assert _child_pids() <= before
 
 
+def test_what_is_printed_while_a_worker_starts_is_no_message(
+    embedding_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('welcome to this machine', flush=True)")
+    monkeypatch.syspath_prepend(tmp_path)
+    worker = one_worker(embedding_checkpoint)
+    worker.close()
+    assert "welcome to this machine" in capfd.readouterr().err
+
+
+def test_a_worker_that_ends_before_it_listens_is_an_error(
+    embedding_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(WorkerDiedError, match="exit code 3"):
+        one_worker(embedding_checkpoint)
+
+
 def test_closing_ends_the_process(embedding_checkpoint: Path) -> None:
     worker = one_worker(embedding_checkpoint)
     pid = worker.pid

@@ -98,6 +98,22 @@ def test_weights_that_were_saved_quantised_need_no_configuration(
         np.testing.assert_allclose(saved.embed_documents(TEXTS), once.embed_documents(TEXTS), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "options", [{"backend": "sentence-transformers"}, {"device": ["cpu", "cpu"]}], ids=["library", "processes"]
+)
+def test_they_are_taken_by_another_library_and_by_processes_of_their_own(
+    options: dict[str, Any], embedding_checkpoint: Path
+) -> None:
+    config, most = QUANTISERS["torchao, int8 weights"]
+    kwargs = {"quantization_config": config()}
+    with (
+        Embedder(str(embedding_checkpoint), model_kwargs=kwargs, **OPTIONS) as one,
+        Embedder(str(embedding_checkpoint), model_kwargs=kwargs, **OPTIONS | options) as other,
+    ):
+        cosines = (one.embed_documents(TEXTS) * other.embed_documents(TEXTS)).sum(axis=1)
+    assert (1 - cosines).max() <= most
+
+
 def test_a_classification_head_stays_as_it_is(tmp_path: Path) -> None:
     folder = reranking_checkpoint(tmp_path, architecture=Qwen3ForSequenceClassification)
     config, _ = QUANTISERS["torchao, int8 weights"]

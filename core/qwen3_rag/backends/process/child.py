@@ -8,7 +8,15 @@ import sys
 from typing import IO
 
 from qwen3_rag.backends.base import Backend
-from qwen3_rag.backends.process.messages import Answer, Failure, Ready, picklable, read_message, write_message
+from qwen3_rag.backends.process.messages import (
+    Answer,
+    Failure,
+    Ready,
+    begin_messages,
+    picklable,
+    read_message,
+    write_message,
+)
 from qwen3_rag.plugins import BACKENDS, load_plugin
 
 
@@ -20,6 +28,7 @@ def main() -> None:
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:
+        begin_messages(answers)
         _serve(requests, answers)
     except (EOFError, BrokenPipeError):
         _end_with_all_started()  # the parent is gone, and with it every reason to end in order

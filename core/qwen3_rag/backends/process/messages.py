@@ -12,6 +12,9 @@ from qwen3_rag.errors import BackendError
 
 _LENGTH: Final = struct.Struct("<Q")
 
+_BEGINNING: Final = b"\x00 messages of qwen3-rag begin here \x00"
+"""Before it may stand what was printed while the child's interpreter started, by a `sitecustomize` for one."""
+
 
 @dataclass(frozen=True)
 class Ready:
@@ -33,6 +36,28 @@ class Failure:
     """What loading or a run raised."""
 
     error: BaseException
+
+
+def begin_messages(stream: IO[bytes]) -> None:
+    """Tell the other side that from here on there are messages.
+
+    Raises:
+        OSError: the other side is gone.
+    """
+    stream.write(_BEGINNING)
+    stream.flush()
+
+
+def await_messages(stream: IO[bytes]) -> bytes:
+    """Return what came before the messages.
+
+    Raises:
+        EOFError: the other side is gone.
+    """
+    before = bytearray()
+    while not before.endswith(_BEGINNING):
+        before += _read_exactly(stream, 1)
+    return bytes(before[: -len(_BEGINNING)])
 
 
 def write_message(stream: IO[bytes], message: Any) -> None:

@@ -11,7 +11,14 @@ from contextlib import suppress
 from typing import Any, Final
 
 from qwen3_rag.backends.base import BackendOutput
-from qwen3_rag.backends.process.messages import Answer, Failure, Ready, read_message, write_message
+from qwen3_rag.backends.process.messages import (
+    Answer,
+    Failure,
+    Ready,
+    await_messages,
+    read_message,
+    write_message,
+)
 from qwen3_rag.errors import WorkerDiedError
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import Prompt
@@ -97,12 +104,23 @@ class ProcessBackend:
             start_new_session=True,
         )
         try:
+            self._show_what_was_printed(self._child)
             ready = self._ask(self._settings)
         except BaseException:
             self.close()
             raise
         assert isinstance(ready, Ready)
         self.token_budget = ready.token_budget
+
+    def _show_what_was_printed(self, child: subprocess.Popen[bytes]) -> None:
+        """Pass on to standard error what came before the messages, as the child does with what comes later."""
+        assert child.stdout is not None
+        try:
+            printed = await_messages(child.stdout)
+        except EOFError as error:
+            raise self._died(child) from error
+        if printed:
+            print(printed.decode(errors="replace"), end="", file=sys.stderr)
 
     def _ask(self, message: Any) -> Ready | Answer:
         child = self._child
