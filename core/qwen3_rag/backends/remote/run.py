@@ -76,8 +76,7 @@ class Run:
                 started=self._started,
                 tokens=sum(len(prompt.token_ids) for prompt in prompts),
                 divisible=len(prompts) > 1,
-                # To divide a request on which the server failed is to try again.
-                tries=1 if len(prompts) > 1 and numbers[0] in self._suspects else None,
+                tries=1 if self._is_sent_once(numbers) else None,
             )
         except TooMuchAtOnceError:
             self._divide(numbers)
@@ -93,6 +92,10 @@ class Run:
             await self._judge_failure(error, numbers)
         else:
             self._found.update(zip(numbers, values, strict=True))
+
+    def _is_sent_once(self, numbers: list[int]) -> bool:
+        """Whether a request is part of one on which the server failed: dividing it further is another try."""
+        return len(numbers) > 1 and numbers[0] in self._suspects
 
     def _divide(self, numbers: list[int]) -> None:
         self._waiting.extendleft(reversed(halves(numbers)))
@@ -122,7 +125,11 @@ class Run:
             RemoteUnavailableError: it fails on everything, or cannot be reached.
         """
         if failure.status != _FAILED_INSIDE or not await self._accepts_another(numbers[0], afresh=True):
-            raise failure
+            if not self._is_sent_once(numbers):
+                raise failure
+            self._suspects.difference_update(numbers)
+            self._waiting.appendleft(numbers)
+            return
         if len(numbers) == 1:
             refusal = RemoteRefusalError(
                 f"{failure} - though it answered a request for one letter then",
