@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_rag.backends.base import BackendOutput
-from qwen3_rag.plan import sort_sequences
+from qwen3_rag.plan import WITH_LAST_PART, sort_sequences
 from qwen3_rag.tokenization import Prompt
 
 
@@ -160,7 +160,8 @@ def pick_portions(calls: Sequence[Call], token_budget: int) -> list[Portion]:
 
     Args:
         calls: oldest first, all of them waiting.
-        token_budget: about how many tokens to take; at least one prompt is taken if any waits.
+        token_budget: about how many tokens to take; at least one prompt is taken if any waits, and all that is
+            left if it is too little for another round.
     """
     flows = {id(call.flow): call.flow for call in calls}
     share = token_budget / len(flows)
@@ -183,6 +184,10 @@ def pick_portions(calls: Sequence[Call], token_budget: int) -> list[Portion]:
     for call in sorted(calls, key=lambda call: -call.flow.credit):
         if left > 0:
             take(call, left, at_least=0 if portions else 1)
+    rest = sum(call.waiting_tokens for call in calls)
+    if token_budget - left + rest <= token_budget * WITH_LAST_PART:
+        for call in calls:
+            take(call, rest)
     busy = {id(call.flow) for call in calls if call.waiting_prompts}
     for key, flow in flows.items():
         if key not in busy:

@@ -35,7 +35,8 @@ def test_every_prompt_is_taken_once_and_rounds_keep_to_the_budget(jobs: list[lis
         assert sorted(taken) == list(range(len(lengths)))
     for portions in picked:
         costs = [portion.tokens for portion in portions]
-        assert sum(costs) <= BUDGET + max((length for lengths in jobs for length in lengths), default=0)
+        longest = max((length for lengths in jobs for length in lengths), default=0)
+        assert sum(costs) <= BUDGET + max(longest, BUDGET / 8)
 
 
 @given(
@@ -112,6 +113,14 @@ def test_a_query_among_bulk_jobs_of_long_texts_is_in_the_next_round() -> None:
     assert query.result(30).values.tolist() == [5000]
     assert [5000 in first for first in backend.rounds].index(True) == 1
     engine.close()
+
+
+@pytest.mark.parametrize(("last", "taken"), [(12, 62), (13, 50)])
+def test_what_is_too_little_for_a_round_goes_along_with_the_one_before(last: int, taken: int) -> None:
+    one, other = call([50, last]), call([50])
+    portions = pick_portions([one, other], BUDGET)
+    assert [sum(p.tokens for p in portions if p.call is each) for each in (one, other)] == [taken, 50]
+    assert one.waits == (last == 13)
 
 
 def test_nothing_is_taken_of_nothing() -> None:

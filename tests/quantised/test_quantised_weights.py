@@ -45,7 +45,12 @@ def embedding_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(folder, tokenizer, architecture=Qwen3Model, shape=SHAPE)
 
 
-def reranking_checkpoint(folder: Path, **options: Any) -> Path:
+@pytest.fixture(scope="module")
+def reranking_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_reranker(tmp_path_factory.mktemp("reranking"))
+
+
+def make_reranker(folder: Path, **options: Any) -> Path:
     return make_checkpoint(folder, genuine_tokenizer(appends_end_of_text=False), shape=SHAPE, **options)
 
 
@@ -71,9 +76,8 @@ def test_vectors_are_those_of_hugging_face_on_the_same_weights(name: str, embedd
 
 
 @each_quantiser
-def test_scores_are_those_of_hugging_face_on_the_same_weights(name: str, tmp_path: Path) -> None:
-    config, most = QUANTISERS[name]
-    folder = reranking_checkpoint(tmp_path)
+def test_scores_are_those_of_hugging_face_on_the_same_weights(name: str, reranking_checkpoint: Path) -> None:
+    (config, most), folder = QUANTISERS[name], reranking_checkpoint
     oracle = with_model(RerankingOracle(folder), quantised(AutoModelForCausalLM, folder, config()))
     expected = np.concatenate([oracle.score([pair]) for pair in PAIRS])
     with Reranker(str(folder), model_kwargs={"quantization_config": config()}, **OPTIONS) as own:
@@ -115,7 +119,7 @@ def test_they_are_taken_by_another_library_and_by_processes_of_their_own(
 
 
 def test_a_classification_head_stays_as_it_is(tmp_path: Path) -> None:
-    folder = reranking_checkpoint(tmp_path, architecture=Qwen3ForSequenceClassification)
+    folder = make_reranker(tmp_path, architecture=Qwen3ForSequenceClassification)
     config, _ = QUANTISERS["torchao, int8 weights"]
     with (
         Reranker(str(folder), **OPTIONS) as plain,
@@ -133,7 +137,7 @@ def test_a_classification_head_stays_as_it_is(tmp_path: Path) -> None:
     ids=["bitsandbytes", "torchao"],
 )
 def test_a_quantised_vocabulary_head_is_refused(config: Any, tmp_path: Path) -> None:
-    folder = reranking_checkpoint(tmp_path, tied=False)
+    folder = make_reranker(tmp_path, tied=False)
     with (
         Reranker(str(folder), model_kwargs={"quantization_config": config}, **OPTIONS) as own,
         pytest.raises(CheckpointError, match=r"head of .* is quantised .*skip_modules"),
