@@ -141,12 +141,10 @@ def soak(checkpoint: Path, seconds: float) -> None:
     gc.collect()
     assert [model() for model in models] == [None] * seed
     assert len(engines._engines) == open_before
-    started = set(threading.enumerate()) - before
+    started = {each for each in threading.enumerate() if each.name.startswith("qwen3-rag-engine")} - before
     for thread in started:
         thread.join(60)  # nobody waits for an engine that was closed while it loaded
-    assert not [
-        thread for thread in started if thread.is_alive() and thread.name.startswith("qwen3-rag-engine")
-    ]
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_two_thousand_mixed_calls_all_end_right(embedding_checkpoint: Path) -> None:
