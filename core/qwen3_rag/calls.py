@@ -8,6 +8,7 @@ So neither many pieces nor long texts hold up a single query for more than the r
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -187,7 +188,7 @@ def pick_portions(calls: Sequence[Call], token_budget: int) -> list[Portion]:
     rest = sum(call.waiting_tokens for call in calls)
     if token_budget - left + rest <= token_budget * WITH_LAST_PART:
         for call in calls:
-            take(call, rest)
+            take(call, math.inf)
     busy = {id(call.flow) for call in calls if call.waiting_prompts}
     for key, flow in flows.items():
         if key not in busy:

@@ -123,6 +123,15 @@ def test_what_is_too_little_for_a_round_goes_along_with_the_one_before(last: int
     assert one.waits == (last == 13)
 
 
+def test_a_rest_that_shares_its_beginning_goes_along_whole() -> None:
+    """Its first prompt is no longer computed in full: the round has that beginning already."""
+    beginning = list(range(1, 61))
+    one = Call([ids(*beginning, *[1_000 + number] * 20) for number in range(3)])
+    assert one.waiting_tokens == 120
+    portions = pick_portions([one], 110)
+    assert sum(len(portion.indices) for portion in portions) == 3
+
+
 def test_nothing_is_taken_of_nothing() -> None:
     empty = Call([])
     assert [portion.tokens for portion in pick_portions([empty], BUDGET)] == [0]
