@@ -20,6 +20,7 @@ from qwen3_rag.errors import (
     OutOfMemoryError,
     PromptTooLongError,
     Qwen3RagError,
+    TruncationWarning,
     WorkerDiedError,
     WrongModelKindError,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "Ranked",
     "Reranker",
     "Scores",
+    "TruncationWarning",
     "Usage",
     "WorkerDiedError",
     "WrongModelKindError",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import warnings
 import weakref
@@ -22,14 +23,14 @@ from tqdm import tqdm
 from qwen3_rag import engines
 from qwen3_rag.backends.base import Backend, BackendOutput
 from qwen3_rag.calls import Call, Flow
-from qwen3_rag.checkpoint import Checkpoint, check_share_of_context, open_checkpoint
 from qwen3_rag.engine import Engine
-from qwen3_rag.errors import ConfigurationError, EngineClosedError, NonFiniteOutputError
+from qwen3_rag.errors import ConfigurationError, EngineClosedError, NonFiniteOutputError, TruncationWarning
 from qwen3_rag.metrics import EngineMetrics
+from qwen3_rag.opening import Opening, Source, open_source
 from qwen3_rag.secret import check_no_secret
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.steps import Steps, Task, drive, drive_async
-from qwen3_rag.tokenization import Prompts, PromptTokenizer
+from qwen3_rag.tokenization import Prompts
 from qwen3_rag.usage import Usage
 
 Item = TypeVar("Item")
@@ -45,16 +46,15 @@ _CHUNKS_AHEAD: Final = 3
 _INLINE_CHARACTERS: Final = 20_000
 """An async call tokenises up to this much text on the event loop itself (about 4 ms), more in a thread."""
 
+_CHARACTERS_BEFORE: Final = 120
+"""An instruction and what stands around it, which is encoded with each text."""
+
 _INLINE_NUMBERS: Final = 200_000
 """Likewise so many numbers of results are converted there (about 1 ms)."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """A checkpoint's description and tokenizer, opened together on first use."""
-
-    checkpoint: Checkpoint
-    tokenizer: PromptTokenizer
+_PACKAGES: Final = {"qwen3_rag", "langchain_qwen3_rag"}
+"""In the names of all modules that are ours: the adapters of LlamaIndex and Haystack end in the first."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,11 @@ class Component:
         self._settings = settings
         self._timeout = timeout
         self._max_tokens = max_tokens
-        self._parse_special_tokens = parse_special_tokens
-        self._lock = threading.Lock()
-        self._source: Source | None = None
+        self._opening = Opening(
+            partial(open_source, settings, max_tokens=max_tokens, parse_special_tokens=parse_special_tokens)
+        )
+        # Reentrant, and never held while anything is read or loaded: a signal's handler may close this.
+        self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._release: weakref.finalize[[Engine], Component] | None = None
         self._closed = False
@@ -166,6 +168,9 @@ class Component:
         check_no_secret(self._settings.model_kwargs)
         return _rebuild, (type(self), self._arguments)
 
+    def __copy__(self) -> Component:
+        return _rebuild(type(self), self._arguments)
+
     def __deepcopy__(self, _: object) -> Component:
         return _rebuild(type(self), self._arguments)
 
@@ -176,15 +181,7 @@ class Component:
         return f"{type(self).__name__}({self.model!r}, {shown})"
 
     def _open(self) -> Source:
-        with self._lock:
-            if self._source is None:
-                checkpoint = open_checkpoint(self._settings, weights=False)
-                check_share_of_context(self._max_tokens, checkpoint)
-                tokenizer = PromptTokenizer.from_folder(
-                    checkpoint.folder, parse_special_tokens=self._parse_special_tokens
-                )
-                self._source = Source(checkpoint, tokenizer)
-            return self._source
+        return self._opening.ask().result()
 
     def _acquire(self) -> Engine:
         with self._lock:
@@ -206,7 +203,7 @@ class Component:
         return self._finish(await drive_async(self._steps(items, bind, progress), self._timeout))
 
     def _steps(self, items: Sequence[Item], bind: Bind[Item], progress: bool) -> Steps[Outcome]:
-        source: Source = yield Task(self._open, is_short=self._source is not None)
+        source: Source = yield self._opening.ask()
         work = bind(source)
         engine, flow = self._acquire(), Flow()
         collected = _Collector(work.finish)
@@ -245,7 +242,8 @@ class Component:
             warnings.warn(
                 f"{outcome.usage.truncated_texts} of {outcome.usage.texts} documents were cut to fit "
                 f"max_tokens={self._max_tokens}; raise it or split them",
-                stacklevel=4,
+                TruncationWarning,
+                stacklevel=_level_of_caller(),
             )
         with self._lock:
             self._usage += outcome.usage
@@ -329,7 +327,15 @@ def _chunks(items: Sequence[Item]) -> Iterator[tuple[int, Sequence[Item]]]:
 
 def _is_short(chunk: Sequence[Any]) -> bool:
     characters = sum(len(item) if isinstance(item, str) else sum(map(len, item)) for item in chunk)
-    return characters <= _INLINE_CHARACTERS
+    return characters + len(chunk) * _CHARACTERS_BEFORE <= _INLINE_CHARACTERS
+
+
+def _level_of_caller() -> int:
+    """Return the `stacklevel` with which our caller's warning names the code that called this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and _PACKAGES & set(str(frame.f_globals.get("__name__")).split(".")):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _rebuild(cls: type[Component], arguments: dict[str, Any]) -> Component:
@@ -342,7 +348,8 @@ _components: weakref.WeakSet[Component] = weakref.WeakSet()
 def _renew_locks_after_fork() -> None:
     """Whoever held a lock when the process forked stayed in the parent."""
     for component in list(_components):
-        component._lock = threading.Lock()
+        component._lock = threading.RLock()
+        component._opening.renew_after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_rag import prompts
-from qwen3_rag.component import Bind, Component, Source, Work
+from qwen3_rag.component import Bind, Component, Work
 from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.inputs import as_texts
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
+from qwen3_rag.opening import Source
 from qwen3_rag.settings import DType, EngineSettings, Hub
-from qwen3_rag.tokenization import Prompts, check_texts
+from qwen3_rag.tokenization import Prompts
 from qwen3_rag.usage import Usage
 from qwen3_rag.vectors import Precision, check_dimensions, check_precision, cut_and_normalise, quantize
 
@@ -120,7 +122,7 @@ class Embedder(Component):
 
     def embed_documents(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         dimensions: int | None = None,
         precision: Precision = "float32",
@@ -130,7 +132,8 @@ class Embedder(Component):
         """Embed documents as they are, without an instruction.
 
         Args:
-            texts: any number of strings, the empty one included; never changed.
+            texts: any number of strings, the empty one included; never changed. Where they are no sequence
+                (a generator, a pandas Series), they are listed first.
             dimensions: overrides the constructor's for this call.
             precision: element type; see `qwen3_rag.quantize`.
             ranges: for int8 and uint8; see `qwen3_rag.quantize`.
@@ -152,7 +155,7 @@ class Embedder(Component):
 
     def embed_queries(
         self,
-        queries: Sequence[str],
+        queries: Iterable[str],
         *,
         instruction: str | None = None,
         dimensions: int | None = None,
@@ -186,7 +189,7 @@ class Embedder(Component):
 
     def embed(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         role: Role,
         instruction: str | None = None,
@@ -201,13 +204,14 @@ class Embedder(Component):
             role: "query" puts the instruction before each text, "document" leaves texts alone.
             texts, instruction, dimensions, precision, ranges, progress: as `embed_queries`.
         """
-        bind = self._work(texts, role, instruction, dimensions, precision, ranges)
+        texts = as_texts(texts, "text")
+        bind = self._work(role, instruction, dimensions, precision, ranges)
         outcome = self._run(texts, bind, progress=progress)
         return Embeddings(outcome.values, outcome.usage)
 
     async def aembed_documents(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         dimensions: int | None = None,
         precision: Precision = "float32",
@@ -222,7 +226,7 @@ class Embedder(Component):
 
     async def aembed_queries(
         self,
-        queries: Sequence[str],
+        queries: Iterable[str],
         *,
         instruction: str | None = None,
         dimensions: int | None = None,
@@ -244,7 +248,7 @@ class Embedder(Component):
 
     async def aembed(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         role: Role,
         instruction: str | None = None,
@@ -254,13 +258,13 @@ class Embedder(Component):
         progress: bool = False,
     ) -> Embeddings:
         """`embed` for event loops. Cancelling it drops what is not computed yet."""
-        bind = self._work(texts, role, instruction, dimensions, precision, ranges)
+        texts = as_texts(texts, "text")
+        bind = self._work(role, instruction, dimensions, precision, ranges)
         outcome = await self._arun(texts, bind, progress=progress)
         return Embeddings(outcome.values, outcome.usage)
 
     def _work(
         self,
-        texts: Sequence[str],
         role: Role,
         instruction: str | None,
         dimensions: int | None,
@@ -268,7 +272,6 @@ class Embedder(Component):
         ranges: NDArray[np.float32] | None,
     ) -> Bind[str]:
         """Check what can be checked at once; the rest needs the checkpoint."""
-        check_texts(texts, "text")
         check_precision(precision)
         if role not in ("query", "document"):
             raise ConfigurationError(f'role must be "query" or "document", got {role!r}')

@@ -10,6 +10,7 @@ from functools import partial
 
 from qwen3_rag.backends.base import Backend
 from qwen3_rag.backends.process import ProcessBackend
+from qwen3_rag.checkpoint import settled
 from qwen3_rag.engine import Engine
 from qwen3_rag.plugins import BACKENDS, load_plugin
 from qwen3_rag.settings import EngineSettings
@@ -32,10 +33,12 @@ def acquire(settings: EngineSettings) -> Engine:
     Nothing is loaded or imported here: the engine's own threads do that, so that nobody waits for
     another model than his own.
     """
+    settings, version = settled(settings)
+    key = f"{settings.key} {version}"
     with _lock:
-        shared = _engines.get(settings.key)
+        shared = _engines.get(key)
         if shared is None:
-            shared = _engines[settings.key] = _Shared(_new_engine(settings))
+            shared = _engines[key] = _Shared(_new_engine(settings))
         shared.users += 1
         return shared.engine
 

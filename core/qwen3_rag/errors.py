@@ -22,13 +22,25 @@ Qwen3RagError
 ├── EngineClosedError (RuntimeError)     the engine was closed before the call was computed
 └── ForkedProcessError (RuntimeError)    a loaded engine was used in a forked child process
 
+TruncationWarning (UserWarning)          documents of a call were cut to fit `max_tokens`
+
 Each also derives from the builtin in parentheses, so code that catches the builtin keeps working.
 A text that is not a string is a plain ``TypeError`` naming its index.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import ClassVar
+
+
+class TruncationWarning(UserWarning):
+    """Documents of a call were cut to fit `max_tokens`; `usage` counts them."""
+
+
+# Each call that cuts something says so: Python would show equal words of one line of code once. What a user
+# filters comes before this.
+warnings.filterwarnings("always", category=TruncationWarning, append=True)
 
 
 class Qwen3RagError(Exception):

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.inputs import check_unicode
 
 DEFAULT_INSTRUCTION: Final = "Given a web search query, retrieve relevant passages that answer the query"
 """Source: model cards of Qwen3-Embedding and Qwen3-Reranker, the same sentence in both."""
@@ -37,6 +38,7 @@ def resolve_instruction(instruction: str) -> str:
 
     Raises:
         TypeError: `instruction` is not a string.
+        ValueError: it holds a lone surrogate.
         ConfigurationError: it is empty or blank; Qwen3 queries always carry a task sentence.
     """
     if not isinstance(instruction, str):
@@ -46,4 +48,5 @@ def resolve_instruction(instruction: str) -> str:
             f"instruction must not be blank, got {instruction!r}; leave it None for the default, "
             f"or name a preset: {', '.join(PRESETS)}"
         )
+    check_unicode(instruction, "the instruction")
     return PRESETS.get(instruction, instruction)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3_rag.component import Bind, Component, Source, Work
+from qwen3_rag.component import Bind, Component, Work
+from qwen3_rag.inputs import as_pairs, as_texts
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
+from qwen3_rag.opening import Source
 from qwen3_rag.ranking import Ranked, check_top_k, rank, yes_probability
 from qwen3_rag.settings import DType, EngineSettings, Hub
-from qwen3_rag.tokenization import Prompts, check_pairs, check_texts
+from qwen3_rag.tokenization import Prompts
 from qwen3_rag.usage import Usage
 
 
@@ -111,7 +113,7 @@ class Reranker(Component):
     def score(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Iterable[str],
         *,
         instruction: str | None = None,
         progress: bool = False,
@@ -120,7 +122,8 @@ class Reranker(Component):
 
         Args:
             query: the question or search text; never cut.
-            documents: any number of strings; never changed.
+            documents: any number of strings; never changed. Where they are no sequence (a generator, a
+                pandas Series), they are listed first, and a place is one in that list.
             instruction: task sentence or preset for this call; None takes the constructor's.
             progress: show a progress bar on standard error.
 
@@ -139,7 +142,7 @@ class Reranker(Component):
 
     def score_pairs(
         self,
-        pairs: Sequence[tuple[str, str]],
+        pairs: Iterable[tuple[str, str]],
         *,
         instruction: str | None = None,
         progress: bool = False,
@@ -154,7 +157,7 @@ class Reranker(Component):
     def rerank(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Iterable[str],
         *,
         top_k: int | None = None,
         instruction: str | None = None,
@@ -170,25 +173,25 @@ class Reranker(Component):
             ConfigurationError: `top_k` is negative. Otherwise as `score`.
         """
         check_top_k(top_k)
-        wanted = [] if top_k == 0 else documents
+        wanted = [] if top_k == 0 else as_texts(documents, "document")
         scores = self.score(query, wanted, instruction=instruction, progress=progress)
         return rank(scores, wanted, top_k)
 
     def evaluate(
         self,
-        pairs: Sequence[tuple[str, str]],
+        pairs: Iterable[tuple[str, str]],
         *,
         instruction: str | None = None,
         progress: bool = False,
     ) -> Scores:
         """`score_pairs` that also says what it cost."""
-        outcome = self._run(pairs, self._work(pairs, instruction), progress=progress)
+        outcome = self._run(as_pairs(pairs), self._work(instruction), progress=progress)
         return Scores(outcome.values, outcome.usage)
 
     async def ascore(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Iterable[str],
         *,
         instruction: str | None = None,
         progress: bool = False,
@@ -200,7 +203,7 @@ class Reranker(Component):
     async def arerank(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Iterable[str],
         *,
         top_k: int | None = None,
         instruction: str | None = None,
@@ -208,23 +211,22 @@ class Reranker(Component):
     ) -> list[Ranked]:
         """`rerank` for event loops; concurrent calls share batches."""
         check_top_k(top_k)
-        wanted = [] if top_k == 0 else documents
+        wanted = [] if top_k == 0 else as_texts(documents, "document")
         scores = await self.ascore(query, wanted, instruction=instruction, progress=progress)
         return rank(scores, wanted, top_k)
 
     async def aevaluate(
         self,
-        pairs: Sequence[tuple[str, str]],
+        pairs: Iterable[tuple[str, str]],
         *,
         instruction: str | None = None,
         progress: bool = False,
     ) -> Scores:
         """`evaluate` for event loops. Cancelling it drops what is not computed yet."""
-        outcome = await self._arun(pairs, self._work(pairs, instruction), progress=progress)
+        outcome = await self._arun(as_pairs(pairs), self._work(instruction), progress=progress)
         return Scores(outcome.values, outcome.usage)
 
-    def _work(self, pairs: Sequence[tuple[str, str]], instruction: str | None) -> Bind[tuple[str, str]]:
-        check_pairs(pairs)
+    def _work(self, instruction: str | None) -> Bind[tuple[str, str]]:
         chosen = self._instruction if instruction is None else resolve_instruction(instruction)
 
         def bind(source: Source) -> Work[tuple[str, str]]:
@@ -238,8 +240,7 @@ class Reranker(Component):
         return bind
 
 
-def _pairs(query: str, documents: Sequence[str]) -> list[tuple[str, str]]:
+def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
     if not isinstance(query, str):
         raise TypeError(f"query must be a str, got {type(query).__name__}")
-    check_texts(documents, "document")
-    return [(query, document) for document in documents]
+    return [(query, document) for document in as_texts(documents, "document")]

@@ -14,6 +14,9 @@ Hub = Literal["huggingface", "modelscope"]
 _LONGEST_WAIT_MS: Final = 1000
 """A batch that waits longer than a second for company is a mistake in units."""
 
+HUB_OPTIONS: Final = ("token", "cache_dir", "local_files_only")
+"""In `model_kwargs`: for whoever downloads, not for the backend's loader. The names are huggingface-hub's."""
+
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -34,7 +37,8 @@ class EngineSettings:
         share_prefixes: compute beginnings that prompts have in common once.
         max_wait_ms: how long a batch that is not full waits for more calls, in milliseconds.
         max_queued: pieces of work (up to 512 texts each) that may wait or run; more calls wait in front.
-        model_kwargs: passed to the backend's own loader as they are. Never shown: they may hold a key.
+        model_kwargs: `HUB_OPTIONS`, and what the backend's own loader gets as it is. Never shown: they may
+            hold a key.
     """
 
     kind: ModelKind
@@ -52,7 +56,9 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
-            raise ConfigurationError(f"model must be a hub repository or a local folder, got {self.model!r}")
+            raise ConfigurationError(
+                f"model must be the name of a hub repository or of a local folder, a str, got {self.model!r}"
+            )
         if self.dtype not in get_args(DType):
             raise ConfigurationError(f"dtype must be one of {get_args(DType)}, got {self.dtype!r}")
         if self.hub not in get_args(Hub):
@@ -88,6 +94,16 @@ class EngineSettings:
         if self.device is None or isinstance(self.device, str):
             return [self]
         return [replace(self, device=device) for device in self.device]
+
+    @property
+    def hub_options(self) -> dict[str, Any]:
+        """What `model_kwargs` holds for the hub."""
+        return {name: value for name, value in (self.model_kwargs or {}).items() if name in HUB_OPTIONS}
+
+    @property
+    def loader_options(self) -> dict[str, Any]:
+        """What `model_kwargs` holds for the backend's loader. A new dict."""
+        return {name: value for name, value in (self.model_kwargs or {}).items() if name not in HUB_OPTIONS}
 
     @property
     def key(self) -> str:

@@ -23,7 +23,7 @@ from qwen3_rag.errors import DeadlineExceededError
 Result = TypeVar("Result")
 
 _THREADS: Final = 8
-"""Tasks that run beside their callers at once: tokenising, and now and then opening a checkpoint."""
+"""Tasks that run beside their callers at once: tokenising, and converting large results."""
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,20 @@ from tokenizers import Tokenizer
 
 from qwen3_rag import prompts
 from qwen3_rag.errors import CheckpointError, PromptTooLongError
+from qwen3_rag.inputs import check_unicode
 from qwen3_rag.prompts import EmbeddingWords, RerankingWords
+from qwen3_rag.stamps import file_stamps
 
 _TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json")
 
 _TOKENIZERS_KEPT: Final = 4
 """Reading one takes about a second, and components of one model are often made by the handful."""
+
+_RERANK_TOKENS: Final = ("<|im_start|>", "<|im_end|>", "<think>", "</think>", prompts.YES, prompts.NO)
+"""What a reranker has to read and answer as one token each. Source: token ids of the published rerankers."""
+
+_CHARACTERS_PER_TOKEN: Final = 6
+"""More than texts have on average: of a long one that is encoded again, so much is tried first."""
 
 TokenIds = NDArray[np.int32]
 """One prompt's token ids, shape (length,), at least one."""
@@ -98,9 +106,7 @@ class PromptTokenizer:
         Raises:
             CheckpointError: there is no readable `tokenizer.json`, nor `vocab.json` with `merges.txt`.
         """
-        stamps = [path.stat() for path in map(folder.joinpath, _TOKENIZER_FILES) if path.is_file()]
-        versions = tuple((stamp.st_mtime_ns, stamp.st_size, stamp.st_ino) for stamp in stamps)
-        return cls._read(folder, versions, parse_special_tokens)
+        return cls._read(folder, file_stamps(folder, _TOKENIZER_FILES), parse_special_tokens)
 
     @classmethod
     @lru_cache(maxsize=_TOKENIZERS_KEPT)
@@ -111,6 +117,11 @@ class PromptTokenizer:
         except Exception as error:  # tokenizers raises bare Exception for malformed files
             raise CheckpointError(f"cannot read a tokenizer from {folder}: {error}") from error
         return cls(tokenizer, parse_special_tokens=parse_special_tokens)
+
+    def check_reranking(self) -> None:
+        """Raise CheckpointError unless template and answers are the tokens that rerankers were trained with."""
+        for text in _RERANK_TOKENS:
+            self._id_of(text)
 
     def answer_ids(self) -> tuple[int, int]:
         """Return the ids of the answers `yes` and `no`, each one token.
@@ -132,12 +143,10 @@ class PromptTokenizer:
             first: place of the first text in the caller's list.
 
         Raises:
-            TypeError: a text is not a string, or `texts` is a string itself.
             ValueError: a text holds a lone surrogate, which no UTF-8 text can.
             PromptTooLongError: the part that may not be cut exceeds `max_tokens`.
         """
-        check_texts(texts, "text")
-        encoded = self._encode_batch([prompt + text for text in texts], "text", first)
+        encoded = self._encode_batch([prompt + text for text in texts], [("text", texts)], first)
         room = max_tokens - 1
         head = np.array(self._text.encode(prompt).ids if prompt else [], dtype=np.int32)
         if len(head) > room:
@@ -149,8 +158,8 @@ class PromptTokenizer:
                 if is_query:
                     raise _too_long(f"text {index} with its instruction", len(ids) + 1, max_tokens)
                 truncated += 1
+                text = self._kept(prompt, text, ids, room)
                 ids = ids[:room]
-                text = self._kept(prompt, text, room)
             token_ids = np.array([*ids, self.end_of_text], dtype=np.int32)
             words = EmbeddingWords(prompt, text, is_query)
             made.append(Prompt(token_ids, words, index, common_prefix(head, token_ids) if prompt else 0))
@@ -168,10 +177,9 @@ class PromptTokenizer:
             first: place of the first pair in the caller's list.
 
         Raises:
-            TypeError, ValueError: as `encode_texts`.
+            ValueError: as `encode_texts`.
             PromptTooLongError: template, instruction and query alone exceed `max_tokens`.
         """
-        check_pairs(pairs)
         room = max_tokens - len(self._rerank_prefix) - len(self._rerank_suffix)
         fixed: dict[str, int] = {}
         for index, (query, _) in enumerate(pairs, first):
@@ -179,46 +187,56 @@ class PromptTokenizer:
                 # The space before the document may merge into the document's first token, so it
                 # is not part of what must stay.
                 head = prompts.rerank_head(instruction, query).rstrip(" ")
-                fixed[query] = len(self._encode_batch([head], "query", index)[0])
+                fixed[query] = len(self._encode_batch([head], [("query", [query])], index)[0])
                 if fixed[query] > room:
                     needed = fixed[query] + max_tokens - room
                     raise _too_long(f"query {index} with instruction and template", needed, max_tokens)
         bodies = self._encode_batch(
-            [prompts.rerank_head(instruction, query) + document for query, document in pairs], "pair", first
+            [prompts.rerank_head(instruction, query) + document for query, document in pairs],
+            [("document", [document for _, document in pairs])],
+            first,
         )
-        (before_query,) = self._encode_batch([prompts.rerank_head(instruction, "")], "instruction", 0)
+        (before_query,) = self._encode_batch([prompts.rerank_head(instruction, "")], [], 0)
         start = np.array([*self._rerank_prefix, *before_query], dtype=np.int32)
         made: list[Prompt] = []
         truncated = 0
         for index, ((query, document), ids) in enumerate(zip(pairs, bodies, strict=True), first):
             if len(ids) > room:
                 truncated += 1
+                document = self._kept(prompts.rerank_head(instruction, query), document, ids, room)
                 ids = ids[:room]
-                document = self._kept(prompts.rerank_head(instruction, query), document, room)
             token_ids = np.array([*self._rerank_prefix, *ids, *self._rerank_suffix], dtype=np.int32)
             words = RerankingWords(instruction, query, document)
             made.append(Prompt(token_ids, words, index, common_prefix(start, token_ids)))
         return Prompts(made, truncated)
 
-    def _kept(self, head: str, text: str, tokens: int) -> str:
-        """Return the part of `text` that is whole within the first `tokens` tokens of `head + text`."""
-        offsets = self._text.encode(head + text, add_special_tokens=False).offsets
+    def _kept(self, head: str, text: str, ids: list[int], tokens: int) -> str:
+        """Return the part of `text` that is whole within the first `tokens` of `ids`, those of all of it."""
+        if not tokens:
+            return ""
+        given = head + text
+        offsets: list[tuple[int, int]] = []
+        length = len(head) + _CHARACTERS_PER_TOKEN * tokens
+        while not offsets:  # of no more than is needed: finding places takes three times as long as ids alone
+            encoded = self._text.encode(given[:length], add_special_tokens=False)
+            # Where a text is broken off, its last tokens may be others than in the whole.
+            if length >= len(given) or encoded.ids[: tokens + 1] == ids[: tokens + 1]:
+                offsets = encoded.offsets
+            length *= 4
         # A character of several tokens may be cut in two: what is kept ends before it.
-        end = min(offsets[tokens - 1][1], offsets[tokens][0]) if tokens else 0
+        end = min(offsets[tokens - 1][1], offsets[tokens][0])
         return text[: max(0, end - len(head))]
 
-    def _encode_batch(self, texts: list[str], name: str, first: int) -> list[list[int]]:
+    def _encode_batch(
+        self, texts: list[str], given: Sequence[tuple[str, Sequence[str]]], first: int
+    ) -> list[list[int]]:
+        """Encode texts. `given` is what the caller gave of them, by its name, for errors."""
         try:
             return [e.ids for e in self._text.encode_batch_fast(texts, add_special_tokens=False)]
         except (TypeError, UnicodeEncodeError):
-            for index, text in enumerate(texts, first):
-                try:
-                    text.encode()
-                except UnicodeEncodeError as error:
-                    raise ValueError(
-                        f"{name} {index} is not valid Unicode: lone surrogate at character {error.start}; "
-                        'decode it again, or use text.encode(errors="replace").decode()'
-                    ) from error
+            for name, own in given:
+                for index, text in enumerate(own, first):
+                    check_unicode(text, f"{name} {index}")
             raise
 
     def _encode_template(self, text: str) -> list[int]:
@@ -242,25 +260,6 @@ def common_prefix(a: TokenIds, b: TokenIds) -> int:
     return int(differs.argmax()) if differs.any() else length
 
 
-def check_texts(texts: Sequence[str], name: str) -> None:
-    """Raise TypeError, naming the index, unless `texts` is a sequence of strings."""
-    if isinstance(texts, str):
-        raise TypeError(f"expected a list of {name} strings, got one str; wrap it in a list")
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"{name} {index} must be a str, got {type(text).__name__}")
-
-
-def check_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Raise TypeError, naming the index, unless `pairs` is a sequence of (query, document) strings."""
-    for index, pair in enumerate(pairs):
-        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise TypeError(f"pair {index} must be (query, document), got {pair!r:.80}")
-        for name, text in zip(("query", "document"), pair, strict=True):
-            if not isinstance(text, str):
-                raise TypeError(f"{name} {index} must be a str, got {type(text).__name__}")
-
-
 def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
     """Return a tokenizer of the same vocabulary, normaliser and splits that knows no added token."""
     plain = Tokenizer(tokenizer.model)
@@ -279,6 +278,12 @@ def _too_long(what: str, tokens: int, max_tokens: int) -> PromptTooLongError:
 
 
 def _convert_slow_tokenizer(folder: Path) -> Tokenizer:
+    # Transformers 5 invents an empty tokenizer where there is none.
+    if not all((folder / name).is_file() for name in ("vocab.json", "merges.txt")):
+        raise FileNotFoundError(
+            "there is no tokenizer.json, nor vocab.json with merges.txt; save the tokenizer of the model that "
+            "it was trained from beside the weights: tokenizer.save_pretrained(folder)"
+        )
     from transformers import AutoTokenizer
 
     tokenizer: Tokenizer = AutoTokenizer.from_pretrained(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from qwen3_rag import (
     OutOfMemoryError,
     PromptTooLongError,
     Reranker,
+    TruncationWarning,
     WrongModelKindError,
 )
 from qwen3_rag.backends.transformers.memory import TokenBudget
@@ -166,6 +170,49 @@ def test_damaged_tokenizers_are_refused(embedding_checkpoint: Path, tmp_path: Pa
         Embedder(str(folder), **OPTIONS).load()
 
 
+def test_a_folder_without_a_tokenizer_is_refused(embedding_checkpoint: Path, tmp_path: Path) -> None:
+    """Transformers would invent one without words, and each text would have the same vector."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(embedding_checkpoint / name, folder)
+    with pytest.raises(CheckpointError, match=r"no tokenizer.json, nor vocab.json with merges.txt"):
+        Embedder(str(folder), **OPTIONS).embed_documents(["a"])
+
+
+@pytest.mark.parametrize("lost", ["<think>", "</think>", "<|im_start|>", "<|im_end|>"])
+def test_a_reranker_whose_tokenizer_lost_a_control_token_is_refused(
+    lost: str, reranking_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(reranking_checkpoint, folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"] = [one for one in tokenizer["added_tokens"] if one["content"] != lost]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(CheckpointError, match=f"{re.escape(repr(lost))} as [0-9]+ tokens"):
+        Reranker(str(folder), **OPTIONS).load()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", ["qwen3"], "must hold a JSON object, got list"),
+        ("config.json", {"model_type": "qwen3"}, "must have hidden_size, a whole number, got None"),
+        ("modules.json", [{"type": "sentence_transformers.models.Pooling"}], "modules with type and path"),
+        ("adapter_config.json", {}, "holds an adapter without its model"),
+    ],
+)
+def test_descriptions_that_say_something_else_are_refused(
+    name: str, content: Any, message: str, embedding_checkpoint: Path, tmp_path: Path
+) -> None:
+    shutil.copy(embedding_checkpoint / "tokenizer.json", tmp_path)
+    if name != "adapter_config.json":
+        shutil.copy(embedding_checkpoint / "config.json", tmp_path)
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=message):
+        Embedder(str(tmp_path), **OPTIONS).load()
+
+
 def test_nan_weights_name_the_text_and_give_no_vector(
     embedding_checkpoint: Path, reranking_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -239,13 +286,44 @@ def test_a_query_too_long_is_an_error_that_names_it(embedding_checkpoint: Path) 
         embedder.embed_queries([*(["short"] * 600), "word " * 100])
 
 
-def test_cut_documents_are_counted_and_warned_of_once(embedding_checkpoint: Path) -> None:
+CUTTING = """
+import asyncio
+from qwen3_rag import Embedder, Reranker
+embedder, texts = Embedder("demo", max_tokens=10, device="cpu"), ["word " * 50, "a", "word " * 20]
+for _ in range(2):
+    assert embedder.embed(texts, role="document").usage.truncated_texts == 2
+embedder.embed_documents(texts)
+async def call():
+    await embedder.aembed_documents(texts)
+asyncio.run(call())
+Reranker("demo", max_tokens=120, device="cpu").rerank("q", texts)
+"""
+
+
+def test_each_call_that_cut_documents_says_so_at_its_line(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(CUTTING)
+    command = [sys.executable, str(script)]
+    said = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True).stderr
+    found = re.findall(
+        r"(\S+):(\d+): TruncationWarning: (\d of 3) documents were cut to fit max_tokens=(\d+)", said
+    )
+    assert [(int(line), *rest) for _, line, *rest in found] == [
+        (6, "2 of 3", "10"),
+        (6, "2 of 3", "10"),
+        (7, "2 of 3", "10"),
+        (9, "2 of 3", "10"),
+        (11, "1 of 3", "120"),
+    ]
+    assert {file for file, *_ in found} == {str(script)}
+
+
+def test_the_warning_can_be_made_an_error(embedding_checkpoint: Path) -> None:
     embedder = Embedder(str(embedding_checkpoint), max_tokens=10, **OPTIONS)
-    with pytest.warns(UserWarning, match="2 of 3 documents were cut to fit max_tokens=10") as caught:
-        result = embedder.embed(["word " * 50, "a", "word " * 20], role="document")
-    assert len(caught) == 1
-    assert result.usage.truncated_texts == 2
-    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=TruncationWarning)
+        with pytest.raises(TruncationWarning, match="1 of 1 documents were cut to fit max_tokens=10; raise it"):
+            embedder.embed_documents(["word " * 50])
 
 
 def test_negative_top_k_is_refused_and_zero_is_none(reranker: Reranker) -> None:

@@ -7,6 +7,7 @@ import copy
 import gc
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 from qwen3_rag import Embedder, EngineClosedError, Reranker, engines
 from qwen3_rag.engine import Engine
+from safetensors.torch import load_file, save_file
 from sum_backend import POISON, SumBackend, ids, submit
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
@@ -203,6 +205,35 @@ def test_cancelling_a_task_cancels_its_work(embedding_checkpoint: Path) -> None:
 
     asyncio.run(cancelled())
     assert embedder.embed_documents(["still there"]).shape == (1, 64)
+
+
+def test_a_folder_that_was_saved_anew_is_another_model(embedding_checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(embedding_checkpoint, folder)
+    with Embedder(str(folder), **OPTIONS) as before:
+        old = before.embed_documents(["a text"])
+        weights = load_file(folder / "model.safetensors")
+        save_file({name: weight * 1.5 for name, weight in weights.items()}, folder / "new.safetensors")
+        (folder / "new.safetensors").replace(folder / "model.safetensors")
+        with Embedder(str(folder), **OPTIONS) as after:
+            new = after.embed_documents(["a text"])
+        np.testing.assert_array_equal(before.embed_documents(["a text"]), old)
+    with Embedder(str(folder), **OPTIONS) as alone:
+        np.testing.assert_array_equal(alone.embed_documents(["a text"]), new)
+    assert not np.allclose(old, new, atol=1e-3)
+
+
+def test_a_relative_folder_is_the_one_that_was_there(
+    embedding_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("one", "other"):
+        shutil.copytree(embedding_checkpoint, tmp_path / place / "model")
+    monkeypatch.chdir(tmp_path / "one")
+    with Embedder("model", **OPTIONS).load() as one, Embedder("./model", **OPTIONS).load() as same:
+        assert one.backend is same.backend
+        monkeypatch.chdir(tmp_path / "other")
+        with Embedder("model", **OPTIONS).load() as other:
+            assert one.backend is not other.backend
 
 
 def test_equal_settings_share_weights_until_the_last_one_closes(embedding_checkpoint: Path) -> None:

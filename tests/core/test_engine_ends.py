@@ -23,8 +23,8 @@ from qwen3_rag import (
     Embedder,
     EngineClosedError,
     Reranker,
-    component,
     engines,
+    opening,
 )
 from qwen3_rag.backends.base import BackendOutput
 from qwen3_rag.engine import Engine
@@ -176,7 +176,7 @@ def test_a_timeout_covers_opening_the_checkpoint(embedding_checkpoint: Path, is_
     def call() -> Any:
         return asyncio.run(embedder.aembed_documents(["a"])) if is_async else embedder.embed_documents(["a"])
 
-    with patch.object(component, "open_checkpoint", slow), pytest.raises(DeadlineExceededError):
+    with patch.object(opening, "open_checkpoint", slow), pytest.raises(DeadlineExceededError):
         call()
     arrived.set()
 
@@ -244,17 +244,17 @@ sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 FORK_WHILE_OPENING = """
 import os, sys, threading, warnings
 warnings.simplefilter("ignore")
-from qwen3_rag import Embedder, component
-opening, go_on = threading.Event(), threading.Event()
-real = component.open_checkpoint
+from qwen3_rag import Embedder, opening
+began, go_on = threading.Event(), threading.Event()
+real = opening.open_checkpoint
 def slow(*args, **options):
-    opening.set()
+    began.set()
     go_on.wait(60)
     return real(*args, **options)
-component.open_checkpoint = slow
+opening.open_checkpoint = slow
 embedder = Embedder(sys.argv[1], dtype="float32", device="cpu")
 threading.Thread(target=embedder.embed_documents, args=(["parent"],)).start()
-opening.wait(60)
+began.wait(60)
 if os.fork() == 0:
     go_on.set()
     os._exit(0 if embedder.embed_documents(["child"]).shape == (1, 64) else 1)

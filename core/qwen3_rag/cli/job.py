@@ -27,7 +27,13 @@ from qwen3_rag.cli.assemble import assemble, check_output
 from qwen3_rag.cli.parts import FORMAT, Part, Parts
 from qwen3_rag.cli.rows import Rows
 from qwen3_rag.embedder import Embedder, Role
-from qwen3_rag.errors import ConfigurationError, NonFiniteOutputError, OutOfMemoryError, PromptTooLongError
+from qwen3_rag.errors import (
+    ConfigurationError,
+    NonFiniteOutputError,
+    OutOfMemoryError,
+    PromptTooLongError,
+    TruncationWarning,
+)
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.usage import Usage
 from qwen3_rag.vectors import Precision
@@ -222,7 +228,7 @@ def _naming_rows(first: int, count: int, path: Path) -> Iterator[None]:
     """Name the rows in errors, and leave cut texts to the summary instead of a warning per part."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"\d+ of \d+ documents were cut")
+            warnings.filterwarnings("ignore", category=TruncationWarning)
             yield
     except (PromptTooLongError, NonFiniteOutputError, OutOfMemoryError) as error:
         raise type(error)(f"rows {first + 1} to {first + count} of {path}: {error}") from error

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Final
 from unittest.mock import patch
 
 from qwen3_rag.backends.base import Backend, BackendOutput
 from qwen3_rag.component import Component
+from qwen3_rag.opening import Opening, Source
 from qwen3_rag.testing.event_loop import Gate
 from qwen3_rag.tokenization import Prompt
 
@@ -66,17 +67,17 @@ def holding(component: Component) -> Iterator[Gate]:
         The gate that it waits at; it opens at the latest when the context ends.
     """
     gate = Gate()
-    opened = component._open
+    opening = component._opening
 
-    def held() -> Any:
+    def held() -> Source:
         gate.wait()
-        return opened()
+        return opening.ask().result()
 
     is_loaded = component.backend is not None
     with (
         _before_each_round(_backends(component), lambda _: gate.wait())
         if is_loaded
-        else patch.object(component, "_open", held)
+        else patch.object(component, "_opening", Opening(held))
     ):
         try:
             yield gate

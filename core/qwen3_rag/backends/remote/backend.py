@@ -34,7 +34,7 @@ def create(settings: EngineSettings) -> RemoteBackend:
         ConfigurationError: see `RemoteOptions` and docs/remote.md.
         CheckpointError: the tokenizer or config cannot be had.
     """
-    options = parse_options(settings.model_kwargs)
+    options = parse_options(settings.loader_options)
     key = find_key(options)
     checkpoint = open_checkpoint(settings, weights=False)
     served = options.served_model if options.served_model is not None else settings.model

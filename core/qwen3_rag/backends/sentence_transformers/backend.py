@@ -30,7 +30,7 @@ def create(settings: EngineSettings) -> SentenceTransformersBackend:
         CheckpointError: see `load_model` and `check_inputs`.
         ConfigurationError: unknown names in `model_kwargs`, or a device that is not there.
     """
-    options = Options.parse(settings.model_kwargs)
+    options = Options.parse(settings.loader_options)
     device = choose_device(settings.one_device)
     dtype = choose_dtype(settings.dtype, device)
     checkpoint = open_checkpoint(settings, weights=True)

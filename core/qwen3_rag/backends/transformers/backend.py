@@ -39,7 +39,7 @@ def create(settings: EngineSettings) -> TransformersBackend:
     device = choose_device(settings.one_device)
     dtype = choose_dtype(settings.dtype, device)
     checkpoint = open_checkpoint(settings, weights=True)
-    model_kwargs = dict(settings.model_kwargs or {})
+    model_kwargs = settings.loader_options
     compile_kernels, cuda_graphs = (_switch(model_kwargs, name) for name in ("compile", "cuda_graphs"))
     model = load_model(checkpoint, settings.kind, device=device, dtype=dtype, model_kwargs=model_kwargs)
     pack_linears(model.decoder)

@@ -33,7 +33,7 @@ def create(settings: EngineSettings) -> VllmBackend:
         VllmStartError: vLLM could not start.
     """
     refuse_script_without_guard()
-    options = parse_options(settings.model_kwargs)
+    options = parse_options(settings.loader_options)
     checkpoint = open_checkpoint(settings, weights=True)
     arguments = engine_arguments(settings, checkpoint, options)
     budget = CPU_TOKEN_BUDGET if arguments.device.type == "cpu" else ACCELERATOR_TOKEN_BUDGET

@@ -1,0 +1,77 @@
+"""A checkpoint's description and tokenizer, opened once for all calls of a component."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from qwen3_rag.checkpoint import Checkpoint, check_share_of_context, open_checkpoint
+from qwen3_rag.settings import EngineSettings
+from qwen3_rag.tokenization import PromptTokenizer
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is opened: files may have been downloaded for it, no weights."""
+
+    checkpoint: Checkpoint
+    tokenizer: PromptTokenizer
+
+
+def open_source(settings: EngineSettings, *, max_tokens: int, parse_special_tokens: bool) -> Source:
+    """Open the checkpoint that settings name.
+
+    Raises:
+        CheckpointError, WrongModelKindError: see `open_checkpoint` and `PromptTokenizer`.
+        ConfigurationError: `max_tokens` is more than the model's context.
+    """
+    checkpoint = open_checkpoint(settings, weights=False)
+    check_share_of_context(max_tokens, checkpoint)
+    tokenizer = PromptTokenizer.from_folder(checkpoint.folder, parse_special_tokens=parse_special_tokens)
+    if settings.kind == "reranking":
+        tokenizer.check_reranking()
+    return Source(checkpoint, tokenizer)
+
+
+class Opening:
+    """Opens when it is first asked to, in a thread of its own: a hub may take its time, or never answer.
+
+    So nobody who stops waiting is held up, nor is a call of another model, nor the interpreter's end.
+
+    Args:
+        run: opens, and does not keep whoever asks alive.
+    """
+
+    def __init__(self, run: Callable[[], Source]) -> None:
+        self._run = run
+        self._asked: Future[Source] | None = None
+        self._lock = threading.Lock()
+
+    def ask(self) -> Future[Source]:
+        """Return the future of an attempt, the same to all who ask until it fails. It cannot be cancelled."""
+        with self._lock:
+            if self._asked is None or (self._asked.done() and self._asked.exception() is not None):
+                self._asked = Future()
+                self._asked.set_running_or_notify_cancel()
+                work = contextvars.copy_context().run
+                name = "qwen3-rag-open"
+                threading.Thread(
+                    target=work, args=(_try, self._run, self._asked), name=name, daemon=True
+                ).start()
+            return self._asked
+
+    def renew_after_fork(self) -> None:
+        """In a forked child: whoever held the lock, or was opening, stayed in the parent."""
+        self._lock = threading.Lock()
+        if self._asked is not None and not self._asked.done():
+            self._asked = None
+
+
+def _try(run: Callable[[], Source], asked: Future[Source]) -> None:
+    try:
+        asked.set_result(run())
+    except BaseException as error:  # whoever waits has to learn of it
+        asked.set_exception(error)
