@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qwen3_rag.backends.transformers import attention
+from qwen3_rag.backends.transformers import attention, plain_attention
 from qwen3_rag.backends.transformers.attention import attend
 from qwen3_rag.backends.transformers.layout import to_device
 from qwen3_rag.backends.transformers.masks import CausalMasks
@@ -67,10 +67,10 @@ def one_by_one(query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segmen
     st.data(),
     st.sampled_from([1, 3, 16, 64]),
     st.sampled_from([2, 30, 1024]),
-    st.booleans(),
+    st.sampled_from(["tiles", "no tiles", "plain"]),
 )
 def test_calls_of_any_size_see_what_each_token_sees(
-    segments: tuple[Segment, ...], data: st.DataObject, small: int, large: int, has_tiles: bool
+    segments: tuple[Segment, ...], data: st.DataObject, small: int, large: int, way: str
 ) -> None:
     known = 0
     if all(segment.parent is not None for segment in segments[1:]):
@@ -86,7 +86,9 @@ def test_calls_of_any_size_see_what_each_token_sees(
     with (
         patch.object(attention, "_CPU_BLOCK_ROWS", small),
         patch.object(attention, "_BLOCK_ROWS", large),
-        patch.object(torch.cpu, "_is_amx_tile_supported", lambda: has_tiles),
+        patch.object(torch.cpu, "_is_amx_tile_supported", lambda: way == "tiles"),
+        patch.object(attention, "PLAIN_DEVICES", {"cpu"} if way == "plain" else {}),
+        patch.object(plain_attention, "_MOST_SCORES", 4 * 40 * large),
     ):
         of_ends = attend(query[ends].clone(), key, value, batch.ends_layout, SCALE)
         of_all = attend(query[known:].clone(), key, value, batch.layout, SCALE)
@@ -115,3 +117,33 @@ def test_a_text_is_cut_into_calls_where_they_spare_keys(has_tiles: bool, calls: 
     ):
         attend(query, key, value, batch.layout, SCALE)
     assert called.call_count == calls
+
+
+def test_plain_attention_makes_no_more_scores_at_once_than_it_may() -> None:
+    seen: list[int] = []
+    bmm = torch.bmm
+
+    def counting(a: Tensor, b: Tensor) -> Tensor:
+        seen.append(a.shape[0] * a.shape[1] * b.shape[2])
+        return bmm(a, b)
+
+    batch = to_device(batch_of((Segment(0, 700, None),)), CPU, None)
+    query, key = torch.randn(700, 4, 8), torch.randn(700, 2, 8)
+    expected = attend(query.clone(), key, key, batch.layout, SCALE)
+    with (
+        patch.object(attention, "PLAIN_DEVICES", {"cpu"}),
+        patch.object(plain_attention, "_MOST_SCORES", 100_000),
+        patch.object(torch, "bmm", counting),
+    ):
+        found = attend(query.clone(), key, key, batch.layout, SCALE)
+    assert max(seen) <= 100_000
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_plain_attention_computes_half_precision_in_float32(dtype: torch.dtype) -> None:
+    query, key, value = (torch.randn(9, heads, 8).to(dtype) for heads in (4, 2, 2))
+    exact = plain_attention.attend_plainly(query.double(), key.double(), value.double(), None, SCALE)
+    found = plain_attention.attend_plainly(query, key, value, None, SCALE)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, exact.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-6)

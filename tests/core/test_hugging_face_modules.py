@@ -136,6 +136,27 @@ def test_positions_that_this_release_would_misread_are_refused(
         embedder.load()
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+@pytest.mark.parametrize("name", ["rope_parameters", "rope_scaling"])
+def test_positions_that_depend_on_the_longest_text_of_a_batch_are_refused(
+    name: str, kind: str, embedding_checkpoint: Path
+) -> None:
+    checkpoint = SimpleNamespace(folder=embedding_checkpoint)
+    for key in ("rope_type", "type"):
+        config = SimpleNamespace(**{name: {key: kind, "factor": 4.0}})
+        with pytest.raises(CheckpointError, match=f"scales positions by '{kind}'"):
+            loading._check_positions(config, checkpoint)  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_with_such_positions_is_not_loaded(embedding_checkpoint: Path, tmp_path: Path) -> None:
+    folder = saved_by_transformers_5(embedding_checkpoint, tmp_path / "d", rope_type="dynamic", factor=4.0)
+    with (
+        Embedder(str(folder), **OPTIONS) as embedder,
+        pytest.raises(CheckpointError, match=r"scales positions by 'dynamic'|transformers>=5"),
+    ):
+        embedder.load()
+
+
 @pytest.mark.parametrize("in_the_checkpoint", [False, True])
 def test_quantised_weights_are_made_on_the_device_that_was_asked_for(in_the_checkpoint: bool) -> None:
     config = SimpleNamespace(**({"quantization_config": {}} if in_the_checkpoint else {}))

@@ -15,8 +15,10 @@ import torch
 from qwen3_rag import Embedder, Reranker
 from qwen3_rag.backends.transformers import kernels
 from qwen3_rag.backends.transformers.beginnings import Beginnings
-from qwen3_rag.backends.transformers.kernels import Spans
+from qwen3_rag.backends.transformers.kernels import Heads, Spans
 from torch import Tensor
+
+HEADS = Heads(queries=4, keys=2, dimension=128)
 
 
 def plain_kernel(
@@ -92,7 +94,7 @@ def test_a_kernel_is_proved_against_plain_attention_whichever_way_its_output_lie
     arguments = (query, query, query, Spans(offsets, offsets, 4, 4))
     expected = plain_kernel(*arguments, causal=True, scale=1.0)[1]
     for kernel in (plain_kernel, heads_first):
-        proven = kernels.prove(kernel, torch.device("cpu"), torch.float32)
+        proven = kernels.prove(kernel, torch.device("cpu"), torch.float32, HEADS)
         assert proven is not None
         torch.testing.assert_close(proven(*arguments, causal=True, scale=1.0)[1], expected)
 
@@ -104,8 +106,21 @@ def test_a_wrong_or_broken_kernel_is_left_aside() -> None:
     def broken(*_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         raise RuntimeError("no kernel image for this device")
 
-    for kernel in (unscaled, broken):
-        assert kernels.prove(kernel, torch.device("cpu"), torch.float32) is None
+    def of_few_keys(query: Tensor, key: Tensor, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        output, log_sum_exp = plain_kernel(query, key, *arguments, **options)
+        return (output * 2 if len(key) > 128 and len(query) == 1 else output), log_sum_exp
+
+    def of_eight(query: Tensor, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        if query.shape[-1] % 8:
+            raise RuntimeError("head_dim must be a multiple of 8")
+        return plain_kernel(query, *arguments, **options)
+
+    for kernel in (unscaled, broken, of_few_keys):
+        assert kernels.prove(kernel, torch.device("cpu"), torch.float32, HEADS) is None
+    assert kernels.prove(of_eight, torch.device("cpu"), torch.float32, HEADS) is not None
+    for heads in (Heads(4, 2, 20), Heads(1, 1, 20)):
+        assert kernels.prove(of_eight, torch.device("cpu"), torch.float32, heads) is None
+        assert kernels.prove(plain_kernel, torch.device("cpu"), torch.float32, heads) is not None
 
 
 def test_pytorchs_kernel_is_found_on_this_release() -> None:
@@ -116,8 +131,8 @@ def test_pytorchs_kernel_is_found_on_this_release() -> None:
 
 
 def test_no_kernel_is_used_where_none_can_run() -> None:
-    assert kernels.find_varlen_kernel(torch.device("cpu"), torch.bfloat16) is None
-    assert kernels.find_varlen_kernel(torch.device("cuda"), torch.float32) is None
+    assert kernels.find_varlen_kernel(torch.device("cpu"), torch.bfloat16, HEADS) is None
+    assert kernels.find_varlen_kernel(torch.device("cuda"), torch.float32, HEADS) is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

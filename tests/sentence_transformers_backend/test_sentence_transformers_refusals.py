@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from qwen3_rag import (
     OutOfMemoryError,
     Reranker,
 )
-from qwen3_rag.backends.sentence_transformers import create
+from qwen3_rag.backends.sentence_transformers import backend, create
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import PromptTokenizer
 from saved_folders import (
@@ -220,9 +221,14 @@ def test_a_batch_that_does_not_fit_is_halved_and_one_text_that_does_not_is_an_er
         embedder.embed_documents(texts)
 
 
-def test_close_frees_the_model(embedding_checkpoint: Path) -> None:
-    backend = create(EngineSettings("embedding", str(embedding_checkpoint), dtype="float32", device="cpu"))
-    assert backend.concurrency == 1
-    assert backend.run([]).values.size == 0
-    backend.close()
-    assert backend._loaded is None
+def test_close_frees_the_model_and_all_uses_of_a_device_take_their_turn(
+    embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[str] = []
+    monkeypatch.setattr(backend, "taking_turns", lambda device: nullcontext(turns.append(device)))
+    made = create(EngineSettings("embedding", str(embedding_checkpoint), dtype="float32", device="cpu"))
+    assert (made.concurrency, turns) == (1, ["cpu"])
+    assert made.run([]).values.size == 0
+    assert turns == ["cpu"] * 2
+    made.close()
+    assert (made._loaded, turns) == (None, ["cpu"] * 3)

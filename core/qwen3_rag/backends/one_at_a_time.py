@@ -1,7 +1,9 @@
-"""One model is loaded at a time in a process, whichever library loads it.
+"""What only one thread of a process may do at a time: load a model, and use MPS.
 
 While Transformers 5 makes a model it replaces `PreTrainedModel.tie_weights` and puts it back afterwards. Two
 loads that overlap in two threads put back each other's replacement: from then on no tied head loads.
+
+Two threads that start work on MPS at the same time can end the process (pytorch/pytorch#197805).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _lock = threading.Lock()
+_mps_lock = threading.RLock()
 
 
 @contextmanager
@@ -21,10 +24,20 @@ def one_at_a_time() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def taking_turns(device_type: str) -> Iterator[None]:
+    """Within, no other thread is within for a device of this type, where that matters."""
+    if device_type != "mps":
+        yield
+        return
+    with _mps_lock:
+        yield
+
+
 def _renew_after_fork() -> None:
-    """Whoever held the lock stayed in the parent."""
-    global _lock
-    _lock = threading.Lock()
+    """Whoever held a lock stayed in the parent."""
+    global _lock, _mps_lock
+    _lock, _mps_lock = threading.Lock(), threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

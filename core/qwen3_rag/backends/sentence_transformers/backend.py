@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qwen3_rag.backends.base import BackendOutput
+from qwen3_rag.backends.one_at_a_time import taking_turns
 from qwen3_rag.backends.sentence_transformers.inputs import check_inputs
 from qwen3_rag.backends.sentence_transformers.loading import LoadedModel, load_model
 from qwen3_rag.backends.sentence_transformers.options import Options
@@ -34,7 +35,8 @@ def create(settings: EngineSettings) -> SentenceTransformersBackend:
     device = choose_device(settings.one_device)
     dtype = choose_dtype(settings.dtype, device)
     checkpoint = open_checkpoint(settings, weights=True)
-    loaded = load_model(checkpoint, settings.kind, device=device, dtype=dtype, options=options)
+    with taking_turns(device.type):
+        loaded = load_model(checkpoint, settings.kind, device=device, dtype=dtype, options=options)
     tokenizer = PromptTokenizer.from_folder(checkpoint.folder)
     if not options.accept_other_inputs:
         check_inputs(loaded, checkpoint, settings.kind, tokenizer)
@@ -73,6 +75,16 @@ class SentenceTransformersBackend:
 
     def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
         """Run prompts; see `Backend.run`. Batches that do not fit are halved."""
+        with taking_turns(self.device.type):
+            return self._run(prompts)
+
+    def close(self) -> None:
+        """Drop the modules and return cached device memory."""
+        with taking_turns(self.device.type):
+            self._loaded = None
+            release_memory(self.device)
+
+    def _run(self, prompts: Sequence[Prompt]) -> BackendOutput:
         lengths = np.array([len(prompt.token_ids) for prompt in prompts], dtype=np.int64)
         waiting = list(_batches(lengths, self.token_budget))[::-1]
         outputs: list[Tensor] = []
@@ -90,11 +102,6 @@ class SentenceTransformersBackend:
             else:
                 raise does_not_fit(chosen[0], self.device)
         return BackendOutput(in_order(outputs, order), lengths)
-
-    def close(self) -> None:
-        """Drop the modules and return cached device memory."""
-        self._loaded = None
-        release_memory(self.device)
 
     @torch.inference_mode()
     def _forward(self, prompts: list[Prompt]) -> Tensor:

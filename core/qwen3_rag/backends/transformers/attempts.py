@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qwen3_rag.backends.transformers.memory import is_out_of_memory, return_freed_memory
+from qwen3_rag.backends.transformers.memory import empty_cuda_cache, is_out_of_memory, return_freed_memory
 from qwen3_rag.errors import OutOfMemoryError
 from qwen3_rag.tokenization import Prompt
 
@@ -28,7 +28,7 @@ def attempt(forward: Callable[[], Tensor], device: torch.device) -> Tensor | Non
             raise
     # Outside the except block: the traceback kept the failed batch's tensors alive.
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        empty_cuda_cache()
     return None
 
 
@@ -62,7 +62,7 @@ def release_memory(device: torch.device) -> None:
     """Give back what nothing refers to any more, the allocator's cache included."""
     gc.collect()
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        empty_cuda_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
     elif device.type == "cpu":

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qwen3_rag.backends.transformers.layout import PackedLayout
+from qwen3_rag.backends.transformers.plain_attention import PLAIN_DEVICES, attend_plainly, rows_at_once
 
 _BLOCK_ROWS: Final = 1024
 """Queries that share one mask, so that the mask of a long segment stays small."""
@@ -44,7 +45,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scal
 
 def _by_segment(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scale: float) -> Tensor:
     output = query  # a segment's queries are read by nobody else, so its output takes their place
-    if query.device.type != "cpu":
+    if query.device.type not in ("cpu", *PLAIN_DEVICES):
         # Where the kernel that needs no score matrix has no grouped-query attention, PyTorch would make one.
         key, value = (rows.repeat_interleave(query.shape[1] // rows.shape[1], 1) for rows in (key, value))
     for span in layout.roots:
@@ -64,16 +65,25 @@ def _by_segment(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout,
 def _replace(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scale: float) -> None:
     """Write what the queries of one segment see in their place; the last of them belongs to the last key."""
     rows, before = query.shape[0], key.shape[0] - query.shape[0]
-    size = _rows_at_once(rows, before, query.device) if layout.is_causal else rows
+    is_plain = query.device.type in PLAIN_DEVICES
+    if is_plain:
+        size = rows_at_once(query.shape[1], key.shape[0])
+    else:
+        size = _rows_at_once(rows, before, query.device) if layout.is_causal else rows
     for low in range(0, rows, size):
         high = min(low + size, rows)
-        part, seen = query[low:high], before + high
-        starts = before + low == 0
+        seen = before + high if layout.is_causal else key.shape[0]
+        part, keys, values = query[low:high], key[:seen], value[:seen]
+        starts = before + low == 0 and not is_plain
+        mask = layout.masks.of(high - low, before + low) if layout.is_causal and not starts else None
+        if is_plain:
+            part.copy_(attend_plainly(part, keys, values, mask, scale))
+            continue
         found = F.scaled_dot_product_attention(
             part.transpose(0, 1)[None],
-            key[:seen].transpose(0, 1)[None],
-            value[:seen].transpose(0, 1)[None],
-            attn_mask=layout.masks.of(high - low, before + low) if layout.is_causal and not starts else None,
+            keys.transpose(0, 1)[None],
+            values.transpose(0, 1)[None],
+            attn_mask=mask,
             is_causal=layout.is_causal and starts,
             scale=scale,
             enable_gqa=True,

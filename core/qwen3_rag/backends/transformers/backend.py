@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from qwen3_rag.backends.base import BackendOutput
+from qwen3_rag.backends.one_at_a_time import taking_turns
 from qwen3_rag.backends.transformers.attempts import attempt, does_not_fit, in_order, release_memory
 from qwen3_rag.backends.transformers.beginnings import MOST_TOKENS, Beginning, Beginnings
 from qwen3_rag.backends.transformers.decoder import Decoder
 from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
 from qwen3_rag.backends.transformers.elementwise import EAGER, Elementwise, compiled
 from qwen3_rag.backends.transformers.graphs import CudaRecorder, Graphs
-from qwen3_rag.backends.transformers.kernels import find_varlen_kernel
+from qwen3_rag.backends.transformers.kernels import Heads, find_varlen_kernel
 from qwen3_rag.backends.transformers.layout import DeviceBatch, to_device
 from qwen3_rag.backends.transformers.linear import PackedLinear, filled_count, pack_linears
 from qwen3_rag.backends.transformers.loading import LoadedModel, load_model
@@ -41,15 +42,16 @@ def create(settings: EngineSettings) -> TransformersBackend:
     checkpoint = open_checkpoint(settings, weights=True)
     model_kwargs = settings.loader_options
     compile_kernels, cuda_graphs = (_switch(model_kwargs, name) for name in ("compile", "cuda_graphs"))
-    model = load_model(checkpoint, settings.kind, device=device, dtype=dtype, model_kwargs=model_kwargs)
-    pack_linears(model.decoder)
-    return TransformersBackend(
-        model,
-        token_budget=settings.token_budget,
-        share_prefixes=settings.share_prefixes,
-        elementwise=compiled(model.decoder, dtype) if compile_kernels else EAGER,
-        cuda_graphs=cuda_graphs,
-    )
+    with taking_turns(device.type):
+        model = load_model(checkpoint, settings.kind, device=device, dtype=dtype, model_kwargs=model_kwargs)
+        pack_linears(model.decoder)
+        return TransformersBackend(
+            model,
+            token_budget=settings.token_budget,
+            share_prefixes=settings.share_prefixes,
+            elementwise=compiled(model.decoder, dtype) if compile_kernels else EAGER,
+            cuda_graphs=cuda_graphs,
+        )
 
 
 def _switch(model_kwargs: dict[str, Any], name: str) -> bool:
@@ -99,7 +101,7 @@ class TransformersBackend:
         self._rows_for = filled_count if packed else None
         self._decoder: Decoder | None = Decoder(model.decoder, elementwise)
         self._beginnings = Beginnings(MOST_TOKENS if share_prefixes and self.device.type == "cpu" else 0)
-        found = find_varlen_kernel(self.device, self.dtype)
+        found = find_varlen_kernel(self.device, self.dtype, Heads.of(model.decoder.config))
         self.attention = found[0] if found is not None else "sdpa per segment"
         self._kernel = found[1] if found is not None else None
         self._graphs = self._new_graphs(model.decoder) if cuda_graphs else None
@@ -117,6 +119,17 @@ class TransformersBackend:
 
     def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
         """Run prompts; see `Backend.run`. Batches that do not fit are halved."""
+        with taking_turns(self.device.type):
+            return self._run(prompts)
+
+    def close(self) -> None:
+        """Drop the modules and return cached device memory."""
+        with taking_turns(self.device.type):
+            self._model = self._decoder = self._graphs = None
+            self._beginnings.clear()
+            release_memory(self.device)
+
+    def _run(self, prompts: Sequence[Prompt]) -> BackendOutput:
         sequences = [prompt.token_ids for prompt in prompts]
         computed = np.zeros(len(sequences), dtype=np.int64)
         outputs: list[Tensor] = []
@@ -148,12 +161,6 @@ class TransformersBackend:
             finished = set(order)
             remaining = [i for i in remaining if i not in finished]
         return BackendOutput(in_order(outputs, order), computed)
-
-    def close(self) -> None:
-        """Drop the modules and return cached device memory."""
-        self._model = self._decoder = self._graphs = None
-        self._beginnings.clear()
-        release_memory(self.device)
 
     @torch.inference_mode()
     def _forward(self, batch: PackedBatch, beginning: TokenIds | None, known: Beginning | None) -> Tensor:

@@ -8,7 +8,6 @@ its ids, positions and offsets are copied to where the recorded kernels read the
 
 from __future__ import annotations
 
-import threading
 import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from qwen3_rag.backends.transformers.kernels import VarlenKernel
 from qwen3_rag.backends.transformers.layout import DeviceBatch, device_batch, host_rows, upload, views
+from qwen3_rag.backends.transformers.memory import CAPTURING
 from qwen3_rag.plan import PackedBatch, Segment
 from qwen3_rag.tokenization import TokenIds
 
@@ -154,10 +154,6 @@ def padded(batch: PackedBatch, rows: int, segments: int) -> PackedBatch:
     )
 
 
-_ONE_CAPTURE: Final = threading.Lock()
-"""PyTorch allows one at a time in a process."""
-
-
 class CudaRecorder:
     """Records CUDA graphs of one device, which share the memory of all that is not their result.
 
@@ -171,16 +167,17 @@ class CudaRecorder:
 
     def __call__(self, run: Run) -> Run:
         stream = self._stream
-        with _ONE_CAPTURE, torch.cuda.device(stream.device):
+        graph = torch.cuda.CUDAGraph()
+        with CAPTURING, torch.cuda.device(stream.device):
             stream.wait_stream(torch.cuda.current_stream())
+            # A capture that fails leaves its stream as the current one: this puts back what was before.
             with torch.cuda.stream(stream):
                 for _ in range(2):  # libraries make their workspaces, and compilers their kernels, at first
                     run()
+                # Errors of this thread alone: others use the device meanwhile.
+                with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"):
+                    result = run()
             torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            # Errors of this thread alone: others use the device meanwhile.
-            with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"):
-                result = run()
 
         def replay() -> Tensor:
             graph.replay()

@@ -44,10 +44,34 @@ class VarlenKernel(Protocol):
     ) -> tuple[Tensor, Tensor]: ...
 
 
-def find_varlen_kernel(device: torch.device, dtype: torch.dtype) -> tuple[str, VarlenKernel] | None:
+@dataclass(frozen=True)
+class Heads:
+    """A model's attention heads.
+
+    Attributes:
+        queries: how many.
+        keys: how many heads of keys and values; each serves as many of the queries.
+        dimension: length of one.
+    """
+
+    queries: int
+    keys: int
+    dimension: int
+
+    @classmethod
+    def of(cls, config: Any) -> Heads:
+        """Return those of a Qwen3 configuration."""
+        queries = config.num_attention_heads
+        dimension = getattr(config, "head_dim", None) or config.hidden_size // queries
+        return cls(queries, config.num_key_value_heads, dimension)
+
+
+def find_varlen_kernel(
+    device: torch.device, dtype: torch.dtype, heads: Heads
+) -> tuple[str, VarlenKernel] | None:
     """Return the name and function of the best kernel for the device, or None where there is none.
 
-    A kernel that does not give what plain attention gives is warned of and left aside: attention
+    A kernel that does not give what plain attention gives for such heads is warned of and left aside: attention
     per segment is slower, but right.
     """
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
@@ -58,7 +82,7 @@ def find_varlen_kernel(device: torch.device, dtype: torch.dtype) -> tuple[str, V
         if found is None:
             continue
         name, kernel = found
-        proven = prove(kernel, device, dtype)
+        proven = prove(kernel, device, dtype, heads)
         if proven is not None:
             return name, proven
         warnings.warn(f"{name} does not give what plain attention gives on {device}; not used", stacklevel=2)
@@ -126,12 +150,15 @@ _CASES: Final = (
     ([5, 1, 70], [5, 1, 70], True),
     ([7, 70], [3, 130], False),
     ([1, 1, 1], [5, 1, 70], False),
+    ([1], [1000], False),
+    ([1, 1], [300, 5], False),
 )
 """Lengths of queries and keys of each span, and whether causal: what layouts ask for. One query in every span,
-which only the last layer has, takes a path of its own in FlashAttention."""
+which only the last layer has, takes a path of its own in FlashAttention, and with many keys another, in which
+they are divided and joined again."""
 
 
-def prove(kernel: VarlenKernel, device: torch.device, dtype: torch.dtype) -> VarlenKernel | None:
+def prove(kernel: VarlenKernel, device: torch.device, dtype: torch.dtype, heads: Heads) -> VarlenKernel | None:
     """Compare a kernel with plain attention on small cases, and settle its log-sum-exp's layout.
 
     Returns:
@@ -140,22 +167,17 @@ def prove(kernel: VarlenKernel, device: torch.device, dtype: torch.dtype) -> Var
         gives other numbers.
     """
     try:
-        heads_first = _puts_heads_first(kernel, device, dtype)
+        heads_first = _puts_heads_first(kernel, device, dtype, heads)
         proven = _transposing(kernel) if heads_first else kernel
-        right = all(_is_right(proven, device, dtype, *case) for case in _CASES)
+        right = all(_is_right(proven, device, dtype, heads, *case) for case in _CASES)
     except Exception:  # whatever a kernel built for another GPU raises
         return None
     return proven if right else None
 
 
-_HEADS: Final = 4
-_KV_HEADS: Final = 2
-_HEAD_DIM: Final = 128
-
-
-def _random(rows: int, heads: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _random(rows: int, heads: int, dimension: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     generator = torch.Generator(device=device).manual_seed(rows + heads)
-    return torch.randn(rows, heads, _HEAD_DIM, device=device, generator=generator).to(dtype)
+    return torch.randn(rows, heads, dimension, device=device, generator=generator).to(dtype)
 
 
 def _spans(queries: list[int], keys: list[int], device: torch.device) -> Spans:
@@ -165,27 +187,30 @@ def _spans(queries: list[int], keys: list[int], device: torch.device) -> Spans:
     return Spans(query_offsets, key_offsets, max(queries), max(keys))
 
 
-def _puts_heads_first(kernel: VarlenKernel, device: torch.device, dtype: torch.dtype) -> bool:
-    rows = _HEADS - 1  # another number than of heads: the shape alone tells
-    query, key = _random(rows, _HEADS, device, dtype), _random(rows, _KV_HEADS, device, dtype)
+def _puts_heads_first(kernel: VarlenKernel, device: torch.device, dtype: torch.dtype, heads: Heads) -> bool:
+    rows = heads.queries + 1  # another number than of heads: the shape alone tells
+    query = _random(rows, heads.queries, heads.dimension, device, dtype)
+    key = _random(rows, heads.keys, heads.dimension, device, dtype)
     spans = _spans([rows], [rows], device)
-    return kernel(query, key, key, spans, causal=False, scale=1.0)[1].shape == (_HEADS, rows)
+    return kernel(query, key, key, spans, causal=False, scale=1.0)[1].shape == (heads.queries, rows)
 
 
 def _is_right(
     kernel: VarlenKernel,
     device: torch.device,
     dtype: torch.dtype,
+    heads: Heads,
     queries: list[int],
     keys: list[int],
     causal: bool,
 ) -> bool:
-    query = _random(sum(queries), _HEADS, device, dtype)
-    key, value = _random(sum(keys), 2 * _KV_HEADS, device, dtype).chunk(2, dim=1)
-    scale = _HEAD_DIM**-0.5
+    query = _random(sum(queries), heads.queries, heads.dimension, device, dtype)
+    key, value = _random(sum(keys), 2 * heads.keys, heads.dimension, device, dtype).chunk(2, dim=1)
+    scale = heads.dimension**-0.5
     spans = _spans(queries, keys, device)
     output, log_sum_exp = kernel(query, key.contiguous(), value.contiguous(), spans, causal=causal, scale=scale)
-    key, value = (rows.float().repeat_interleave(_HEADS // _KV_HEADS, 1) for rows in (key, value))
+    groups = heads.queries // heads.keys
+    key, value = (rows.float().repeat_interleave(groups, 1) for rows in (key, value))
     for part, sums, q, k, v in zip(
         torch.split(output, queries),
         torch.split(log_sum_exp, queries),

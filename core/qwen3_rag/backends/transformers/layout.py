@@ -223,7 +223,8 @@ def device_batch(
 def upload(rows: dict[str, Rows], device: torch.device) -> Tensor:
     """Start to move numbers to a device, all in one tensor."""
     flat = torch.from_numpy(np.concatenate(list(rows.values())).astype(np.int32, copy=False))
-    return (flat.pin_memory() if device.type == "cuda" else flat).to(device, non_blocking=True)
+    # Elsewhere a copy that is not waited for may read memory that was given back meanwhile.
+    return flat.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else flat.to(device)
 
 
 def views(rows: dict[str, Rows], uploaded: Tensor) -> dict[str, Tensor]:

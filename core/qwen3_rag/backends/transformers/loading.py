@@ -53,8 +53,8 @@ def load_model(
             says otherwise.
 
     Raises:
-        CheckpointError: weights are absent, corrupt or incomplete, a reranker's head is quantised, or attention
-            uses a sliding window.
+        CheckpointError: weights are absent, corrupt or incomplete, a reranker's head is quantised, attention
+            uses a sliding window, or positions are scaled by the length of what is computed.
         ConfigurationError: a `device_map` leaves weights outside the devices that run the model.
     """
     config = transformers.AutoConfig.from_pretrained(
@@ -64,6 +64,7 @@ def load_model(
     model_kwargs = _with_place_of_quantised(config, device, model_kwargs)
     if getattr(config, "use_sliding_window", False):
         raise CheckpointError(f"{checkpoint.folder} uses sliding-window attention, which is not supported")
+    _check_positions(config, checkpoint)
     if config.hidden_act != "silu":
         raise CheckpointError(f'{checkpoint.folder} has hidden_act={config.hidden_act!r}; Qwen3 has "silu"')
     classifier = any("SequenceClassification" in name for name in config.architectures or [])
@@ -87,6 +88,17 @@ def load_model(
         direction = head[yes].float() - head[no].float()
     decoder = _place(model.base_model, device, model_kwargs)
     return LoadedModel(decoder, direction.to(next(decoder.parameters()).device, copy=True))
+
+
+def _check_positions(config: Any, checkpoint: Checkpoint) -> None:
+    """Refuse scalings that depend on the longest text of a batch: the others' vectors would change with it."""
+    for scaling in (getattr(config, "rope_parameters", None), getattr(config, "rope_scaling", None)):
+        kind = (scaling or {}).get("rope_type", (scaling or {}).get("type"))
+        if kind in ("dynamic", "longrope"):
+            raise CheckpointError(
+                f"{checkpoint.folder} scales positions by {kind!r}, with which a text's vector depends on the "
+                'texts computed beside it; "default", "linear", "yarn" and "llama3" are supported'
+            )
 
 
 def _unquantised(head: Tensor, checkpoint: Checkpoint) -> Tensor:

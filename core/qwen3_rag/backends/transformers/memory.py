@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ _BATCHES_TO_RECOVER: Final = 64
 _FRESH_SECONDS: Final = 1.0
 """How long a reading of the free memory is used: taking one took 0.3 ms, twice a round."""
 
+_CGROUP: Final = Path("/sys/fs/cgroup")
+
 _OUT_OF_MEMORY: Final = (
     "can't allocate memory",  # PyTorch's allocator on a CPU
     "could not create a primitive",  # oneDNN, which after that makes no kernel for new sizes in the same thread
@@ -34,6 +37,10 @@ _OUT_OF_MEMORY: Final = (
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
 """In messages of a plain RuntimeError."""
+
+CAPTURING: Final = threading.RLock()
+"""Held while a CUDA graph is recorded: PyTorch records one at a time in a process, and its cache cannot be
+emptied meanwhile."""
 
 SHARE_OF_FREE_MEMORY: Final = 0.5
 """The rest is left to allocator fragmentation, kernels' workspaces and other programs."""
@@ -121,10 +128,19 @@ def _free_host_bytes() -> int:
         return 4 << 30  # systems that do not tell; enough for CPU_TOKEN_BUDGET on every published model
     available = next(int(line.split()[1]) << 10 for line in table if line.startswith("MemAvailable"))
     try:
-        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{n}").read_text("ascii")) for n in ("max", "current"))
-    except (OSError, ValueError):  # no such group, or "max": no limit
+        limit, used = (int((_CGROUP / f"memory.{n}").read_text("ascii")) for n in ("max", "current"))
+        statistics = dict(line.split() for line in (_CGROUP / "memory.stat").read_text("ascii").splitlines())
+        # Files that were read, a checkpoint's among them, count as used until the memory is wanted.
+        used -= int(statistics["inactive_file"])
+    except (OSError, ValueError, KeyError):  # no such group, or "max": no limit
         return available
     return min(available, limit - used)
+
+
+def empty_cuda_cache() -> None:
+    """Give back what PyTorch keeps of a GPU's memory for later."""
+    with CAPTURING:
+        torch.cuda.empty_cache()
 
 
 def return_freed_memory() -> None:
