@@ -17,7 +17,6 @@ from qwen3_rag.backends.one_at_a_time import taking_turns
 from qwen3_rag.backends.transformers import backend, memory
 from qwen3_rag.backends.transformers.layout import upload
 
-
 ENGINE = "qwen3-rag-engine"
 
 
