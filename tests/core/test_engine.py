@@ -13,13 +13,16 @@ import sys
 import threading
 import weakref
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from qwen3_rag import Embedder, EngineClosedError, Reranker, engines
+from qwen3_rag.checkpoint import settled
 from qwen3_rag.engine import Engine
+from qwen3_rag.settings import EngineSettings
 from safetensors.torch import load_file, save_file
 from sum_backend import POISON, SumBackend, ids, submit
 
@@ -234,6 +237,17 @@ def test_a_relative_folder_is_the_one_that_was_there(
         monkeypatch.chdir(tmp_path / "other")
         with Embedder("model", **OPTIONS).load() as other:
             assert one.backend is not other.backend
+
+
+def test_an_engine_gets_the_place_of_its_folder_and_a_server_the_name_it_knows(
+    embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(embedding_checkpoint.parent)
+    given = EngineSettings("embedding", embedding_checkpoint.name)
+    assert settled(given)[0].model == str(embedding_checkpoint)
+    assert settled(replace(given, backend="remote"))[0].model == embedding_checkpoint.name
+    hub = EngineSettings("embedding", "Qwen/Qwen3-Embedding-0.6B")
+    assert settled(hub) == (hub, None)
 
 
 def test_equal_settings_share_weights_until_the_last_one_closes(embedding_checkpoint: Path) -> None:

@@ -120,6 +120,16 @@ def test_closing_waits_for_no_hub_and_the_call_says_that_it_was_closed(embedding
             call.result(60)
 
 
+def test_a_handler_may_close_whatever_its_thread_is_doing() -> None:
+    with Embedder("somebody/model", **OPTIONS) as embedder, ThreadPoolExecutor(1) as pool:
+
+        def interrupted() -> None:
+            with embedder._lock:
+                embedder.close()
+
+        pool.submit(interrupted).result(60)
+
+
 CLOSED_BY_A_SIGNAL = """
 import signal, sys, threading, time
 import huggingface_hub
