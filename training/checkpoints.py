@@ -17,6 +17,9 @@ from qwen3_rag.settings import EngineSettings
 from transformers import AutoModel, AutoModelForCausalLM
 
 _PROMPTS: Final = "config_sentence_transformers.json"
+_RERANKER: Final = "CrossEncoder"
+"""The model type that Sentence Transformers writes into the same file. It reads it only beside modules.json."""
+
 _SMALL_FILES: Final = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -25,6 +28,7 @@ _SMALL_FILES: Final = (
     "modules.json",
     _PROMPTS,
     "1_Pooling/config.json",
+    "1_LogitScore/config.json",
     "generation_config.json",
     "chat_template.jinja",
 )
@@ -51,15 +55,19 @@ def save(
     folder: Path,
     *,
     like: Path,
+    kind: ModelKind,
     dtype: torch.dtype = torch.bfloat16,
     prompt: str | None = None,
 ) -> None:
     """Save a model's weights with tokenizer and settings files of the checkpoint it came from.
 
+    A reranker is marked as one, since nothing else in a folder tells it from an embedding model.
+
     Args:
         model: without adapters (merge them first).
         folder: where to; it is made.
         like: the checkpoint folder that small files are copied from.
+        kind: of both.
         dtype: of the saved weights.
         prompt: what stands before queries from now on; None keeps that of `like`.
     """
@@ -70,8 +78,10 @@ def save(
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(like / name, folder / name)
     _name_rope_for_every_release(folder / "config.json")
+    saved = _read(folder / _PROMPTS) if (folder / _PROMPTS).exists() else {}
+    if kind == "reranking":
+        _write(folder / _PROMPTS, {"model_type": _RERANKER, **saved})
     if prompt is not None:
-        saved = _read(folder / _PROMPTS) if (folder / _PROMPTS).exists() else {}
         prompts = {"document": "", **(saved.get("prompts") or {}), "query": prompt}
         _write(folder / _PROMPTS, {**saved, "prompts": prompts})
 

@@ -117,7 +117,7 @@ def train_embedder(
     ).train()
     decoder = encoder.decoder.cpu()
     merged = decoder.merge_and_unload() if settings.lora_rank > 0 else decoder
-    checkpoints.save(merged, output, like=start.folder, prompt=prompt)
+    checkpoints.save(merged, output, like=start.folder, kind="embedding", prompt=prompt)
 
 
 def _contrastive(transformer: SentenceTransformer, settings: EmbedderSettings) -> torch.nn.Module:

@@ -68,7 +68,7 @@ def average(start: Path, trained: Sequence[Path], folder: Path, kind: ModelKind,
         share = mean.tables if "embed_tokens" in name or "lm_head" in name else mean.layers
         weights[name] = torch.lerp(weight, end, share)
     model.load_state_dict(weights)
-    checkpoints.save(model, folder, like=start)
+    checkpoints.save(model, folder, like=start, kind=kind)
 
 
 def add_changes(start: Path, changed: Sequence[tuple[Path, Path]], folder: Path, kind: ModelKind) -> None:
@@ -89,7 +89,7 @@ def add_changes(start: Path, changed: Sequence[tuple[Path, Path]], folder: Path,
             changes = [after[name] - before[name].bfloat16().float() for before, after in pairs]
             weights[name] = weight + torch.stack(changes).mean(dim=0)
     model.load_state_dict(weights)
-    checkpoints.save(model, folder, like=start)
+    checkpoints.save(model, folder, like=start, kind=kind)
 
 
 def beside_each_other(job: Callable[..., _Result], arguments: Sequence[tuple[Any, ...]]) -> list[_Result]:

@@ -102,7 +102,8 @@ def train_reranker(
     )
     trainer.train()
     causal = causal.cpu()
-    checkpoints.save(causal.merge_and_unload() if settings.lora_rank > 0 else causal, output, like=folder)
+    merged = causal.merge_and_unload() if settings.lora_rank > 0 else causal
+    checkpoints.save(merged, output, like=folder, kind="reranking")
 
 
 class Collator:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_rag import prompts
+from qwen3_rag.checkpoint import Checkpoint
 from qwen3_rag.component import Bind, Component, Work
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.inputs import as_texts
@@ -33,6 +34,21 @@ class Embeddings(NamedTuple):
 
     vectors: NDArray[Any]
     usage: Usage
+
+
+def prompt_before(checkpoint: Checkpoint, role: Role, instruction: str | None) -> str:
+    """Return what stands before each text.
+
+    Args:
+        checkpoint: has saved prompts, or none.
+        role: "query" or "document".
+        instruction: task sentence of queries; None takes the checkpoint's own prompt, or the default.
+    """
+    if role == "document":
+        return checkpoint.document_prompt
+    if instruction is not None:
+        return prompts.query_prompt(instruction)
+    return checkpoint.query_prompt or prompts.query_prompt(DEFAULT_INSTRUCTION)
 
 
 class Embedder(Component):
@@ -283,12 +299,7 @@ class Embedder(Component):
         def bind(source: Source) -> Work[str]:
             hidden_size = source.checkpoint.hidden_size
             length = check_dimensions(asked_length, hidden_size)
-            if role == "document":
-                prompt = source.checkpoint.document_prompt
-            elif chosen is not None:
-                prompt = prompts.query_prompt(chosen)
-            else:
-                prompt = source.checkpoint.query_prompt or prompts.query_prompt(DEFAULT_INSTRUCTION)
+            prompt = prompt_before(source.checkpoint, role, chosen)
 
             def encode(chunk: Sequence[str], first: int) -> Prompts:
                 return source.tokenizer.encode_texts(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qwen3_rag import Embedder, Reranker, demo
+from qwen3_rag import Embedder, Reranker, WrongModelKindError, demo
 from qwen3_rag.demo.corpus import standard_library_passages
 from qwen3_rag.demo.questions import EXPECTED, answers
 from qwen3_rag.demo.searches import CORE, Models
@@ -68,6 +68,14 @@ def test_the_base_of_positions_stands_where_each_release_of_transformers_looks_f
     """Transformers 4 reads `rope_theta`, 5 `rope_parameters`."""
     config = json.loads((MODELS / model / "config.json").read_text(encoding="utf-8"))
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 1_000_000.0
+
+
+def test_the_demo_reranker_is_known_from_its_files() -> None:
+    folder = str(MODELS / "demo-reranker")
+    with pytest.raises(WrongModelKindError, match="give it to Reranker"):
+        Embedder(folder).load()
+    with Reranker(folder) as reranker:
+        assert reranker.score("gzip", ["compress files"]).shape == (1,)
 
 
 def test_a_text_without_words_has_a_vector_too(embedder: Embedder) -> None:

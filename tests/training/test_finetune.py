@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from qwen3_rag import PRESETS, Embedder, Reranker
+from qwen3_rag import PRESETS, Embedder, PromptTooLongError, Reranker, WrongModelKindError
 from qwen3_rag.prompts import query_prompt
 from safetensors.torch import load_file
+from sentence_transformers import CrossEncoder
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from transformers import Qwen3Config, Qwen3Model
 
@@ -231,7 +232,7 @@ def test_scaled_positions_are_saved_for_transformers_4_too(embedding_checkpoint:
     config = Qwen3Config.from_pretrained(embedding_checkpoint, vocab_size=16, pad_token_id=0)
     scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}
     config.rope_parameters = {"rope_theta": 1_000_000.0, **scaling}
-    checkpoints.save(Qwen3Model(config), tmp_path, like=embedding_checkpoint)
+    checkpoints.save(Qwen3Model(config), tmp_path, like=embedding_checkpoint, kind="embedding")
     saved = json.loads((tmp_path / "config.json").read_text())
     assert saved["rope_theta"] == 1_000_000.0
     assert scaling.items() <= saved["rope_scaling"].items()
@@ -252,6 +253,38 @@ def test_unequal_candidates_are_refused(reranking_checkpoint: Path, tmp_path: Pa
     with pytest.raises(ValueError, match=r"equally many candidates, at least 2; got \[2, 3\]"):
         train_reranker(
             str(reranking_checkpoint), candidates, tmp_path, RERANKER, instruct=lambda _: "Find passages"
+        )
+
+
+def test_a_saved_reranker_is_known_from_its_files(tuned_reranker: Path) -> None:
+    with pytest.raises(WrongModelKindError, match="give it to Reranker"):
+        Embedder(str(tuned_reranker)).load()
+    with Reranker(str(tuned_reranker), backend="sentence-transformers", device="cpu", dtype="float32") as other:
+        theirs = other.score(PAIRS[0].query, [pair.passage for pair in PAIRS])
+    with Reranker(str(tuned_reranker), device="cpu", dtype="float32") as reranker:
+        ours = reranker.score(PAIRS[0].query, [pair.passage for pair in PAIRS])
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_start_saved_by_cross_encoder_keeps_what_it_scores_with(
+    reranking_checkpoint: Path, embedding_checkpoint: Path, tmp_path: Path
+) -> None:
+    start = tmp_path / "start"
+    CrossEncoder(str(reranking_checkpoint), device="cpu").save(str(start), create_model_card=False)
+    settings = replace(RERANKER, steps=1)
+    finetune_reranker(str(start), str(embedding_checkpoint), PAIRS, tmp_path / "tuned", settings, negatives=3)
+    with Reranker(str(tmp_path / "tuned"), device="cpu") as reranker:
+        assert reranker.score(PAIRS[0].query, ["gzip"]).shape == (1,)
+
+
+def test_a_rerankers_query_that_is_too_long_is_named_before_anything_is_computed(
+    reranking_checkpoint: Path, embedding_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.finetune.mine", lambda *_, **__: pytest.fail("negatives were mined"))
+    pairs = [*PAIRS, Pair("about " + "words " * 200, "A passage.")]
+    with pytest.raises(PromptTooLongError, match=r"^pair 9, whose query is 'about words .* max_tokens=256"):
+        finetune_reranker(
+            str(reranking_checkpoint), str(embedding_checkpoint), pairs, tmp_path, RERANKER, negatives=3
         )
 
 

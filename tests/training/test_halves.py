@@ -32,7 +32,7 @@ def test_layers_and_token_table_are_averaged_as_far_as_is_asked(
         model = checkpoints.load_weights(embedding_checkpoint, "embedding")
         model.load_state_dict({name: weight + step for name, weight in model.state_dict().items()})
         trained.append(tmp_path / str(number))
-        checkpoints.save(model, trained[-1], like=embedding_checkpoint, dtype=torch.float32)
+        checkpoints.save(model, trained[-1], like=embedding_checkpoint, kind="embedding", dtype=torch.float32)
     average(embedding_checkpoint, trained, tmp_path / "mean", "embedding", Mean(layers=0.5, tables=0.25))
     mean = checkpoints.load_weights(tmp_path / "mean", "embedding").state_dict()
     for name, weight in start.state_dict().items():
@@ -45,7 +45,9 @@ def test_changes_of_others_are_added_to_a_start_of_its_own(reranking_checkpoint:
     for name, step in steps.items():
         model = checkpoints.load_weights(reranking_checkpoint, "reranking")
         model.load_state_dict({key: weight + step for key, weight in model.state_dict().items()})
-        checkpoints.save(model, tmp_path / name, like=reranking_checkpoint, dtype=torch.float32)
+        checkpoints.save(
+            model, tmp_path / name, like=reranking_checkpoint, kind="reranking", dtype=torch.float32
+        )
     changed = [(tmp_path / "before", tmp_path / "after"), (tmp_path / "before too", tmp_path / "after too")]
     add_changes(tmp_path / "start", changed, tmp_path / "made", "reranking")
     made = checkpoints.load_weights(tmp_path / "made", "reranking").state_dict()

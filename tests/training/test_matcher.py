@@ -58,7 +58,7 @@ def test_tokens_that_are_in_the_query_count_more(start: Reranker, folder: Path, 
     with_words, without = log_odds(start, QUERY, passages)
     alike = checkpoints.load_weights(folder, "reranking")
     alike.model.layers[2].self_attn.k_proj.weight.data[:, MATCH] = 0
-    checkpoints.save(alike, tmp_path, like=folder, dtype=torch.float32)
+    checkpoints.save(alike, tmp_path, like=folder, kind="reranking", dtype=torch.float32)
     with Reranker(str(tmp_path), dtype="float32", device="cpu") as reranker:
         plain_with, plain_without = log_odds(reranker, QUERY, passages)
     assert with_words - without > 2 * (plain_with - plain_without)
