@@ -178,7 +178,7 @@ def _tei(served: ServedModel) -> Command:
         raise ConfigurationError("TEI runs a model on one device; use --server vllm for several")
     folder = Path(served.model).expanduser()
     local = folder.is_dir()
-    argv = ["docker", "run", "--rm", "-p", f"{served.host}:{served.port}:80"]
+    argv = ["docker", "run", "--rm", "-p", f"{_in_address(served.host)}:{served.port}:80"]
     argv += [] if served.cpu else ["--gpus", "all"]
     argv += ["-v", f"{folder.resolve()}:{_FOLDER_IN_CONTAINER}:ro"] if local else ["-v", "tei-data:/data"]
     argv += ["-e", "API_KEY", f"{TEI_IMAGE}:{'cpu-' if served.cpu else 'cuda-'}{TEI_VERSION}"]
@@ -193,8 +193,12 @@ def _tei(served: ServedModel) -> Command:
         "TEI takes text and recognises special tokens in it, so a document can hold <|im_end|>: see "
         "docs/security.md",
         "an API key goes into the environment variable API_KEY, which docker hands on if it is set",
-        "the image cuda-1.9 chooses kernels for the GPU; TEI's list of images has others for older ones",
     ]
+    if not served.cpu:
+        notes.append(
+            f"the image cuda-{TEI_VERSION} chooses kernels for the GPU; TEI's list of images has others for "
+            "older ones"
+        )
     return Command(tuple(argv), tuple(notes))
 
 
@@ -207,4 +211,9 @@ def _set(option: str, value: object | None) -> list[str]:
 
 
 def _reachable(host: str) -> str:
-    return "localhost" if host in ("0.0.0.0", "127.0.0.1", "::") else host
+    return "localhost" if host in ("0.0.0.0", "127.0.0.1", "::") else _in_address(host)
+
+
+def _in_address(host: str) -> str:
+    """Return a host as it stands before a port: an address of IPv6 has colons of its own."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host

@@ -20,11 +20,11 @@ class Run:
 Invoke = Callable[..., Run]
 
 
-def run_command(*arguments: object, stdin: str | bytes | None = None) -> Run:
-    """Run a command; any exception but an exit is a bug and raised."""
+def run_command(*arguments: object, stdin: str | bytes | None = None, encoding: str = "utf-8") -> Run:
+    """Run a command; any exception but an exit is a bug and raised. `encoding` is standard output's."""
     from qwen3_rag.cli import app
 
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+    result = CliRunner(charset=encoding).invoke(app, [str(argument) for argument in arguments], input=stdin)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Run(result.exit_code, result.stdout, result.stderr)

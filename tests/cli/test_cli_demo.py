@@ -104,6 +104,13 @@ def test_the_whole_standard_library_is_indexed_but_not_with_a_published_model(
     assert asked[1] > everything > 3000
 
 
+@pytest.mark.parametrize("question", ["", " \n"])
+def test_a_blank_question_is_bad_usage(invoke: Invoke, question: str) -> None:
+    run = invoke("demo", "--passages", 30, "--device", "cpu", "--question", "why?", "--question", question)
+    assert run.code == 2
+    assert "--question must not be blank" in run.err
+
+
 def test_a_corpus_that_is_not_there_is_bad_usage(invoke: Invoke, tmp_path: Path) -> None:
     assert invoke("demo", "--corpus", tmp_path / "none").code == 2
     assert "holds no text" in invoke("demo", "--corpus", tmp_path).err

@@ -245,6 +245,8 @@ def test_other_precisions_reach_the_output(
     for output in (matrix, rows):
         run = invoke("embed", lines, output, "--model", embedding_checkpoint, *SMALL, "--precision", precision)
         assert run.code == 0, run.err
+        length = 64 if precision == "float16" else 4
+        assert f"x 32 {precision}, {length} bytes each" in run.err
     vectors = np.load(matrix)
     assert vectors.dtype == embedder.embed_documents(["a"], precision=precision).dtype  # type: ignore[arg-type]
     read = [json.loads(line)["embedding"] for line in rows.read_bytes().split(b"\n")[:-1]]
@@ -257,7 +259,7 @@ BAD_ROWS = {
     "no field": ('{"other": 1}', "has no field 'text'"),
     "no string": ('{"text": 7}', "has a int in 'text'"),
     "a null": ('{"text": null}', "has a NoneType in 'text'"),
-    "a blank line": ("", "is not JSON"),
+    "a blank line": (" ", "is blank, which only lines at the end may be"),
     "a lone surrogate": ('{"text": "\\ud800"}', "lone surrogate"),
     "an embedding": ('{"text": "a", "embedding": []}', 'already has a field "embedding"'),
 }
@@ -360,3 +362,83 @@ def test_an_unknown_backend_is_answered_with_those_there_are(
     run = invoke("embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, "--backend", "nothing")
     assert run.code == 2
     assert "transformers" in run.err
+
+
+def test_the_summary_gives_the_dimensions_of_binary_vectors_and_not_their_bytes(
+    invoke: Invoke, lines: Path, tmp_path: Path
+) -> None:
+    command = ("embed", lines, tmp_path / "v.npy", "--model", "demo", "--device", "cpu", "--json")
+    summary = json.loads(invoke(*command, "--precision", "binary").out)
+    assert (summary["dimensions"], summary["bytes_per_row"]) == (256, 32)
+    summary = json.loads(invoke(*command, "--overwrite").out)
+    assert (summary["dimensions"], summary["bytes_per_row"]) == (256, 1024)
+
+
+def test_ndjson_is_another_ending_of_jsonl(
+    invoke: Invoke, jsonl: Path, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    command = ("--field", "body", "--model", embedding_checkpoint, *SMALL)
+    same = jsonl.rename(tmp_path / "rows.ndjson")
+    assert invoke("embed", same, tmp_path / "v.ndjson", *command).code == 0
+    assert invoke("embed", same, tmp_path / "v.jsonl", *command).code == 0
+    assert (tmp_path / "v.ndjson").read_bytes() == (tmp_path / "v.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "  \n\n", " "])
+def test_blank_lines_at_the_end_of_jsonl_are_no_rows(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path, end: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"text": "one"}\n{"text": "two"}\n' + end.encode())
+    run = invoke("embed", path, tmp_path / "v.jsonl", "--model", embedding_checkpoint, *SMALL)
+    assert run.code == 0, run.err
+    rows = (tmp_path / "v.jsonl").read_text().splitlines()
+    assert [json.loads(row)["text"] for row in rows] == ["one", "two"]
+
+
+def test_standard_input_is_refused_with_the_reason(invoke: Invoke, tmp_path: Path) -> None:
+    run = invoke("embed", "-", tmp_path / "v.npy", "--model", "demo", stdin="a text\n")
+    assert run.code == 2
+    assert "save it to a .txt file first" in run.err
+
+
+@pytest.mark.parametrize("row", ['{"text": "b", "note": "\\ud800"}', '{"text": "b", "\\ud800": 1}'])
+def test_a_lone_surrogate_that_no_column_holds_is_named_before_any_row_is_embedded(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path, row: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f'{{"text": "a"}}\n{row}\n')
+    run = invoke("embed", path, tmp_path / "v.parquet", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert f"error: row 2 of {path} has a field with a lone surrogate" in run.err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["rows.jsonl"]
+    assert invoke("embed", path, tmp_path / "v.jsonl", "--model", embedding_checkpoint, *SMALL).code == 0
+    assert (tmp_path / "v.jsonl").read_text().splitlines()[1].startswith(row[:-1])
+
+
+def test_columns_of_one_name_are_refused_where_one_would_be_lost(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    path = tmp_path / "rows.parquet"
+    model = ("--model", embedding_checkpoint, *SMALL)
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), path)
+    run = invoke("embed", path, tmp_path / "v.npy", *model)
+    assert run.code == 2
+    assert "has several columns 'text'" in run.err
+    columns = [pa.array(["a"]), pa.array([1]), pa.array([2])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["text", "n", "n"]), path)
+    run = invoke("embed", path, tmp_path / "v.jsonl", *model)
+    assert run.code == 2
+    assert "has several columns 'n'" in run.err
+    assert invoke("embed", path, tmp_path / "v.parquet", *model).code == 0
+    assert pq.read_schema(tmp_path / "v.parquet").names == ["text", "n", "n", "embedding"]
+
+
+def test_parquet_values_that_json_lacks_are_refused_before_any_row_is_embedded(
+    invoke: Invoke, parquet: Path, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    run = invoke("embed", parquet, tmp_path / "v.jsonl", "--field", "body", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert "row 1 of" in run.err
+    assert "write .parquet" in run.err
+    assert not (tmp_path / "v.jsonl.parts").exists()

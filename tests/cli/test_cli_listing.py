@@ -8,7 +8,8 @@ import sys
 
 import pytest
 from command import Invoke
-from qwen3_rag import PUBLISHED_MODELS
+from qwen3_rag import PUBLISHED_MODELS, __version__
+from qwen3_rag.plugins import ADAPTERS, BACKENDS, list_plugins
 
 
 def test_models_shows_every_published_model(invoke: Invoke) -> None:
@@ -50,3 +51,16 @@ def test_help_and_lists_import_neither_torch_nor_transformers(arguments: list[st
 def test_bad_usage_exits_with_2(invoke: Invoke) -> None:
     assert invoke("embed").code == 2
     assert invoke("no-such-command").code == 2
+
+
+def test_a_piped_list_of_plugins_has_every_name_whole(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    shown = invoke("plugins").out
+    cells = {cell.strip() for line in shown.splitlines() for cell in line.split("│")}
+    assert {plugin.name for group in (BACKENDS, ADAPTERS) for plugin in list_plugins(group)} <= cells
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_the_version_is_the_packages(invoke: Invoke) -> None:
+    assert invoke("--version").out == f"qwen3-rag {__version__}\n"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 from command import Invoke
-from qwen3_rag import Reranker
+from qwen3_rag import Reranker, TruncationWarning
 
 QUERY = "where are rows kept?"
 
@@ -53,3 +54,85 @@ def test_an_embedding_model_is_refused(invoke: Invoke, lines: Path) -> None:
     run = invoke("rerank", QUERY, lines, "--model", "Qwen/Qwen3-Embedding-0.6B")
     assert run.code == 2
     assert "give it to Embedder" in run.err
+
+
+DEMO = ("--model", "demo", "--device", "cpu", "--dtype", "float32")
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_table_shows_rank_and_score_at_any_width(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    path = tmp_path / "documents.txt"
+    path.write_text("".join(f"{'long ' * 50}document {number}\n" for number in range(12)))
+    monkeypatch.setenv("COLUMNS", str(width))
+    run = invoke("rerank", QUERY, path, *DEMO, "--quiet")
+    assert run.code == 0, run.err
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in run.out.splitlines() if "│" in line]
+    assert [row[0] for row in rows] == [str(rank) for rank in range(1, 13)]
+    assert all(0 <= float(row[1]) <= 1 and len(row[1]) == 6 for row in rows)
+    assert sorted(int(row[2]) for row in rows) == list(range(1, 13))
+    assert all(row[3].startswith("long") and row[3].endswith("…") for row in rows)
+    assert max(map(len, run.out.splitlines())) == width
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_json_is_escaped_where_standard_output_lacks_a_character(
+    invoke: Invoke, tmp_path: Path, encoding: str
+) -> None:
+    path = tmp_path / "documents.txt"
+    path.write_text("数据库 😀\nwords\n", encoding="utf-8")
+    run = invoke("rerank", "数据库?", path, *DEMO, "--json", encoding=encoding)
+    assert run.code == 0, run.err
+    report = json.loads(run.out)
+    assert report["query"] == "数据库?"
+    assert {item["text"] for item in report["ranking"]} == {"数据库 😀", "words"}
+
+
+def test_the_table_is_shown_where_standard_output_lacks_a_character(invoke: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "documents.txt"
+    path.write_text("数据库\nwords\n", encoding="utf-8")
+    run = invoke("rerank", "数据库?", path, *DEMO, "--quiet", encoding="cp1252")
+    assert run.code == 0, run.err
+    assert "???" in run.out
+    assert "words" in run.out
+
+
+@pytest.mark.parametrize("where", ["QUERY", "--instruction", "--field"])
+def test_what_is_not_utf_8_on_the_command_line_is_bad_usage(invoke: Invoke, lines: Path, where: str) -> None:
+    """Python hands such bytes on as lone surrogates."""
+    bad = "bad\udcff"
+    arguments = (bad, lines) if where == "QUERY" else (QUERY, lines, where, bad)
+    run = invoke("rerank", *arguments, *DEMO)
+    assert run.code == 2
+    assert f"Invalid value for '{where}': not UTF-8 at character 4" in run.err
+
+
+def test_cut_documents_are_told_of_in_the_summary_alone(invoke: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "documents.txt"
+    path.write_text(f"{'long ' * 300}\nshort\n")
+    command = ("rerank", QUERY, path, *DEMO, "--max-tokens", 200)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TruncationWarning)
+        assert "1 texts were longer than --max-tokens and lost their end" in invoke(*command).err
+        report = invoke(*command, "--json")
+        assert json.loads(report.out)["usage"]["truncated_texts"] == 1
+        assert "lost their end" in report.err
+        assert invoke(*command, "--quiet").err == ""
+
+
+@pytest.mark.parametrize("command", ["embed", "rerank"])
+def test_devices_and_model_kwargs_reach_the_backend(
+    invoke: Invoke, lines: Path, tmp_path: Path, command: str
+) -> None:
+    arguments = (lines, tmp_path / "v.npy") if command == "embed" else (QUERY, lines)
+    base = (command, *arguments, "--model", "demo")
+    run = invoke(*base, "--device", "cpu", "--model-kwargs", '{"compile": "perhaps"}')
+    assert run.code == 2
+    assert "compile" in run.err
+    assert "perhaps" in run.err
+    # Of two devices this backend says that it has none: nothing is started.
+    run = invoke(*base, "--backend", "remote", "--device", "cuda:0", "--device", "cuda:1")
+    assert run.code == 2
+    assert "got device=['cuda:0', 'cuda:1']" in run.err
+    assert "must be a JSON object" in invoke(*base, "--model-kwargs", "[]").err

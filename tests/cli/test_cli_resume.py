@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def stop_after(calls: int, patched: pytest.MonkeyPatch) -> None:
         (("--precision", "float16"), "precision was 'float32' and is now 'float16'"),
         (("--role", "query"), "role was 'document' and is now 'query'"),
         (("--max-tokens", "9"), "max tokens was 8192 and is now 9"),
-        (("--dtype", "bfloat16"), "computed in was 'torch.float32' and is now 'torch.bfloat16'"),
+        (("--dtype", "bfloat16"), "computed in was 'float32' and is now 'bfloat16'"),
     ],
 )
 def test_other_settings_are_refused_and_named(
@@ -247,3 +248,88 @@ def test_a_damaged_part_is_named(
     part.unlink()
     assert invoke("embed", corpus, interrupted, "--model", embedding_checkpoint, *OPTIONS).code == 0
     assert np.load(interrupted).shape == (ROWS, 32)
+
+
+def stopped_after_three(invoke: Invoke, patched: pytest.MonkeyPatch, *command: object) -> None:
+    with patched.context() as inner:
+        stop_after(3, inner)
+        with pytest.raises(StoppedError):
+            invoke(*command)
+
+
+def test_other_model_kwargs_are_refused_and_secrets_are_written_nowhere(
+    invoke: Invoke, corpus: Path, tmp_path: Path, embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("embed", corpus, tmp_path / "v.npy", "--model", embedding_checkpoint, *OPTIONS, "--model-kwargs")
+    stopped_after_three(invoke, monkeypatch, *command, '{"local_files_only": true, "token": "hf_first"}')
+    written = b"".join(path.read_bytes() for path in (tmp_path / "v.npy.parts").iterdir())
+    assert b"local_files_only" in written
+    assert b"hf_first" not in written
+    run = invoke(*command, '{"local_files_only": false, "token": "hf_first"}')
+    assert run.code == 2
+    assert "model kwargs was {'local_files_only': True} and is now {'local_files_only': False}" in run.err
+    run = invoke(*command, '{"token": "hf_second", "local_files_only": true}', "--json")
+    assert run.code == 0, run.err
+    assert json.loads(run.out)["rows_of_earlier_runs"] == 6
+
+
+def test_a_query_that_is_too_long_is_named_before_any_is_embedded(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = tmp_path / "queries.jsonl"
+    texts = ["short"] * 600 + ["word " * 60] + ["short"] * 3
+    queries.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    command = ("embed", queries, tmp_path / "v.npy", "--model", embedding_checkpoint, "--role", "query")
+    stop_after(0, monkeypatch)
+    run = invoke(*command, "--max-tokens", 64)
+    assert run.code == 2
+    assert f"row 601 of {queries} needs " in run.err
+    assert "more than --max-tokens 64" in run.err
+    assert not (tmp_path / "v.npy.parts").exists(), "with the row mended, the job may start"
+
+
+def test_queries_that_just_fit_are_embedded(invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path) -> None:
+    queries = tmp_path / "queries.txt"
+    queries.write_text("What is the capital of China?\n")
+    command = ("embed", queries, tmp_path / "v.npy", "--model", embedding_checkpoint, "--role", "query")
+    refused = invoke(*command, "--max-tokens", 5)
+    needed = int(re.search(r"needs (\d+) tokens", refused.err)[1])  # type: ignore[index]
+    assert invoke(*command, "--max-tokens", needed - 1).code == 2
+    assert invoke(*command, "--max-tokens", needed).code == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+@pytest.mark.parametrize("ending", [".npy", ".jsonl", ".parquet"])
+def test_a_full_disk_is_an_error_that_names_the_file_and_costs_no_row(
+    invoke: Invoke,
+    corpus: Path,
+    tmp_path: Path,
+    embedding_checkpoint: Path,
+    ending: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / f"v{ending}"
+    command = ("embed", corpus, output, "--model", embedding_checkpoint, *OPTIONS, "--chunk-size", 200)
+    with monkeypatch.context() as patched:
+        stop_after(1, patched)
+        with pytest.raises(StoppedError):
+            invoke(*command)
+    full = tmp_path / f"v{ending}.parts" / "assembled.tmp"
+    full.symlink_to("/dev/full")
+    run = invoke(*command)
+    assert run.code == 2
+    assert run.err.splitlines()[-1].startswith("error: [Errno 28]")
+    assert str(full) in run.err
+    full.unlink()
+    run = invoke(*command, "--json")
+    assert run.code == 0, run.err
+    assert json.loads(run.out)["rows_of_earlier_runs"] == ROWS
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_part_that_finds_the_disk_full_is_named(tmp_path: Path) -> None:
+    from qwen3_rag.cli.files import write_atomically
+
+    (tmp_path / "part.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"Errno 28.*part\.tmp"):
+        write_atomically(tmp_path / "part", lambda file: file.write(b"x"))

@@ -116,6 +116,31 @@ def test_tei_pools_the_last_token_and_does_not_truncate(embedding_checkpoint: Pa
     assert "--gpus" not in argv
 
 
+def test_notes_name_the_image_that_is_started() -> None:
+    model = ("Qwen/Qwen3-Embedding-0.6B", "--server", "tei")
+    assert "the image cuda-1.9" in run(*model).stderr
+    on_cpu = run(*model, "--cpu")
+    assert ":cpu-1.9 " in on_cpu.stdout
+    assert "cuda" not in on_cpu.stderr
+
+
+@pytest.mark.parametrize("server", ["vllm", "tei"])
+def test_an_address_of_ipv6_stands_in_brackets_before_a_port(server: str) -> None:
+    arguments = ("Qwen/Qwen3-Embedding-0.6B", "--server", server, "--host", "::1")
+    assert '"http://[::1]:8000"' in run(*arguments).stderr
+    argv = argv_of(*arguments)
+    assert option(argv, "-p") == "[::1]:8000:80" if server == "tei" else option(argv, "--host") == "::1"
+
+
+def test_a_line_that_standard_output_lacks_a_character_for_is_an_error(
+    tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    folder = shutil.copytree(embedding_checkpoint, tmp_path / "模型")
+    result = CliRunner(charset="cp1252").invoke(app, ["serve", str(folder)])
+    assert result.exit_code == 2
+    assert "PYTHONIOENCODING" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -124,6 +149,9 @@ def test_tei_pools_the_last_token_and_does_not_truncate(embedding_checkpoint: Pa
         (["Qwen/Qwen3-Embedding-8B", "--dtype", "float16"], "overflows to NaN"),
         (["Qwen/Qwen3-Embedding-0.6B", "--server", "tei", "--data-parallel", "2"], "on one device"),
         (["someone/some-model"], "give --kind"),
+        (["demo"], "which no server knows"),
+        (["demo", "--kind", "embedding"], "which no server knows"),
+        (["demo", "--kind", "embedding", "--server", "tei"], "which no server knows"),
         (["Qwen/Qwen3-Embedding-0.6B", "--gpu-share", "1.5"], "gpu_share must be"),
     ],
 )

@@ -77,6 +77,15 @@ def test_json_holds_all_of_it(url: str, served: Served, embedding_checkpoint: Pa
         (["--url", "http://127.0.0.1:9", "--api-key-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE"),
         (["--backend", "nothing"], "unknown backend 'nothing'"),
         (["--backend", "transformers", "--model-kwargs", "["], "must be a JSON object"),
+        (["--backend", "transformers", "--dimensions", "32"], "--dimensions goes with --url"),
+        (["--backend", "transformers", "--send", "ids"], "--send goes with --url"),
+        (["--backend", "transformers", "--timeout", "120"], "--timeout goes with --url"),
+        (
+            ["--backend", "transformers", "--served-model", "m", "--template", "server", "--server", "tei"],
+            "--server, --template, --served-model goes with --url; leave it out with --backend",
+        ),
+        (["--backend", "transformers", "--api-key-env", "HOME"], "--api-key-env goes with --url"),
+        (["--url", "http://127.0.0.1:9", "--model-kwargs", "{}"], "--model-kwargs goes with --backend"),
     ],
 )
 def test_what_cannot_be_asked_exits_with_2(arguments: list[str], said: str, embedding_checkpoint: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
+from qwen3_rag import __version__
 from qwen3_rag.cli.demo import demo
 from qwen3_rag.cli.doctor import doctor
 from qwen3_rag.cli.embed import embed
@@ -39,6 +40,16 @@ for command in (demo, embed, rerank, verify, serve, models, plugins, doctor):
     app.command()(command)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"qwen3-rag {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Qwen3-Embedding and Qwen3-Reranker from the command line."""

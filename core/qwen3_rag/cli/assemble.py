@@ -10,12 +10,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3_rag.cli.files import force_to_disk, publish
+from qwen3_rag.cli.files import force_to_disk, naming_full, publish
 from qwen3_rag.cli.parts import Parts
-from qwen3_rag.cli.rows import EMBEDDING_FIELD, Rows
+from qwen3_rag.cli.rows import EMBEDDING_FIELD, JSONL_ENDINGS, Rows
 from qwen3_rag.errors import ConfigurationError
 
-OUTPUT_ENDINGS: Final = (".npy", ".jsonl", ".parquet")
+OUTPUT_ENDINGS: Final = (".npy", *JSONL_ENDINGS, ".parquet")
 
 _DIGITS: Final = {"float32": "%.9g", "float16": "%.5g"}
 """Just enough decimal digits to give back the same number when read."""
@@ -44,29 +44,26 @@ def assemble(output: Path, rows: Rows, count: int, parts: Parts, part_count: int
     columns, dtype = first.shape[1], first.dtype
     vectors = (parts.read(number).vectors for number in range(part_count))
     temporary = parts.assembled
-    if output.suffix.lower() == ".npy":
-        _write_npy(temporary, vectors, (count, columns), dtype)
-    elif output.suffix.lower() == ".jsonl":
-        _write_jsonl(temporary, rows, vectors)
-    else:
-        from qwen3_rag.cli.parquet import write_parquet
+    with naming_full(temporary):
+        if output.suffix.lower() == ".npy":
+            _write_npy(temporary, vectors, (count, columns), dtype)
+        elif output.suffix.lower() in JSONL_ENDINGS:
+            _write_jsonl(temporary, rows, vectors)
+        else:
+            from qwen3_rag.cli.parquet import write_parquet
 
-        write_parquet(temporary, rows, schema, vectors, columns, dtype)
+            write_parquet(temporary, rows, schema, vectors, columns, dtype)
     force_to_disk(temporary)
     publish(temporary, output)
 
 
 def _write_npy(path: Path, parts: Iterator[NDArray[Any]], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-    if shape[0] == 0:  # nothing cannot be mapped into memory
-        with path.open("wb") as file:
-            np.save(file, np.zeros(shape, dtype))
-        return
-    matrix = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    start = 0
-    for vectors in parts:
-        matrix[start : start + len(vectors)] = vectors
-        start += len(vectors)
-    matrix.flush()
+    """Write header and rows. Not through a memory map: there a full disk ends the process, with no error."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for vectors in parts:
+            file.write(np.ascontiguousarray(vectors).data)
 
 
 def _write_jsonl(path: Path, rows: Rows, parts: Iterator[NDArray[Any]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,8 @@ import typer
 
 from qwen3_rag.checkpoint import DEMO_MODEL
 from qwen3_rag.cli import options
+from qwen3_rag.cli.output import print_json
+from qwen3_rag.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from qwen3_rag.demo.searches import Models
@@ -43,7 +44,10 @@ def demo(
             help=f"Most passages to index; {PASSAGES} by default, {PASSAGES_OF_OTHERS} with another --model.",
         ),
     ] = None,
-    question: Annotated[list[str] | None, typer.Option(help="What to ask; repeat it to ask more.")] = None,
+    question: Annotated[
+        list[str] | None,
+        typer.Option(help="What to ask; repeat it to ask more.", callback=options.check_text),
+    ] = None,
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
@@ -57,13 +61,15 @@ def demo(
 
     if as_json or model == reranker == DEMO_MODEL:
         hide_library_bars()
+    if any(not asked.strip() for asked in question or ()):
+        raise ConfigurationError("--question must not be blank")
     limit = passages if passages is not None else PASSAGES if model == DEMO_MODEL else PASSAGES_OF_OTHERS
     found = _passages(corpus, limit)
     questions = list(dict.fromkeys(question if question else QUESTIONS))
     models = Models(model, reranker, device)
     runs = run_session(found, questions, installed_frameworks(), models, report=_report)
     if as_json:
-        print(json.dumps(_as_dict(runs, found, models), ensure_ascii=False, indent=2))
+        print_json(_as_dict(runs, found, models))
     else:
         from qwen3_rag.cli.demo_tables import show
 

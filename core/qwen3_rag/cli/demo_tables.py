@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from qwen3_rag.checkpoint import DEMO_MODEL
+from qwen3_rag.cli.output import replace_lacking_characters
 from qwen3_rag.cli.rerank import one_line
 from qwen3_rag.demo.searches import CORE, FRAMEWORKS, Models, lines_of_code
 from qwen3_rag.demo.session import CANDIDATES, Agreement, Run, compare
@@ -30,6 +31,7 @@ ADD_FRAMEWORKS: Final = 'No framework is installed; pip install "qwen3-rag[all]"
 
 def show(runs: list[Run], passages: list[str], models: Models) -> None:
     """Print the answers of the first run, how the others compare, what it cost, and lines of code."""
+    replace_lacking_characters()
     console = Console(highlight=False)
     console = Console(highlight=False, width=min(console.width, WIDEST))
     console.print(

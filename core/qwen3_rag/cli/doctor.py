@@ -13,6 +13,7 @@ import typer
 
 from qwen3_rag.checkpoint import DEMO_MODEL
 from qwen3_rag.cli import options
+from qwen3_rag.cli.output import replace_lacking_characters
 from qwen3_rag.errors import Qwen3RagError
 from qwen3_rag.plugins import ADAPTERS, BACKENDS, Plugin, list_plugins
 from qwen3_rag.settings import DType
@@ -164,6 +165,7 @@ def _show(machine: Machine, checks: list[Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    replace_lacking_characters()
     console = Console(highlight=False)
     table = Table("package", "version", title="versions", title_justify="left")
     for name, found in machine.versions.items():

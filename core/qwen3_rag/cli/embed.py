@@ -15,10 +15,12 @@ import typer
 from numpy.typing import NDArray
 
 from qwen3_rag.cli import options
+from qwen3_rag.cli.cut import lines_on_cut
 from qwen3_rag.embedder import Embedder
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.instructions import resolve_instruction
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
+from qwen3_rag.secret import without_secrets
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.vectors import quantize
 
@@ -45,15 +47,17 @@ class PrecisionName(str, Enum):
 
 
 def embed(
-    input_file: Annotated[Path, typer.Argument(metavar="INPUT", help="A .txt, .jsonl or .parquet file.")],
-    output_file: Annotated[Path, typer.Argument(metavar="OUTPUT", help="A .npy, .jsonl or .parquet file.")],
+    input_file: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A .txt, .jsonl, .ndjson or .parquet file.")
+    ],
+    output_file: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="A .npy, .jsonl, .ndjson or .parquet file.")
+    ],
     model: Annotated[str, typer.Option(help="Hub repository or local folder.")] = DEFAULT_EMBEDDING_MODEL,
     role: Annotated[
         RoleName, typer.Option(help="Queries carry an instruction, documents do not.")
     ] = RoleName.document,
-    instruction: Annotated[
-        str | None, typer.Option(help="Task sentence for queries, or a preset's name.")
-    ] = None,
+    instruction: options.Instruction = None,
     dimensions: Annotated[int | None, typer.Option(help="Length of vectors, 32 to the model's own.")] = None,
     precision: Annotated[
         PrecisionName, typer.Option(help="Elements of the vectors; int8 and uint8 need --ranges.")
@@ -63,11 +67,12 @@ def embed(
         typer.Option(help="A .npy file of shape (2, dimensions): lowest and highest value of each column."),
     ] = None,
     field: options.Field = "text",
-    device: options.Device = None,
+    device: options.Devices = None,
     dtype: options.DType = options.DTypeName.auto,
     max_tokens: options.MaxTokens = 8192,
     token_budget: options.TokenBudget = None,
     backend: options.Backend = "transformers",
+    model_kwargs: options.ModelKwargs = None,
     hub: options.Hub = options.HubName.huggingface,
     revision: options.Revision = None,
     chunk_size: Annotated[
@@ -82,8 +87,8 @@ def embed(
 ) -> None:
     """Embed every row of a file, however long; run it again to go on after an interruption.
 
-    A .txt file has one text per line. Rows of .jsonl and .parquet keep all their fields and get
-    "embedding" when OUTPUT is .jsonl or .parquet; a .npy file holds the matrix alone. Finished rows
+    A .txt file has one text per line. Rows of .jsonl (or .ndjson) and .parquet keep all their fields and
+    get "embedding" when OUTPUT is .jsonl or .parquet; a .npy file holds the matrix alone. Finished rows
     are kept in the folder OUTPUT.parts until OUTPUT is whole.
     """
     from qwen3_rag.cli.job import Job, run_job
@@ -92,7 +97,13 @@ def embed(
 
     if role is RoleName.document and instruction is not None:
         raise ConfigurationError("documents take no instruction; --instruction goes with --role query")
+    if str(input_file) == "-":
+        raise ConfigurationError(
+            'standard input ("-") can be read once, and embed reads its input more often, also to go on after '
+            "an interruption; save it to a .txt file first"
+        )
     resolved = None if instruction is None else resolve_instruction(instruction)
+    given = options.parse_model_kwargs(model_kwargs)
     rows = open_rows(input_file, field)
     arguments = options.model_arguments(
         backend=backend,
@@ -102,6 +113,7 @@ def embed(
         token_budget=token_budget,
         hub=hub,
         revision=revision,
+        model_kwargs=given,
     )
     folder = Path(model).expanduser()
     settings = {
@@ -109,8 +121,8 @@ def embed(
         "revision": revision,
         "hub": hub.value,
         "backend": backend,
+        "model kwargs": without_secrets(given or {}) or None,
         "dimensions": dimensions,
-        "max tokens": max_tokens,
         "field": field,
     }
     if quiet:
@@ -124,9 +136,18 @@ def embed(
             precision.value,
             _load_ranges(ranges, precision, embedder),
             chunk_size,
+            max_tokens,
             settings,
         )
-        engine = EngineSettings("embedding", model, hub=hub.value, revision=revision)
+        engine = EngineSettings(
+            "embedding",
+            model,
+            backend,
+            dtype=dtype.value,
+            hub=hub.value,
+            revision=revision,
+            model_kwargs=given,
+        )
         summary = run_job(job, embedder, engine, restart=restart, overwrite=overwrite, progress=not quiet)
     if as_json:
         print(json.dumps(asdict(summary)))
@@ -158,10 +179,9 @@ def _load_ranges(path: Path | None, precision: PrecisionName, embedder: Embedder
 def _print_summary(summary: Summary) -> None:
     earlier = f" ({summary.rows_of_earlier_runs} of an earlier run)" if summary.rows_of_earlier_runs else ""
     lines = [
-        f"{summary.output}: {summary.rows} rows{earlier} x {summary.dimensions} {summary.precision}",
+        f"{summary.output}: {summary.rows} rows{earlier} x {summary.dimensions} {summary.precision}, "
+        f"{summary.bytes_per_row} bytes each",
         f"{summary.prompt_tokens} tokens, {summary.computed_tokens} computed, {summary.reused_tokens} reused; "
         f"{summary.seconds:.1f} s",
     ]
-    if summary.truncated_texts:
-        lines.append(f"{summary.truncated_texts} texts were longer than --max-tokens and lost their end")
-    print("\n".join(lines), file=sys.stderr)
+    print("\n".join([*lines, *lines_on_cut(summary.truncated_texts)]), file=sys.stderr)

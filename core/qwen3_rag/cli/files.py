@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from qwen3_rag.errors import ConfigurationError
 
@@ -16,13 +18,28 @@ else:
     import fcntl
 
 
+_NO_ROOM: Final = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+"""The disk is full, the file larger than is allowed, the quota spent: what only writing meets."""
+
+
+@contextlib.contextmanager
+def naming_full(path: Path) -> Iterator[None]:
+    """Name the file that there is no room for. The system's error names none, since it is of an open file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file under a temporary name, force it to disk, then give it its name.
 
     Whoever sees `path` sees it whole, also after a power cut.
     """
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with naming_full(temporary), temporary.open("wb") as file:
         write(file)
         file.flush()
         os.fsync(file.fileno())
@@ -42,7 +59,7 @@ def publish(temporary: Path, path: Path) -> None:
 
 def force_to_disk(path: Path) -> None:
     """Force to disk what was written to a file through other means."""
-    with path.open("rb+") as file:
+    with naming_full(path), path.open("rb+") as file:
         os.fsync(file.fileno())
 
 

@@ -11,12 +11,11 @@ import contextlib
 import hashlib
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,19 +23,23 @@ from tqdm import tqdm
 
 from qwen3_rag.checkpoint import open_checkpoint
 from qwen3_rag.cli.assemble import assemble, check_output
+from qwen3_rag.cli.cut import without_warning
 from qwen3_rag.cli.parts import FORMAT, Part, Parts
-from qwen3_rag.cli.rows import Rows
-from qwen3_rag.embedder import Embedder, Role
+from qwen3_rag.cli.rows import JSONL_ENDINGS, Rows
+from qwen3_rag.embedder import Embedder, Role, prompt_before
 from qwen3_rag.errors import (
     ConfigurationError,
     NonFiniteOutputError,
     OutOfMemoryError,
     PromptTooLongError,
-    TruncationWarning,
 )
+from qwen3_rag.opening import open_source
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.usage import Usage
 from qwen3_rag.vectors import Precision
+
+_ROWS_AT_A_TIME: Final = 512
+"""Queries tokenised together to find their lengths."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Job:
         precision: element type of the vectors.
         ranges: for int8 and uint8.
         chunk_size: rows of one part, the most that a kill can cost.
+        max_tokens: most tokens of one prompt.
         settings: whatever else changes the vectors, by name, for the manifest.
     """
 
@@ -61,18 +65,23 @@ class Job:
     precision: Precision
     ranges: NDArray[np.float32] | None
     chunk_size: int
+    max_tokens: int
     settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a job did. Tokens are of all rows, those of earlier runs included."""
+    """What a job did. Tokens are of all rows, those of earlier runs included.
+
+    `dimensions` is the length of vectors before their precision: of "binary" eight go into a byte.
+    """
 
     output: str
     rows: int
     rows_of_earlier_runs: int
     dimensions: int
     precision: str
+    bytes_per_row: int
     prompt_tokens: int
     computed_tokens: int
     reused_tokens: int
@@ -96,6 +105,7 @@ def run_job(
     Raises:
         ConfigurationError: a row is broken, the output is there, or what an interrupted run left
             belongs to other settings or another input.
+        PromptTooLongError: a query is too long; nothing was computed.
     """
     started = time.perf_counter()
     _refuse_finished(job.output, overwrite)
@@ -108,21 +118,24 @@ def run_job(
         part_count = max(1, -(-count // job.chunk_size))
         missing = [number for number in range(part_count) if not parts.has(number)]
         if missing:
+            if job.role == "query":
+                _check_lengths(job, engine)
             embedder.load()
-            loaded = {"weights": _weights(engine), "computed in": str(getattr(embedder.backend, "dtype", ""))}
+            loaded = {"weights": _weights(engine), "computed in": _computed_in(embedder, engine)}
             parts.check(loaded)
             parts.begin({**manifest, **loaded})
             _compute(job, embedder, parts, set(missing), count, progress=progress)
         _check_unchanged(job, manifest)
-        usage, dimensions = _total(parts, part_count)
+        usage, bytes_per_row = _total(parts, part_count)
         assemble(job.output, job.rows, count, parts, part_count, schema)
         parts.forget()
     return Summary(
         str(job.output),
         count,
         count - sum(min(job.chunk_size, count - number * job.chunk_size) for number in missing),
-        dimensions,
+        embedder.dimensions,
         job.precision,
+        bytes_per_row,
         usage.prompt_tokens,
         usage.computed_tokens,
         usage.reused_tokens,
@@ -142,6 +155,8 @@ def _survey(job: Job) -> tuple[int, Any, dict[str, Any]]:
     schema = None
     if job.output.suffix.lower() != ".npy":
         job.rows.check_new_field()
+    if job.output.suffix.lower() in JSONL_ENDINGS:
+        job.rows.check_json()
     if job.output.suffix.lower() == ".parquet":
         from qwen3_rag.cli.parquet import output_schema
 
@@ -155,9 +170,30 @@ def _survey(job: Job) -> tuple[int, Any, dict[str, Any]]:
         "precision": job.precision,
         "ranges": None if job.ranges is None else hashlib.sha256(job.ranges.tobytes()).hexdigest(),
         "chunk size": job.chunk_size,
+        "max tokens": job.max_tokens,
         **job.settings,
     }
     return count, schema, manifest
+
+
+def _check_lengths(job: Job, engine: EngineSettings) -> None:
+    """Refuse a query that does not fit before the first is embedded, at the cost of tokenising all once more.
+
+    Later would be too late: rows are saved by then, and mending one makes the input another.
+    """
+    source = open_source(engine, max_tokens=job.max_tokens, parse_special_tokens=False)
+    prompt = prompt_before(source.checkpoint, job.role, job.instruction)
+    number = 0
+    for texts in _chunks(job.rows.texts(), _ROWS_AT_A_TIME):
+        whole = source.tokenizer.encode_texts(texts, prompt=prompt, max_tokens=sys.maxsize, is_query=True)
+        for ids in whole.token_ids:
+            number += 1
+            if len(ids) > job.max_tokens:
+                raise PromptTooLongError(
+                    f"row {number} of {job.rows.path} needs {len(ids)} tokens with its instruction, more than "
+                    f"--max-tokens {job.max_tokens}, and queries are never cut; shorten it or raise "
+                    "--max-tokens (published models take 32768)"
+                )
 
 
 def _compute(
@@ -180,11 +216,12 @@ def _compute(
 
 
 def _total(parts: Parts, part_count: int) -> tuple[Usage, int]:
+    """Return the usage of all parts and the bytes of one row."""
     usage = Usage()
     for number in range(part_count):
         part = parts.read(number)
         usage += part.usage
-    return usage, part.vectors.shape[1]
+    return usage, part.vectors.shape[1] * part.vectors.itemsize
 
 
 def _check_unchanged(job: Job, manifest: dict[str, Any]) -> None:
@@ -223,12 +260,16 @@ def _weights(engine: EngineSettings) -> str:
     return digest.hexdigest()
 
 
+def _computed_in(embedder: Embedder, engine: EngineSettings) -> str:
+    """Return the element type, or what was asked for where another process has the model."""
+    return str(getattr(embedder.backend, "dtype", engine.dtype)).removeprefix("torch.")
+
+
 @contextlib.contextmanager
 def _naming_rows(first: int, count: int, path: Path) -> Iterator[None]:
     """Name the rows in errors, and leave cut texts to the summary instead of a warning per part."""
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=TruncationWarning)
+        with without_warning():
             yield
     except (PromptTooLongError, NonFiniteOutputError, OutOfMemoryError) as error:
         raise type(error)(f"rows {first + 1} to {first + count} of {path}: {error}") from error

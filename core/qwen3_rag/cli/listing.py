@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import Final
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from qwen3_rag.cli.options import Json
 from qwen3_rag.models import PUBLISHED_MODELS
 from qwen3_rag.plugins import ADAPTERS, BACKENDS, list_plugins
+
+_MORE: Final = ("usable", "from", "loads")
+"""Columns that may take several lines. A name is typed, so it stays whole."""
 
 
 def models(as_json: Json = False) -> None:
@@ -36,7 +40,7 @@ def plugins(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([asdict(plugin) for plugin in found], indent=2))
         return
-    table = Table("kind", "name", "usable", "from", "loads")
+    table = Table("kind", Column("name", no_wrap=True), *(Column(name, overflow="fold") for name in _MORE))
     for plugin in found:
         kind = plugin.group.rsplit(".", 1)[-1].removesuffix("s")
         usable = "yes" if plugin.installed else "not installed"

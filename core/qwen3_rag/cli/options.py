@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from enum import Enum
 from typing import Annotated, Any
 
 import typer
+
+from qwen3_rag.errors import ConfigurationError
 
 
 class DTypeName(str, Enum):
@@ -24,11 +27,36 @@ class HubName(str, Enum):
     modelscope = "modelscope"
 
 
+def check_text(given: str | list[str] | None) -> str | list[str] | None:
+    """Refuse texts of the command line that are not UTF-8: Python turns such bytes into lone surrogates."""
+    for text in [given] if isinstance(given, str) else given or []:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise typer.BadParameter(f"not UTF-8 at character {error.start + 1}; convert it first") from error
+    return given
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")]
-Field = Annotated[str, typer.Option(help="Field of JSONL rows or column of Parquet files that holds the text.")]
+Field = Annotated[
+    str,
+    typer.Option(
+        help="Field of JSONL rows or column of Parquet files that holds the text.", callback=check_text
+    ),
+]
+Instruction = Annotated[
+    str | None, typer.Option(help="Task sentence for queries, or a preset's name.", callback=check_text)
+]
 Device = Annotated[
     str | None, typer.Option(help='"cuda", "cuda:1", "mps" or "cpu"; the best there is by default.')
+]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        help='"cuda", "cuda:1", "mps" or "cpu"; repeat it to run on several. The best there is by default.',
+    ),
 ]
 DType = Annotated[
     DTypeName, typer.Option(help="Weights' type; auto is bfloat16 where the hardware computes it.")
@@ -38,6 +66,10 @@ TokenBudget = Annotated[
     int | None, typer.Option(min=1, help="Most tokens of one batch; by default as free memory allows.")
 ]
 Backend = Annotated[str, typer.Option(help="What runs the model; `qwen3-rag plugins` lists the names.")]
+ModelKwargs = Annotated[
+    str | None,
+    typer.Option(help="JSON object of further settings of the backend, such as '{\"compile\": true}'."),
+]
 Hub = Annotated[HubName, typer.Option(help="Where the model's repository is.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model's repository.")]
 
@@ -45,20 +77,39 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the
 def model_arguments(
     *,
     backend: str,
-    device: str | None,
+    device: list[str] | None,
     dtype: DTypeName,
     max_tokens: int,
     token_budget: int | None,
     hub: HubName,
     revision: str | None,
+    model_kwargs: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the keyword arguments that `Embedder` and `Reranker` have in common."""
     return {
         "backend": backend,
-        "device": device,
+        "device": device[0] if device and len(device) == 1 else device or None,
         "dtype": dtype.value,
         "max_tokens": max_tokens,
         "token_budget": token_budget,
         "hub": hub.value,
         "revision": revision,
+        "model_kwargs": model_kwargs,
     }
+
+
+def parse_model_kwargs(given: str | None) -> dict[str, Any] | None:
+    """Return the object of --model-kwargs.
+
+    Raises:
+        ConfigurationError: it is no JSON object. Its content, which may hold a key, is not quoted.
+    """
+    if given is None:
+        return None
+    try:
+        parsed = json.loads(given)
+    except ValueError as error:
+        raise ConfigurationError(f"--model-kwargs must be a JSON object: {error}") from error
+    if not isinstance(parsed, dict):
+        raise ConfigurationError(f"--model-kwargs must be a JSON object, got {type(parsed).__name__}")
+    return parsed

@@ -36,6 +36,10 @@ class ParquetRows(Rows):
         if field not in self.schema.names:
             have = ", ".join(self.schema.names) or "none"
             raise ConfigurationError(f"{path} has no column {field!r}; it has: {have} (choose with --field)")
+        if self.schema.names.count(field) > 1:
+            raise ConfigurationError(
+                f"{path} has several columns {field!r}; rename all but the one with the texts"
+            )
         kind = self.schema.field(field).type
         value_kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not (pa.types.is_string(value_kind) or pa.types.is_large_string(value_kind)):
@@ -64,6 +68,16 @@ class ParquetRows(Rows):
     def check_new_field(self) -> None:
         if EMBEDDING_FIELD in self.schema.names:
             raise ConfigurationError(f'{self.path} already has a column "{EMBEDDING_FIELD}"')
+
+    def check_json(self) -> None:
+        twice = sorted({name for name in self.schema.names if self.schema.names.count(name) > 1})
+        if twice:
+            raise ConfigurationError(
+                f"{self.path} has several columns {', '.join(map(repr, twice))}, of which a JSON object holds "
+                "one; write .parquet, or rename them"
+            )
+        for _ in self.open_json():  # a value that JSON has no form for is found before anything is computed
+            pass
 
     def batches(self, columns: list[str] | None) -> Iterator[Any]:
         """Yield record batches of a bounded number of rows."""
@@ -96,13 +110,28 @@ def output_schema(rows: Rows) -> Any:
 
 
 @contextlib.contextmanager
-def _fitting(rows: Rows) -> Iterator[None]:
+def _fitting(rows: JsonlRows) -> Iterator[None]:
     try:
         yield
+    except UnicodeEncodeError as error:
+        raise rows.bad(
+            _first_with_surrogate(rows),
+            "has a field with a lone surrogate, which no Parquet column holds; write .jsonl",
+        ) from error
     except (pa.ArrowException, OverflowError) as error:
         raise ConfigurationError(
             f"rows of {rows.path} have fields that no Parquet column holds ({error}); write .jsonl"
         ) from error
+
+
+def _first_with_surrogate(rows: JsonlRows) -> int:
+    """Return the number of the first row that holds what cannot be written as UTF-8, in names or values."""
+    for number, record in enumerate(rows.records()):
+        try:
+            json.dumps(record, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            return number
+    raise AssertionError("Arrow refused a string that is valid Unicode")
 
 
 def _table(records: list[dict[str, Any]], schema: Any) -> Any:

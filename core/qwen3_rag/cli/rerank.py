@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,31 +10,37 @@ from typing import Annotated
 import typer
 
 from qwen3_rag.cli import options
+from qwen3_rag.cli.cut import lines_on_cut, without_warning
+from qwen3_rag.cli.output import print_json, replace_lacking_characters
 from qwen3_rag.cli.progress import hide_library_bars
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
-from qwen3_rag.ranking import rank
+from qwen3_rag.ranking import Ranked, rank
 from qwen3_rag.reranker import Reranker
 
 
 def rerank(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="Question or search text.")],
+    query: Annotated[
+        str,
+        typer.Argument(metavar="QUERY", help="Question or search text.", callback=options.check_text),
+    ],
     input_file: Annotated[
         Path,
         typer.Argument(
             metavar="INPUT",
-            help='Documents: a .txt, .jsonl or .parquet file, or "-" for lines of standard input.',
+            help='Documents: a .txt, .jsonl, .ndjson or .parquet file, or "-" for lines of standard input.',
         ),
     ],
     model: Annotated[str, typer.Option(help="Hub repository or local folder.")] = DEFAULT_RERANKING_MODEL,
     top_k: Annotated[int | None, typer.Option(min=0, help="Most documents to print; all by default.")] = None,
-    instruction: Annotated[str | None, typer.Option(help="Task sentence, or a preset's name.")] = None,
+    instruction: options.Instruction = None,
     field: options.Field = "text",
-    device: options.Device = None,
+    device: options.Devices = None,
     dtype: options.DType = options.DTypeName.auto,
     max_tokens: options.MaxTokens = 8192,
     token_budget: options.TokenBudget = None,
     backend: options.Backend = "transformers",
+    model_kwargs: options.ModelKwargs = None,
     hub: options.Hub = options.HubName.huggingface,
     revision: options.Revision = None,
     quiet: options.Quiet = False,
@@ -46,6 +51,7 @@ def rerank(
     A score is the model's probability of "yes". "row" counts the documents from 1; the JSON's
     "index" counts from 0.
     """
+    given = options.parse_model_kwargs(model_kwargs)
     documents = _read_documents(input_file, field)
     arguments = options.model_arguments(
         backend=backend,
@@ -55,37 +61,44 @@ def rerank(
         token_budget=token_budget,
         hub=hub,
         revision=revision,
+        model_kwargs=given,
     )
     if quiet:
         hide_library_bars()
-    with Reranker(model, instruction=instruction, **arguments) as reranker:
+    with Reranker(model, instruction=instruction, **arguments) as reranker, without_warning():
         progress = sys.stderr.isatty() and not quiet
         scores, usage = reranker.evaluate([(query, document) for document in documents], progress=progress)
     ranking = rank(scores, documents, top_k)
     if as_json:
-        content = {
-            "query": query,
-            "ranking": [asdict(item) for item in ranking],
-            "usage": {**asdict(usage), "reused_tokens": usage.reused_tokens},
-        }
-        print(json.dumps(content, ensure_ascii=False, indent=2))
-        return
+        print_json(
+            {
+                "query": query,
+                "ranking": [asdict(item) for item in ranking],
+                "usage": {**asdict(usage), "reused_tokens": usage.reused_tokens},
+            }
+        )
+    else:
+        _show(ranking)
+    if not quiet:
+        line = (
+            f"{usage.texts} documents; {usage.prompt_tokens} tokens, {usage.computed_tokens} computed, "
+            f"{usage.reused_tokens} reused"
+        )
+        print("\n".join([line, *lines_on_cut(usage.truncated_texts)]), file=sys.stderr)
+
+
+def _show(ranking: list[Ranked]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
+    table = Table(expand=True)  # the text alone gives way where there is little room
     for heading in ("rank", "score", "row"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("text", no_wrap=True, overflow="ellipsis")
+    table.add_column("text", ratio=1, no_wrap=True, overflow="ellipsis")
     for place, item in enumerate(ranking, 1):
         table.add_row(str(place), f"{item.score:.4f}", str(item.index + 1), one_line(item.text))
+    replace_lacking_characters()
     Console().print(table)
-    if not quiet:
-        print(
-            f"{usage.texts} documents; {usage.prompt_tokens} tokens, {usage.computed_tokens} computed, "
-            f"{usage.reused_tokens} reused",
-            file=sys.stderr,
-        )
 
 
 def one_line(text: str, width: int = 300) -> str:

@@ -13,6 +13,8 @@ from qwen3_rag.errors import ConfigurationError
 EMBEDDING_FIELD: Final = "embedding"
 """Name of the field or column that vectors go to."""
 
+JSONL_ENDINGS: Final = (".jsonl", ".ndjson")
+
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -44,6 +46,9 @@ class Rows(ABC):
     def check_new_field(self) -> None:
         """Raise ConfigurationError if a row has an `embedding` already."""
 
+    def check_json(self) -> None:  # noqa: B027 - text and JSON always can
+        """Raise ConfigurationError if a row cannot be written as JSON."""
+
     def bad(self, number: int, problem: str) -> ConfigurationError:
         """Return the error for row `number`, counting from 0."""
         return ConfigurationError(f"row {number + 1} of {self.path} {problem}")
@@ -66,7 +71,7 @@ class TextRows(Rows):
 
 
 class JsonlRows(Rows):
-    """One JSON object per line."""
+    """One JSON object per line. Blank lines may stand at the end alone: a row's number is its line's."""
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield each row as a dict, its text checked."""
@@ -88,8 +93,14 @@ class JsonlRows(Rows):
                 raise self.bad(number, f'already has a field "{EMBEDDING_FIELD}"')
 
     def _parsed(self) -> Iterator[tuple[dict[str, Any], str]]:
+        blank: int | None = None
         for number, raw in enumerate(_lines(self.path)):
             line = decode_line(self, number, raw)
+            if not line.strip():
+                blank = number if blank is None else blank
+                continue
+            if blank is not None:
+                raise self.bad(blank, "is blank, which only lines at the end may be")
             try:
                 record = json.loads(line)
             except ValueError as error:
@@ -133,13 +144,13 @@ def open_rows(path: Path, field: str) -> Rows:
     ending = path.suffix.lower()
     if ending == ".txt":
         return TextRows(path, field)
-    if ending == ".jsonl":
+    if ending in JSONL_ENDINGS:
         return JsonlRows(path, field)
     if ending == ".parquet":
         from qwen3_rag.cli.parquet import ParquetRows
 
         return ParquetRows(path, field)
-    raise ConfigurationError(f"cannot read {path}: inputs end in .txt, .jsonl or .parquet")
+    raise ConfigurationError(f"cannot read {path}: inputs end in .txt, .jsonl, .ndjson or .parquet")
 
 
 def _lines(path: Path) -> Iterable[bytes]:

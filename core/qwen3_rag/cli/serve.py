@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -12,7 +11,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from qwen3_rag.checkpoint import DEMO_MODEL
 from qwen3_rag.cli import options
+from qwen3_rag.cli.output import print_exactly, print_json
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import ModelKind, kind_of_name
 from qwen3_rag.serving import Command, ServedModel, serve_command
@@ -69,6 +70,11 @@ def serve(
 
     The notes on standard error say how to use it. With --run it is started in place of this command.
     """
+    if model == DEMO_MODEL:
+        raise ConfigurationError(
+            f'"{DEMO_MODEL}" names models inside this package, which no server knows; serve a published one '
+            "(`qwen3-rag models`) or a local folder"
+        )
     found, converted = _kind_of(model, revision)
     chosen = found if kind is None else kind.value
     if chosen is None:
@@ -96,9 +102,9 @@ def serve(
     if run:
         _run(command)
     if as_json:
-        print(json.dumps({"argv": command.argv, "notes": command.notes}, indent=2, ensure_ascii=False))
+        print_json({"argv": command.argv, "notes": command.notes})
         return
-    print(command.line)
+    print_exactly(command.line)
     for note in command.notes:
         print(f"# {note}", file=sys.stderr)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from enum import Enum
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from qwen3_rag.cli import options
+from qwen3_rag.cli.output import print_json, replace_lacking_characters
 from qwen3_rag.cli.progress import hide_library_bars
 from qwen3_rag.errors import ConfigurationError, MissingExtraError
 from qwen3_rag.instructions import resolve_instruction
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from qwen3_rag.verification.subject import Subject
 
 CHECK_FAILED: Final = 1
+TIMEOUT: Final = 120.0
+"""Seconds of one request, unless --timeout says otherwise."""
 
 
 class ServerName(str, Enum):
@@ -70,20 +73,22 @@ def verify(
     ] = None,
     kind: Annotated[KindName | None, typer.Option(help="Found out from --model by default.")] = None,
     send: Annotated[
-        SendName,
+        SendName | None,
         typer.Option(
             help="What must agree: token ids, text as other clients send it, or both; by default ids where the "
             "server takes them, and what text gives is a note."
         ),
-    ] = SendName.auto,
+    ] = None,
     template: Annotated[
-        TemplateName,
-        typer.Option(help='Who renders rerank prompts sent as text; "client" sends them rendered.'),
-    ] = TemplateName.server,
+        TemplateName | None,
+        typer.Option(
+            help='Who renders rerank prompts sent as text: "server" by default; "client" sends them rendered.'
+        ),
+    ] = None,
     served_model: Annotated[
         str | None, typer.Option(help="The model's name at the server; the first listed by default.")
     ] = None,
-    instruction: Annotated[str | None, typer.Option(help="Task sentence, or a preset's name.")] = None,
+    instruction: options.Instruction = None,
     dimensions: Annotated[
         int | None, typer.Option(min=1, help="Ask an embedding server for vectors of this length.")
     ] = None,
@@ -93,10 +98,10 @@ def verify(
     api_key_env: Annotated[
         str | None, typer.Option(help="Environment variable that holds the server's API key.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Most seconds of one request.")] = 120.0,
-    model_kwargs: Annotated[
-        str | None, typer.Option(help="JSON object handed to --backend as model_kwargs.")
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help=f"Most seconds of one request; {TIMEOUT:g} by default.")
     ] = None,
+    model_kwargs: options.ModelKwargs = None,
     device: options.Device = None,
     dtype: Annotated[
         options.DTypeName, typer.Option(help="Weights' type of the local reference, and of --backend.")
@@ -113,6 +118,19 @@ def verify(
     """
     if (url is None) == (backend is None):
         raise ConfigurationError("give either --url, to verify a server, or --backend, to verify a backend")
+    _refuse_of_the_other(
+        url,
+        of_servers={
+            "--server": server,
+            "--send": send,
+            "--template": template,
+            "--served-model": served_model,
+            "--dimensions": dimensions,
+            "--api-key-env": api_key_env,
+            "--timeout": timeout,
+        },
+        of_backends={"--model-kwargs": model_kwargs},
+    )
     if url is not None and find_spec("httpx") is None:
         raise MissingExtraError("qwen3-rag verify --url", "remote")
     from dataclasses import replace
@@ -122,8 +140,9 @@ def verify(
     from qwen3_rag.verification.of_backend import verify_backend
     from qwen3_rag.verification.subject import open_subject
 
+    given = options.parse_model_kwargs(model_kwargs)
     hide_library_bars()
-    endpoint = None if url is None else _endpoint(url, api_key_env, timeout)
+    endpoint = None if url is None else _endpoint(url, api_key_env, TIMEOUT if timeout is None else timeout)
     found = EngineSettings(
         "embedding", model, device=device, dtype=dtype.value, hub=hub.value, revision=revision
     )
@@ -143,21 +162,38 @@ def verify(
                 endpoint,
                 settings,
                 server=server,
-                send=send,
-                template=template,
+                send=SendName.auto if send is None else send,
+                template=TemplateName.server if template is None else template,
                 served_model=served_model,
                 dimensions=dimensions,
             )
         else:
             assert backend is not None, "one of the two is given"
             report = verify_backend(
-                subject, replace(settings, backend=backend, model_kwargs=_model_kwargs(model_kwargs))
+                subject,
+                replace(settings, backend=backend, model_kwargs=given),
             )
     finally:
         subject.reference.close()
-    print(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) if as_json else _shown(report))
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        replace_lacking_characters()
+        print(_shown(report))
     if not report.passed:
         raise typer.Exit(CHECK_FAILED)
+
+
+def _refuse_of_the_other(
+    url: str | None, *, of_servers: Mapping[str, object], of_backends: Mapping[str, object]
+) -> None:
+    """Refuse options that have no meaning for what is verified, a server or a backend."""
+    right, other, foreign = "--url", "--backend", of_servers
+    if url is not None:
+        right, other, foreign = "--backend", "--url", of_backends
+    given = [name for name, value in foreign.items() if value is not None]
+    if given:
+        raise ConfigurationError(f"{', '.join(given)} goes with {right}; leave it out with {other}")
 
 
 def _endpoint(url: str, api_key_env: str | None, timeout: float) -> Endpoint:
@@ -194,18 +230,6 @@ def _verify_endpoint(
         )
     finally:
         endpoint.close()
-
-
-def _model_kwargs(given: str | None) -> dict[str, Any] | None:
-    if given is None:
-        return None
-    try:
-        parsed = json.loads(given)
-    except ValueError as error:
-        raise ConfigurationError(f"--model-kwargs must be a JSON object: {error}") from error
-    if not isinstance(parsed, dict):
-        raise ConfigurationError(f"--model-kwargs must be a JSON object, got {type(parsed).__name__}")
-    return parsed
 
 
 def _shown(report: Report) -> str:
