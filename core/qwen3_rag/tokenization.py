@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from qwen3_rag import prompts
+from qwen3_rag.cutting import safe_end, splits_as_qwen
 from qwen3_rag.errors import CheckpointError, PromptTooLongError
 from qwen3_rag.inputs import check_unicode
 from qwen3_rag.prompts import EmbeddingWords, RerankingWords
@@ -31,6 +32,9 @@ _TOKENIZERS_KEPT: Final = 4
 
 _RERANK_TOKENS: Final = ("<|im_start|>", "<|im_end|>", "<think>", "</think>", prompts.YES, prompts.NO)
 """What a reranker has to read and answer as one token each. Source: token ids of the published rerankers."""
+
+_PLENTY_PER_TOKEN: Final = 16
+"""So many characters fill the room for a token in all but odd texts (runs of spaces, say)."""
 
 _CHARACTERS_PER_TOKEN: Final = 6
 """More than texts have on average: of a long one that is encoded again, so much is tried first."""
@@ -95,6 +99,7 @@ class PromptTokenizer:
             tokenizer.no_truncation()
         self._template = tokenizer
         self._text = tokenizer if parse_special_tokens else _without_added_tokens(tokenizer)
+        self._can_break_off = not parse_special_tokens and splits_as_qwen(tokenizer)
         self.end_of_text = self._id_of(prompts.END_OF_TEXT)
         self._rerank_prefix = self._encode_template(prompts.RERANK_PREFIX)
         self._rerank_suffix = self._encode_template(prompts.RERANK_SUFFIX)
@@ -146,8 +151,11 @@ class PromptTokenizer:
             ValueError: a text holds a lone surrogate, which no UTF-8 text can.
             PromptTooLongError: the part that may not be cut exceeds `max_tokens`.
         """
-        encoded = self._encode_batch([prompt + text for text in texts], [("text", texts)], first)
         room = max_tokens - 1
+        if is_query:
+            encoded = self._encode_batch([prompt + text for text in texts], "text", texts, first)
+        else:
+            encoded = self._encode_documents([prompt] * len(texts), texts, "text", room, first)
         head = np.array(self._text.encode(prompt).ids if prompt else [], dtype=np.int32)
         if len(head) > room:
             raise _too_long("the instruction and template", len(head) + 1, max_tokens)
@@ -187,16 +195,13 @@ class PromptTokenizer:
                 # The space before the document may merge into the document's first token, so it
                 # is not part of what must stay.
                 head = prompts.rerank_head(instruction, query).rstrip(" ")
-                fixed[query] = len(self._encode_batch([head], [("query", [query])], index)[0])
+                fixed[query] = len(self._encode_batch([head], "query", [query], index)[0])
                 if fixed[query] > room:
                     needed = fixed[query] + max_tokens - room
                     raise _too_long(f"query {index} with instruction and template", needed, max_tokens)
-        bodies = self._encode_batch(
-            [prompts.rerank_head(instruction, query) + document for query, document in pairs],
-            [("document", [document for _, document in pairs])],
-            first,
-        )
-        (before_query,) = self._encode_batch([prompts.rerank_head(instruction, "")], [], 0)
+        heads = [prompts.rerank_head(instruction, query) for query, _ in pairs]
+        bodies = self._encode_documents(heads, [text for _, text in pairs], "document", room, first)
+        (before_query,) = self._encode_batch([prompts.rerank_head(instruction, "")], "instruction", [], 0)
         start = np.array([*self._rerank_prefix, *before_query], dtype=np.int32)
         made: list[Prompt] = []
         truncated = 0
@@ -209,6 +214,27 @@ class PromptTokenizer:
             words = RerankingWords(instruction, query, document)
             made.append(Prompt(token_ids, words, index, common_prefix(start, token_ids)))
         return Prompts(made, truncated)
+
+    def _encode_documents(
+        self, heads: list[str], documents: Sequence[str], name: str, room: int, first: int
+    ) -> list[list[int]]:
+        """Encode head and document each; of a long one no more than fills the room, if that is sure to do."""
+        given = [document[: self._enough(document, room)] for document in documents]
+        joined = [head + document for head, document in zip(heads, given, strict=True)]
+        encoded = self._encode_batch(joined, name, documents, first)
+        for i, ids in enumerate(encoded):
+            if len(ids) <= room and len(given[i]) < len(documents[i]):
+                (encoded[i],) = self._encode_batch(
+                    [heads[i] + documents[i]], name, documents[i : i + 1], first + i
+                )
+        return encoded
+
+    def _enough(self, document: str, room: int) -> int:
+        """Return how many characters of a document to encode, where there is room for so many tokens."""
+        plenty = _PLENTY_PER_TOKEN * (room + 1)
+        if not self._can_break_off or len(document) <= 2 * plenty:
+            return len(document)
+        return safe_end(document, plenty)
 
     def _kept(self, head: str, text: str, ids: list[int], tokens: int) -> str:
         """Return the part of `text` that is whole within the first `tokens` of `ids`, those of all of it."""
@@ -227,16 +253,13 @@ class PromptTokenizer:
         end = min(offsets[tokens - 1][1], offsets[tokens][0])
         return text[: max(0, end - len(head))]
 
-    def _encode_batch(
-        self, texts: list[str], given: Sequence[tuple[str, Sequence[str]]], first: int
-    ) -> list[list[int]]:
-        """Encode texts. `given` is what the caller gave of them, by its name, for errors."""
+    def _encode_batch(self, texts: list[str], name: str, given: Sequence[str], first: int) -> list[list[int]]:
+        """Encode texts. `given` is what the caller gave of them, and `name` what it calls that, for errors."""
         try:
             return [e.ids for e in self._text.encode_batch_fast(texts, add_special_tokens=False)]
         except (TypeError, UnicodeEncodeError):
-            for name, own in given:
-                for index, text in enumerate(own, first):
-                    check_unicode(text, f"{name} {index}")
+            for index, text in enumerate(given, first):
+                check_unicode(text, f"{name} {index}")
             raise
 
     def _encode_template(self, text: str) -> list[int]:
