@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from qwen3_rag.component import Component
 from qwen3_rag.errors import ConfigurationError
@@ -67,6 +67,22 @@ class Adapter:
             closed.close()
             self._usage_before += closed.usage
 
+    if not TYPE_CHECKING:  # type checkers would allow any name
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Assign an attribute, unless it is an option that the component was made with.
+
+            Raises:
+                ConfigurationError: it is. The message does not show the value, which may hold a secret.
+            """
+            if name in _options(self.core_class) or name == self.ready:
+                kind = type(self).__name__
+                raise ConfigurationError(
+                    f"{name} of a {kind} is fixed, since its model was made with it; make another {kind} "
+                    f"with the {name} you want, which shares the weights wherever it can"
+                )
+            super().__setattr__(name, value)
+
     def __enter__(self: Self) -> Self:
         return self
 
@@ -74,8 +90,9 @@ class Adapter:
         self.close()
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[type[Adapter], dict[str, Any]]]:
-        check_no_secret(self._configuration()["model_kwargs"])
-        return _rebuild, (type(self), self._configuration())
+        configuration = self._configuration()
+        check_no_secret(configuration.get("model_kwargs"))
+        return _rebuild, (type(self), configuration)
 
     def __copy__(self: Self) -> Self:
         return self._copied({})

@@ -10,7 +10,7 @@ import threading
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -18,17 +18,18 @@ from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from qwen3_rag import engines
+from qwen3_rag.arguments import engine_settings, own_arguments
 from qwen3_rag.backends.base import Backend, BackendOutput
 from qwen3_rag.calls import Call, Flow
 from qwen3_rag.engine import Engine
 from qwen3_rag.errors import ConfigurationError, EngineClosedError, NonFiniteOutputError, TruncationWarning
 from qwen3_rag.metrics import EngineMetrics
+from qwen3_rag.models import ModelKind
 from qwen3_rag.opening import Opening, Source, open_source
+from qwen3_rag.progress import call_bar
 from qwen3_rag.secret import check_no_secret
-from qwen3_rag.settings import EngineSettings
 from qwen3_rag.steps import Steps, Task, drive, drive_async
 from qwen3_rag.tokenization import Prompts
 from qwen3_rag.usage import Usage
@@ -84,25 +85,33 @@ class Component:
     """Base of `Embedder` and `Reranker`. Thread-safe; pickles as its configuration.
 
     Args:
-        settings: which model to run, and how.
-        max_tokens: most tokens of one prompt.
-        parse_special_tokens: recognise added tokens inside user text.
-        timeout: most seconds of one call; None for no limit.
+        kind: of the model.
+        arguments: `locals()` of the subclass's constructor. They are kept, for pickling.
+
+    Raises:
+        ConfigurationError, TypeError: an argument is out of range, or of a wrong type.
     """
 
-    _arguments: dict[str, Any]
-    """The constructor's arguments, for pickling."""
-
-    def __init__(
-        self, settings: EngineSettings, *, max_tokens: int, parse_special_tokens: bool, timeout: float | None
-    ) -> None:
-        if timeout is not None and not timeout > 0:
-            raise ConfigurationError(f"timeout must be a number of seconds above 0, or None, got {timeout}")
-        self._settings = settings
-        self._timeout = timeout
-        self._max_tokens = max_tokens
+    def __init__(self, kind: ModelKind, arguments: Mapping[str, Any]) -> None:
+        self._arguments = own_arguments(arguments)
+        self._settings = engine_settings(kind, self._arguments)
+        self._timeout: float | None = self._arguments["timeout"]
+        self._max_tokens: int = self._arguments["max_tokens"]
+        if self._timeout is not None and not self._timeout > 0:
+            raise ConfigurationError(
+                f"timeout must be a number of seconds above 0, or None, got {self._timeout}"
+            )
+        if self._max_tokens < 1:
+            raise ConfigurationError(
+                f"max_tokens must be 1 or more, and at most the model's context, got {self._max_tokens}"
+            )
         self._opening = Opening(
-            partial(open_source, settings, max_tokens=max_tokens, parse_special_tokens=parse_special_tokens)
+            partial(
+                open_source,
+                self._settings,
+                max_tokens=self._max_tokens,
+                parse_special_tokens=self._arguments["parse_special_tokens"],
+            )
         )
         # Reentrant, and never held while anything is read or loaded: a signal's handler may close this.
         self._lock = threading.RLock()
@@ -217,7 +226,7 @@ class Component:
             pending.popleft()
             return count
 
-        with tqdm(total=len(items), disable=not progress, unit="text") as bar, _cancelling(pending):
+        with call_bar(len(items), is_shown=progress) as bar, _cancelling(pending):
             for start, chunk in _chunks(items):
                 place = engine.enter()
                 try:

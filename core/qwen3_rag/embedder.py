@@ -16,10 +16,17 @@ from qwen3_rag.inputs import as_texts
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
 from qwen3_rag.opening import Source
-from qwen3_rag.settings import DType, EngineSettings, Hub
+from qwen3_rag.settings import DType, Hub
 from qwen3_rag.tokenization import Prompts
 from qwen3_rag.usage import Usage
-from qwen3_rag.vectors import Precision, check_dimensions, check_precision, cut_and_normalise, quantize
+from qwen3_rag.vectors import (
+    Precision,
+    asked_dimensions,
+    check_dimensions,
+    check_precision,
+    cut_and_normalise,
+    quantize,
+)
 
 Role = Literal["query", "document"]
 
@@ -86,6 +93,7 @@ class Embedder(Component):
 
     Raises:
         ConfigurationError: an argument is out of range.
+        TypeError: an argument is of a wrong type.
     """
 
     def __init__(
@@ -108,28 +116,9 @@ class Embedder(Component):
         max_queued: int = 1024,
         model_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        # What the caller does to its own dict later must not reach pickles or the engine's identity.
-        model_kwargs = None if model_kwargs is None else dict(model_kwargs)
-        self._arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        settings = EngineSettings(
-            "embedding",
-            model,
-            backend,
-            device if device is None or isinstance(device, str) else tuple(device),
-            dtype,
-            revision,
-            hub,
-            token_budget,
-            share_prefixes,
-            max_wait_ms,
-            max_queued,
-            model_kwargs,
-        )
-        super().__init__(
-            settings, max_tokens=max_tokens, parse_special_tokens=parse_special_tokens, timeout=timeout
-        )
+        super().__init__("embedding", locals())
         self._instruction = None if instruction is None else resolve_instruction(instruction)
-        self._dimensions = dimensions
+        self._dimensions = asked_dimensions(self._arguments["dimensions"])
 
     @property
     def dimensions(self) -> int:

@@ -25,7 +25,7 @@ Qwen3RagError
 TruncationWarning (UserWarning)          documents of a call were cut to fit `max_tokens`
 
 Each also derives from the builtin in parentheses, so code that catches the builtin keeps working.
-A text that is not a string is a plain ``TypeError`` naming its index.
+A text that is not a string is a plain ``TypeError`` naming its index, as is an argument of a wrong type.
 """
 
 from __future__ import annotations

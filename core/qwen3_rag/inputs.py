@@ -1,9 +1,12 @@
-"""Checks of what callers give: texts and pairs."""
+"""Checks of what callers give: texts, pairs, numbers."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from contextlib import suppress
+from numbers import Real
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
@@ -45,6 +48,30 @@ def as_pairs(pairs: Iterable[tuple[str, str]]) -> Sequence[tuple[str, str]]:
             if not isinstance(text, str):
                 raise TypeError(f"{name} {index} must be a str, got {type(text).__name__}")
     return listed
+
+
+def whole(name: str, value: Any, meaning: str = "a whole number") -> int:
+    """Return a whole number as an int; numpy's are taken, truth values are not.
+
+    Args:
+        name: what it is, for the error.
+        value: what was given.
+        meaning: what is asked for, for the error.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, bool):
+        with suppress(TypeError):
+            return operator.index(value)
+    raise TypeError(f"{name} must be {meaning}, got {value!r:.80}")
+
+
+def number(name: str, value: Any, meaning: str = "a number") -> float:
+    """Return a real number as a float; otherwise as `whole`."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be {meaning}, got {value!r:.80}")
+    return float(value)
 
 
 def _as_sequence(items: Iterable[Item], what: str) -> Sequence[Item]:

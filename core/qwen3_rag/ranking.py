@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.inputs import whole
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,19 @@ def yes_probability(log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(log_odds >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
 
 
-def check_top_k(top_k: int | None) -> None:
-    """Raise ConfigurationError unless `top_k` is None or 0 or more."""
-    if top_k is not None and top_k < 0:
-        raise ConfigurationError(f"top_k must be 0 or more, or None for all, got {top_k}")
+def check_top_k(top_k: int | None) -> int | None:
+    """Return how many documents are wanted, as an int; None for all.
+
+    Raises:
+        TypeError: it is no whole number.
+        ConfigurationError: it is negative.
+    """
+    if top_k is None:
+        return None
+    count = whole("top_k", top_k, "a whole number, 0 or more, or None for all")
+    if count < 0:
+        raise ConfigurationError(f"top_k must be 0 or more, or None for all, got {count}")
+    return count
 
 
 def rank(scores: NDArray[np.float32], documents: Sequence[str], top_k: int | None) -> list[Ranked]:

@@ -14,7 +14,7 @@ from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
 from qwen3_rag.opening import Source
 from qwen3_rag.ranking import Ranked, check_top_k, rank, yes_probability
-from qwen3_rag.settings import DType, EngineSettings, Hub
+from qwen3_rag.settings import DType, Hub
 from qwen3_rag.tokenization import Prompts
 from qwen3_rag.usage import Usage
 
@@ -67,6 +67,7 @@ class Reranker(Component):
 
     Raises:
         ConfigurationError: an argument is out of range.
+        TypeError: an argument is of a wrong type.
     """
 
     def __init__(
@@ -88,26 +89,7 @@ class Reranker(Component):
         max_queued: int = 1024,
         model_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        # What the caller does to its own dict later must not reach pickles or the engine's identity.
-        model_kwargs = None if model_kwargs is None else dict(model_kwargs)
-        self._arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        settings = EngineSettings(
-            "reranking",
-            model,
-            backend,
-            device if device is None or isinstance(device, str) else tuple(device),
-            dtype,
-            revision,
-            hub,
-            token_budget,
-            share_prefixes,
-            max_wait_ms,
-            max_queued,
-            model_kwargs,
-        )
-        super().__init__(
-            settings, max_tokens=max_tokens, parse_special_tokens=parse_special_tokens, timeout=timeout
-        )
+        super().__init__("reranking", locals())
         self._instruction = resolve_instruction(DEFAULT_INSTRUCTION if instruction is None else instruction)
 
     def score(
@@ -170,9 +152,10 @@ class Reranker(Component):
             query, documents, instruction, progress: as `score`.
 
         Raises:
-            ConfigurationError: `top_k` is negative. Otherwise as `score`.
+            ConfigurationError: `top_k` is negative.
+            TypeError: `top_k` is no whole number. Otherwise as `score`.
         """
-        check_top_k(top_k)
+        top_k = check_top_k(top_k)
         wanted = [] if top_k == 0 else as_texts(documents, "document")
         scores = self.score(query, wanted, instruction=instruction, progress=progress)
         return rank(scores, wanted, top_k)
@@ -210,7 +193,7 @@ class Reranker(Component):
         progress: bool = False,
     ) -> list[Ranked]:
         """`rerank` for event loops; concurrent calls share batches."""
-        check_top_k(top_k)
+        top_k = check_top_k(top_k)
         wanted = [] if top_k == 0 else as_texts(documents, "document")
         scores = await self.ascore(query, wanted, instruction=instruction, progress=progress)
         return rank(scores, wanted, top_k)

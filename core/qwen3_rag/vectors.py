@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.inputs import whole
 
 Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 """Element type of returned vectors, with the meaning Sentence Transformers gives these names."""
@@ -23,21 +24,35 @@ _CALIBRATION_ROWS: Final = 100
 """Fewer rows than this make poor int8 ranges; Sentence Transformers warns at the same number."""
 
 
+def asked_dimensions(dimensions: int | None) -> int | None:
+    """Return the vector length that is asked for, checked as far as it can be without a checkpoint.
+
+    Raises:
+        ConfigurationError: less than 32.
+    """
+    if dimensions is not None and dimensions < MIN_DIMENSIONS:
+        raise ConfigurationError(
+            f"dimensions must be {MIN_DIMENSIONS} or more, at most the model's hidden size, or None for all, "
+            f"got {dimensions}"
+        )
+    return dimensions
+
+
 def check_dimensions(dimensions: int | None, hidden_size: int) -> int:
     """Return the vector length to cut to; None means the model's own.
 
     Raises:
+        TypeError: no whole number.
         ConfigurationError: not within 32 and the model's hidden size.
     """
     if dimensions is None:
         return hidden_size
-    if isinstance(dimensions, bool) or not isinstance(dimensions, int):
-        raise TypeError(f"dimensions must be an int or None, got {type(dimensions).__name__}")
-    if not MIN_DIMENSIONS <= dimensions <= hidden_size:
+    length = whole("dimensions", dimensions, "a whole number or None")
+    if not MIN_DIMENSIONS <= length <= hidden_size:
         raise ConfigurationError(
-            f"dimensions must be {MIN_DIMENSIONS} to {hidden_size} (the model's hidden size), got {dimensions}"
+            f"dimensions must be {MIN_DIMENSIONS} to {hidden_size} (the model's hidden size), got {length}"
         )
-    return dimensions
+    return length
 
 
 def check_precision(precision: Precision) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from haystack import Document
 from haystack.utils import ComponentDevice, Device, DeviceMap
@@ -44,7 +46,8 @@ def test_arguments_are_keyword_only(adapter: Any) -> None:
 
 @every_class
 def test_every_parameter_is_documented(adapter: Any) -> None:
-    assert [name for name in parameters(adapter) if f"        {name}: " not in adapter.__doc__] == []
+    documented = adapter.__init__.__doc__  # that of the class is shown to language models
+    assert [name for name in parameters(adapter) if f"            {name}: " not in documented] == []
 
 
 @every_class
@@ -85,6 +88,50 @@ def test_arguments_out_of_range_are_found_at_once(adapter: Any, wrong: dict[str,
         adapter(**wrong)
 
 
+WRONG_TYPES: list[tuple[dict[str, Any], str]] = [
+    ({"meta_fields_to_embed": ["title", 1]}, r"must be a list of names, got \['title', 1\]"),
+    ({"meta_fields_to_embed": 5}, "must be a list of names, got 5"),
+    ({"embedding_separator": None}, "embedding_separator must be a str, got NoneType; for nothing between"),
+    ({"top_k": "2"}, "top_k must be a whole number, 0 or more, or None for all, got '2'"),
+    ({"score_threshold": "0.5"}, "score_threshold must be a number, 0 to 1, or None for no limit, got '0.5'"),
+    ({"score_threshold": True}, "score_threshold must be a number, .* got True"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), WRONG_TYPES)
+def test_a_wrong_type_is_told_where_it_is_given_and_nothing_is_computed(
+    wrong: dict[str, Any], message: str
+) -> None:
+    ((name, value),) = wrong.items()
+    documents = [Document(content="a")]
+    for adapter in (Qwen3DocumentEmbedder, Qwen3Ranker):
+        if name in parameters(adapter):
+            with pytest.raises(TypeError, match=message):
+                adapter(model="no/such-model", **wrong)
+    ranker = Qwen3Ranker(model="no/such-model")
+    if name in ("top_k", "score_threshold"):
+        with pytest.raises(TypeError, match=message):
+            ranker.run("q", documents, **wrong)
+    setattr(ranker, name, value)
+    for run in (ranker.run, lambda *given: asyncio.run(ranker.run_async(*given))):
+        with pytest.raises(TypeError, match=message):
+            run("q", documents)
+
+
+def test_numbers_may_be_numpys_and_are_saved_as_pythons(reranker: Reranker) -> None:
+    given: dict[str, Any] = {
+        "top_k": np.int64(1),
+        "score_threshold": np.float64(0),
+        "max_tokens": np.int32(512),
+        "timeout": np.float32(60),
+    }
+    ranker = Qwen3Ranker(**{**reranker.arguments, **given})
+    assert len(ranker.run("q", [Document(content="a"), Document(content="b")])["documents"]) == 1
+    saved = ranker.to_dict()["init_parameters"]
+    assert {name: saved[name] for name in given} == given
+    assert [type(saved[name]) for name in given] == [int, float, int, float]
+
+
 @pytest.mark.parametrize("adapter", [Qwen3DocumentEmbedder, Qwen3Ranker])
 def test_one_string_of_meta_fields_is_refused(adapter: Any) -> None:
     with pytest.raises(ConfigurationError, match="must be a list of names, got the string 'title'"):
@@ -118,6 +165,12 @@ def test_device_may_be_haystacks_or_a_name_or_several(adapter: Any, device: Any,
     component = adapter(device=device)
     assert getattr(component, adapter.ready).arguments["device"] == expected
     assert component.device == device
+
+
+@every_class
+def test_device_that_is_no_name_is_told_by_the_core(adapter: Any) -> None:
+    with pytest.raises(TypeError, match=r"device must be a torch device's name .* got 0"):
+        adapter(device=0)
 
 
 @pytest.mark.parametrize("devices", [{}, {"a": Device.gpu(0), "b": Device.disk()}])

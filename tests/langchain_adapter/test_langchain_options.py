@@ -157,8 +157,10 @@ def test_a_negative_limit_is_refused() -> None:
 
 
 def test_options_cannot_be_assigned_since_that_would_change_nothing() -> None:
-    with pytest.raises(ValidationError, match="frozen"):
+    with pytest.raises(ConfigurationError, match="max_tokens of a Qwen3Reranker is fixed"):
         Qwen3Reranker().max_tokens = 5
+    with pytest.raises(ValidationError, match="frozen"):
+        Qwen3Reranker().top_n = 5
 
 
 def test_a_ready_component_is_used_and_left_open(embedder: Embedder, reranker: Reranker) -> None:

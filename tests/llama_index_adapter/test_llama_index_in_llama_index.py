@@ -162,13 +162,17 @@ def spans() -> Iterator[Spans]:
 def test_each_call_is_one_span(spans: Spans, embedding: Qwen3Embedding, rerank: Qwen3Rerank) -> None:
     async def ask() -> None:
         await embedding.aget_query_embedding(QUERY)
+        await embedding.aget_text_embedding_batch(TEXTS, show_progress=True)
         await rerank.apostprocess_nodes([], query_str=QUERY)
 
     embedding.get_query_embedding(QUERY)
+    embedding.get_text_embedding_batch(TEXTS, show_progress=True)
     rerank.postprocess_nodes([], query_str=QUERY)
     asyncio.run(ask())
-    for name in ("Qwen3Embedding.get_query_embedding", "Qwen3Embedding.aget_query_embedding"):
-        assert spans.names().count(name) == 1
+    for name in ("get_query_embedding", "get_text_embedding_batch"):
+        assert spans.names().count(f"Qwen3Embedding.{name}") == 1
+        assert spans.names().count(f"Qwen3Embedding.a{name}") == 1
+    assert not [name for name in spans.names() if name.startswith("BaseEmbedding")]
     for name in ("Qwen3Rerank._postprocess_nodes", "Qwen3Rerank._apostprocess_nodes"):
         assert spans.names().count(name) == 1
 
@@ -176,6 +180,7 @@ def test_each_call_is_one_span(spans: Spans, embedding: Qwen3Embedding, rerank: 
 def test_signatures_are_those_of_the_framework() -> None:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
-    for name in ("get_query_embedding", "aget_query_embedding", "aget_agg_embedding_from_queries"):
+    names = ["get_query_embedding", "get_text_embedding_batch", "get_agg_embedding_from_queries"]
+    for name in [*names, *(f"a{name}" for name in names)]:
         ours, theirs = (inspect.signature(getattr(cls, name)) for cls in (Qwen3Embedding, BaseEmbedding))
         assert list(ours.parameters) == list(theirs.parameters)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from haystack import Document as HaystackDocument
 from haystack_integrations.components.embedders.qwen3_rag import Qwen3DocumentEmbedder, Qwen3TextEmbedder
@@ -171,3 +172,45 @@ def test_a_ready_component_of_another_kind_is_refused(adapter: Any) -> None:
 def test_devices_beside_a_ready_component_are_a_list_or_a_tuple(adapter: Any, given_devices: Any) -> None:
     ready = adapter.core_class(device=["cpu", "cpu"])
     assert component(adapter(**{adapter.ready: ready}, device=given_devices)) is ready
+
+
+@every_adapter
+def test_an_option_is_not_assigned_and_its_value_not_shown(adapter: Any) -> None:
+    made = adapter(model="some/model")
+    for name in [*component(made).arguments, adapter.ready]:
+        with pytest.raises(ConfigurationError, match=rf"^{name} of a {adapter.__name__} is fixed") as caught:
+            setattr(made, name, {"api_key": "sk-1"})
+        assert "sk-1" not in str(caught.value)
+    assert component(made).arguments == component(adapter(model="some/model")).arguments
+
+
+@every_adapter
+def test_what_the_caller_does_to_its_own_options_later_is_not_seen(adapter: Any) -> None:
+    devices, kwargs = ["cpu"], {"a": 1}
+    made = adapter(device=devices, model_kwargs=kwargs)
+    devices.append("cuda")
+    kwargs["b"] = 2
+    for one in (made, copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert (one.device, one.model_kwargs) == (["cpu"], {"a": 1})
+        assert component(one).arguments["device"] == ["cpu"]
+        assert component(one).arguments["model_kwargs"] == {"a": 1}
+
+
+WRONG = [{"max_tokens": -1}, {"max_tokens": 50.5}, {"dimensions": 3}, {"dimensions": True}]
+
+
+@every_adapter
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_number_that_no_model_takes_is_refused_at_once(adapter: Any, wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    if name == "dimensions" and adapter.core_class is Reranker:
+        pytest.skip("a score has no dimensions")
+    with pytest.raises((ValueError, TypeError), match=name):
+        adapter(model="no/such-model", **wrong)
+
+
+@every_adapter
+def test_numpys_whole_numbers_are_taken(adapter: Any) -> None:
+    made = adapter(model="no/such-model", max_tokens=np.int64(77))
+    assert made.max_tokens == component(made).arguments["max_tokens"] == 77
+    assert type(component(made).arguments["max_tokens"]) is int

@@ -24,6 +24,7 @@ import asyncio
 import copy
 import math
 import pickle
+import re
 from abc import abstractmethod
 from collections.abc import Iterator
 from functools import partial
@@ -31,6 +32,7 @@ from typing import Any, Final
 
 import pytest
 from haystack import Document, Pipeline
+from haystack.tools import ComponentTool
 
 from qwen3_rag.testing.event_loop import EventLoopContract
 from qwen3_rag.testing.weights import holds_tensor
@@ -58,10 +60,13 @@ class _ComponentContract(EventLoopContract):
     Attributes:
         tolerance: most by which a number may differ when it is computed again, or in other company.
         most_pickled_bytes: a configuration is smaller, weights are larger.
+        most_described_characters: every request to a language model that may use the component as a tool has
+            its description.
     """
 
     tolerance: float = 1e-4
     most_pickled_bytes: int = 20_000
+    most_described_characters: int = 1_000
 
     @property
     @abstractmethod
@@ -101,6 +106,24 @@ class _ComponentContract(EventLoopContract):
     def test_dictionary_makes_an_equal_component(self, component: Any) -> None:
         saved = component.to_dict()
         assert self.component_class.from_dict(copy.deepcopy(saved)).to_dict() == saved
+
+    def test_a_subclass_may_have_a_constructor_of_its_own(self) -> None:
+        parent = self.component_class
+
+        class Own(parent):  # type: ignore[misc,valid-type]
+            def __init__(self, own: int = 3, **options: Any) -> None:
+                super().__init__(**options)
+                self.own = own
+
+        made = Own(own=5, **self.component_params)
+        assert made.own == 5
+        assert self.agree(made.run(**self.inputs()), self.make().run(**self.inputs()))
+
+    def test_a_tools_description_is_for_language_models(self, component: Any) -> None:
+        description = ComponentTool(component=component).description
+        assert not re.search(r"<\|\w+\|>|</?\w+>|\[/?INST\]", description), "a control token"
+        assert not re.search(r"Args:|Parameters|:param ", description), "parameters that no model can set"
+        assert len(description) <= self.most_described_characters
 
     def test_from_dict_leaves_its_argument_alone(self, component: Any) -> None:
         saved = component.to_dict()
@@ -340,6 +363,11 @@ class RankerContract(_DocumentsContract):
             self.make(top_k=-1)
         with pytest.raises(ValueError, match="top_k"):
             self.scores(component, top_k=-1)
+
+    @pytest.mark.parametrize("wrong", [{"top_k": "2"}, {"score_threshold": "0.5"}])
+    def test_a_limit_of_another_type_is_found_when_it_is_given(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
+            self.make(**wrong)
 
     def test_threshold_keeps_what_reaches_it(self, component: Any) -> None:
         scores = self.scores(component)

@@ -165,6 +165,21 @@ class EmbeddingContract(EventLoopContract):
         assert names.count("EmbeddingStartEvent") == names.count("EmbeddingEndEvent") == 3
         assert [t for t, _ in calls.started] == [t for t, _ in calls.ended] == [CBEventType.EMBEDDING] * 3
 
+    def test_a_progress_bar_changes_no_vector_and_no_event(self, embedding: BaseEmbedding) -> None:
+        expected = [pytest.approx(vector, abs=1e-4) for vector in embedding.get_text_embedding_batch(TEXTS)]
+        embedding.embed_batch_size = 2
+        for workers in (None, 2):
+            embedding.num_workers = workers
+            with events() as seen:
+                assert embedding.get_text_embedding_batch(TEXTS, show_progress=True) == expected
+                assert asyncio.run(embedding.aget_text_embedding_batch(TEXTS, show_progress=True)) == expected
+            names = [event.class_name() for event in seen]
+            assert names.count("EmbeddingStartEvent") == names.count("EmbeddingEndEvent") == 6
+
+    def test_no_callback_manager_is_one_without_handlers(self) -> None:
+        embedding = self.embedding_class(**{**self.embedding_params, "callback_manager": None})
+        assert embedding.get_query_embedding(QUERY)
+
     def test_a_cache_changes_no_vector(self, embedding: BaseEmbedding) -> None:
         query, text = embedding.get_query_embedding(QUERY), embedding.get_text_embedding(QUERY)
         cached = self.embedding_class(**self.embedding_params, embeddings_cache=SimpleKVStore())
@@ -292,6 +307,12 @@ class RerankContract(EventLoopContract):
         assert [t for t, _ in calls.started] == [t for t, _ in calls.ended] == [CBEventType.RERANKING] * 2
         assert calls.started[0][1][EventPayload.QUERY_STR] == QUERY
         assert calls.ended[0][1][EventPayload.NODES] == results
+
+    def test_no_callback_manager_is_one_without_handlers(self, rerank: BaseNodePostprocessor) -> None:
+        silent = self.rerank_class(**{**self.rerank_params, "callback_manager": None})
+        assert silent.postprocess_nodes(nodes(), query_str=QUERY)
+        rerank.callback_manager = CallbackManager([])
+        assert asyncio.run(rerank.apostprocess_nodes(nodes(), query_str=QUERY))
 
     def test_a_call_that_fails_has_its_end_event_too(self, rerank: BaseNodePostprocessor) -> None:
         rerank.callback_manager = CallbackManager([calls := CallbackLog()])

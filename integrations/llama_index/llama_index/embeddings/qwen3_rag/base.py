@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
@@ -22,6 +23,7 @@ from qwen3_rag.conversion import as_lists, converted
 from qwen3_rag.embedder import Embedder
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
+from qwen3_rag.progress import one_bar
 
 _MAX_BATCH: Final = 2048
 """The largest `embed_batch_size` that the framework allows; within it the core makes the batches."""
@@ -34,6 +36,8 @@ Self = TypeVar("Self", bound="Qwen3Embedding")
 # The overrides below are traced themselves; through the base's own spans each call would count twice.
 _untraced_get = inspect.unwrap(BaseEmbedding.get_query_embedding)
 _untraced_aget = inspect.unwrap(BaseEmbedding.aget_query_embedding)
+_untraced_batch = inspect.unwrap(BaseEmbedding.get_text_embedding_batch)
+_untraced_abatch = inspect.unwrap(BaseEmbedding.aget_text_embedding_batch)
 
 
 class Qwen3Embedding(CoreOptions, BaseEmbedding):
@@ -123,6 +127,28 @@ class Qwen3Embedding(CoreOptions, BaseEmbedding):
             embedding: Embedding = await _untraced_aget(self, query)
         return embedding
 
+    def get_text_embedding_batch(
+        self, texts: list[str], show_progress: bool = False, **kwargs: Any
+    ) -> list[Embedding]:
+        """Embed documents as they are: `dimensions` floats of L2 norm 1 for each, in order.
+
+        Args:
+            texts: any number of strings; never changed.
+            show_progress: show a progress bar on standard error, moved by the core as texts are done.
+            **kwargs: as the base class, which uses none.
+        """
+        with _progress(texts, show_progress):
+            embeddings: list[Embedding] = _untraced_batch(self, texts, **kwargs)
+        return embeddings
+
+    async def aget_text_embedding_batch(
+        self, texts: list[str], show_progress: bool = False, **kwargs: Any
+    ) -> list[Embedding]:
+        """`get_text_embedding_batch` for event loops."""
+        with _progress(texts, show_progress):
+            embeddings: list[Embedding] = await _untraced_abatch(self, texts, **kwargs)
+        return embeddings
+
     @classmethod
     def from_dict(cls: type[Self], data: dict[str, Any], **kwargs: Any) -> Self:
         """Return an adapter of the configuration that `to_dict` gave, which may have been edited.
@@ -193,6 +219,11 @@ class Qwen3Embedding(CoreOptions, BaseEmbedding):
             raise TypeError(f"embeddings_cache must be a BaseKVStore, got {type(store).__name__}")
         store = store.store if isinstance(store, KeyedCache) else store
         return KeyedCache(store, self.embedder.arguments)
+
+
+def _progress(texts: Sequence[str], is_shown: bool) -> AbstractContextManager[None]:
+    """Show how many texts are done. The framework's own bar moves once for each `embed_batch_size` of them."""
+    return one_bar(len(texts), "Generating embeddings") if is_shown else nullcontext()
 
 
 def _with_one_model_name(fields: Mapping[str, Any]) -> dict[str, Any]:

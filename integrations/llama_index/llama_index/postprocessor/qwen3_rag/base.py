@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, cast
 
-from llama_index.core.bridge.pydantic import Field
-from llama_index.core.callbacks import CBEventType, EventPayload
+from llama_index.core.bridge.pydantic import Field, field_validator
+from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.exception import ExceptionEvent
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
@@ -62,7 +62,7 @@ class Qwen3Rerank(CoreOptions, BaseNodePostprocessor):
             `to_dict` and JSON, and all of it out of `repr`.
         reranker: a ready `Reranker` instead of all options of the core; `close` leaves it open.
             The attribute holds the `Reranker` in use, given or not.
-        callback_manager: receives RERANKING events.
+        callback_manager: receives RERANKING events; None for no one.
 
     Raises:
         ConfigurationError: an option is out of range, or contradicts `reranker`.
@@ -79,6 +79,12 @@ class Qwen3Rerank(CoreOptions, BaseNodePostprocessor):
     reranker: SkipJsonSchema[Reranker] = Field(  # never None once made
         default=cast("Reranker", None), exclude=True, repr=False, frozen=True
     )
+
+    @field_validator("callback_manager", mode="before")
+    @classmethod
+    def _with_callbacks(cls, callback_manager: CallbackManager | None) -> CallbackManager:
+        # As the framework's embedding models do; its postprocessors let None through.
+        return CallbackManager([]) if callback_manager is None else callback_manager
 
     @classmethod
     def class_name(cls) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from haystack import default_from_dict, default_to_dict
+from haystack.core.errors import SerializationError
 from haystack.utils import ComponentDevice
 from haystack_integrations.components.embedders.qwen3_rag.serialization import (
     check_saveable,
@@ -29,6 +30,9 @@ class CoreComponent(Adapter):
     A subclass names both kinds of argument in its constructor and calls `_start` with all of them.
     Each argument is kept as an attribute of its own name. Files, pickles and copies carry the
     configuration, never weights; a file carries a component that was given ready as its configuration too.
+
+    A user's subclass may have a constructor of its own. Its parameters are configuration as Haystack has it:
+    the attributes of their names. What it takes as `**options` and passes on belongs to it as well.
     """
 
     model: str
@@ -46,6 +50,21 @@ class CoreComponent(Adapter):
     max_wait_ms: float
     max_queued: int
     model_kwargs: Mapping[str, Any] | None
+
+    _given: set[str]
+    """Names of the arguments that the constructor was called with, and of attributes assigned since."""
+
+    def __new__(cls: type[Self], *_: Any, **given: Any) -> Self:
+        # Before any constructor passes on something else.
+        made = super().__new__(cls)
+        vars(made)["_given"] = set(given)
+        return made
+
+    if not TYPE_CHECKING:  # type checkers would allow any name
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            self._given.add(name)
 
     def warm_up(self) -> None:
         """Load tokenizer and weights now instead of on first use. Doing it again costs nothing.
@@ -71,9 +90,9 @@ class CoreComponent(Adapter):
             SerializationError: an argument holds an object that a file cannot, or a key as a plain string.
             ValueError: a `Secret` holds a token itself; use `Secret.from_env_var`.
         """
-        check_saveable(self.model_kwargs)
-        plain = {name: to_plain(name, value) for name, value in self._configuration().items()}
-        return default_to_dict(self, **plain)
+        configuration = self._configuration()
+        check_saveable(configuration.get("model_kwargs"))
+        return default_to_dict(self, **{name: to_plain(name, value) for name, value in configuration.items()})
 
     @classmethod
     def from_dict(cls: type[Self], data: dict[str, Any]) -> Self:
@@ -88,32 +107,20 @@ class CoreComponent(Adapter):
         """
         return default_from_dict(cls, {**data, "init_parameters": from_plain(data.get("init_parameters", {}))})
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Assign an attribute, unless it is an option that the model was made with.
-
-        Raises:
-            ConfigurationError: it is. The message does not show the value, which may hold a secret.
-        """
-        if name in _parameters(self.core_class) or name == self.ready:
-            kind = type(self).__name__
-            raise ConfigurationError(
-                f"{name} of a {kind} is fixed, since its model was made with it; make another {kind} "
-                f"with the {name} you want, which shares the weights wherever it can"
-            )
-        super().__setattr__(name, value)
-
     def _start(self, arguments: Mapping[str, Any]) -> None:
         """Keep all arguments of the constructor, and make the core's component if none was given.
 
         Args:
-            arguments: by name; "self" is ignored.
+            arguments: by name; "self" is ignored. Lists and mappings are copied: what the caller does to its
+                own later must not reach files.
 
         Raises:
             ConfigurationError: one is out of range, or stands beside a ready component.
+            TypeError: one is of a wrong type.
         """
-        kept = self._completed({name: arguments[name] for name in _parameters(type(self))})
+        kept = self._completed({name: value for name, value in arguments.items() if name != "self"})
         given = kept.pop(self.ready, None)
-        vars(self).update(kept)
+        vars(self).update({name: _own(value) for name, value in kept.items()})
         self._connect(given)
 
     @staticmethod
@@ -121,10 +128,32 @@ class CoreComponent(Adapter):
         return core_device(value) if option == "device" else value
 
     def _configuration(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _parameters(type(self)) if name != self.ready}
+        arguments = {}
+        for name, parameter in self._accepted().items():
+            arguments[name] = getattr(self, name, parameter.default)  # Haystack's own rule
+            if arguments[name] is parameter.empty:
+                raise SerializationError(
+                    f"a {type(self).__name__} cannot be saved or copied: its constructor needs {name}, and it "
+                    f"has no attribute of that name; assign self.{name} = {name} there"
+                )
+        return arguments
+
+    def _accepted(self) -> dict[str, inspect.Parameter]:
+        """Return the parameters by which the constructor makes this component again.
+
+        Of what a subclass's constructor takes as `**options`, those that were given or assigned since: it may
+        itself give others to its parent, and would then get them twice.
+        """
+        constructor, *parents = [vars(cls)["__init__"] for cls in type(self).__mro__ if "__init__" in vars(cls)]
+        accepted, takes_more = _parameters(constructor)
+        passed_on = self._given | (self._component.arguments.keys() if self.ready in self._given else set())
+        while takes_more:
+            parameters, takes_more = _parameters(parents.pop(0))
+            accepted = {**{name: p for name, p in parameters.items() if name in passed_on}, **accepted}
+        return {name: parameter for name, parameter in accepted.items() if name != self.ready}
 
 
-def core_device(device: Device) -> str | list[str] | None:
+def core_device(device: Device) -> str | Sequence[str] | None:
     """Return a device as the core takes it.
 
     Args:
@@ -134,10 +163,8 @@ def core_device(device: Device) -> str | list[str] | None:
     Raises:
         ConfigurationError: a device map has no device or has the disk, where no model can run.
     """
-    if device is None or isinstance(device, str):
-        return device
     if not isinstance(device, ComponentDevice):
-        return list(device)
+        return device
     if not device.has_multiple_devices:
         return device.to_torch_str()
     names = list(dict.fromkeys(device.to_dict()["device_map"].values()))
@@ -146,8 +173,15 @@ def core_device(device: Device) -> str | list[str] | None:
     return names
 
 
-def _parameters(cls: type[Any]) -> dict[str, inspect.Parameter]:
-    # Of __init__, since the signature of a Haystack component's class is that of its metaclass.
-    parameters = dict(inspect.signature(cls.__init__).parameters)
-    del parameters["self"]
-    return parameters
+def _parameters(constructor: Callable[..., None]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Return a constructor's parameters that have a name, and whether it takes others as well."""
+    _, *parameters = inspect.signature(constructor).parameters.values()
+    named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _own(value: Any) -> Any:
+    """Return a value that nobody else can change: a copy of a list or mapping, anything else as it is."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, MutableSequence) else value

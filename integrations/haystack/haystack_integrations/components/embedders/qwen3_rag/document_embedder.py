@@ -11,6 +11,7 @@ from haystack import Document, component
 from haystack_integrations.components.embedders.qwen3_rag.base import CoreComponent, Device
 from haystack_integrations.components.embedders.qwen3_rag.documents import (
     check_meta_fields,
+    check_separator,
     document_texts,
     usage_meta,
 )
@@ -23,47 +24,16 @@ from qwen3_rag.settings import DType, Hub
 
 @component
 class Qwen3DocumentEmbedder(CoreComponent):
-    """Embeds documents with a Qwen3-Embedding model, as they are, without an instruction.
+    """Gives each document a vector with a Qwen3-Embedding model, by which a query can find it.
 
-    Stands before a `DocumentWriter`. All documents of a run go to the model in one call, which makes batches by
-    tokens. Weights are loaded on first use or by `warm_up`, once per process for components of equal settings.
-
-    Args:
-        model: hub repository or local folder.
-        backend: what runs the model; `qwen3-rag plugins` lists the names.
-        instruction: of no effect on documents; taken so that the options of a `Qwen3TextEmbedder` fit here too.
-        dimensions: length of vectors, 32 to the model's hidden size; None for all.
-        max_tokens: longest prompt; longer documents are cut at their end, counted and warned of.
-        device: name of a torch device, several of them, or Haystack's `ComponentDevice`; None takes the
-            best there is.
-        dtype: "auto" is bfloat16 where the hardware computes it, else float32.
-        revision: branch, tag or commit of the hub repository.
-        hub: "huggingface" or "modelscope".
-        parse_special_tokens: recognise `<|im_end|>` and the like inside your texts. Leave it False for text
-            that you did not write yourself.
-        token_budget: most tokens of one batch; None derives it from free memory.
-        share_prefixes: compute what prompts have in common at their beginning once.
-        timeout: most seconds that a run may take, loading included; None for no limit.
-        max_wait_ms: milliseconds that a batch which is not full waits for other calls to join it.
-        max_queued: calls, or pieces of 512 texts, that may wait or run; further ones wait until there is room.
-        model_kwargs: further arguments for the backend's loader. The remote backend's `api_key` is a Haystack
-            `Secret`; no other backend looks for one.
-        embedder: a ready `qwen3_rag.Embedder` to use instead of making one; excludes the arguments above,
-            and is never closed by this component.
-        meta_fields_to_embed: meta values to put before the content. One that is missing or None is left out.
-        embedding_separator: stands between meta values and content.
-        progress_bar: show a progress bar on standard error.
-
-    Attributes:
-        embedder: the `qwen3_rag.Embedder` in use.
-
-    Raises:
-        ConfigurationError: an argument is out of range, or stands beside `embedder`.
+    Documents are embedded as they are, without an instruction.
     """
 
     core_class = Embedder
     ready = "embedder"
     embedder: Embedder
+    """The `Embedder` in use."""
+
     dimensions: int | None
     meta_fields_to_embed: list[str]
     embedding_separator: str
@@ -93,8 +63,47 @@ class Qwen3DocumentEmbedder(CoreComponent):
         embedding_separator: str = "\n",
         progress_bar: bool = True,
     ) -> None:
+        """Make an embedder of documents, to stand before a `DocumentWriter`.
+
+        All documents of a run go to the model in one call, which makes batches by tokens. Weights are loaded on
+        first use or by `warm_up`, once per process for components of equal settings.
+
+        Args:
+            model: hub repository or local folder.
+            backend: what runs the model; `qwen3-rag plugins` lists the names.
+            instruction: of no effect on documents; taken so that the options of a `Qwen3TextEmbedder` fit here
+                too.
+            dimensions: length of vectors, 32 to the model's hidden size; None for all.
+            max_tokens: longest prompt; longer documents are cut at their end, counted and warned of.
+            device: name of a torch device, several of them, or Haystack's `ComponentDevice`; None takes the
+                best there is.
+            dtype: "auto" is bfloat16 where the hardware computes it, else float32.
+            revision: branch, tag or commit of the hub repository.
+            hub: "huggingface" or "modelscope".
+            parse_special_tokens: recognise `<|im_end|>` and the like inside your texts. Leave it False for text
+                that you did not write yourself.
+            token_budget: most tokens of one batch; None derives it from free memory.
+            share_prefixes: compute what prompts have in common at their beginning once.
+            timeout: most seconds that a run may take, loading included; None for no limit.
+            max_wait_ms: milliseconds that a batch which is not full waits for other calls to join it.
+            max_queued: calls, or pieces of 512 texts, that may wait or run; further ones wait until there is
+                room.
+            model_kwargs: further arguments for the backend's loader. The remote backend's `api_key` is a
+                Haystack `Secret`; no other backend looks for one.
+            embedder: a ready `qwen3_rag.Embedder` to use instead of making one; excludes the arguments above,
+                and is never closed by this component.
+            meta_fields_to_embed: meta values to put before the content. One that is missing or None is left
+                out.
+            embedding_separator: stands between meta values and content.
+            progress_bar: show a progress bar on standard error.
+
+        Raises:
+            ConfigurationError: an argument is out of range, or stands beside `embedder`.
+            TypeError: an argument is of a wrong type.
+        """
+        meta_fields_to_embed = check_meta_fields(meta_fields_to_embed)
+        check_separator(embedding_separator)
         self._start(locals())
-        self.meta_fields_to_embed = check_meta_fields(meta_fields_to_embed)
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
     def run(self, documents: list[Document]) -> dict[str, Any]:

@@ -17,12 +17,22 @@ def check_meta_fields(meta_fields: Sequence[str] | None) -> list[str]:
 
     Raises:
         ConfigurationError: it is one string, whose letters would be taken for names.
+        TypeError: it is something else that is no list of strings.
     """
     if isinstance(meta_fields, str):
         raise ConfigurationError(
             f"meta_fields_to_embed must be a list of names, got the string {meta_fields!r}"
         )
-    return [] if meta_fields is None else list(meta_fields)
+    if meta_fields is None:
+        return []
+    if not isinstance(meta_fields, Sequence) or not all(isinstance(name, str) for name in meta_fields):
+        raise TypeError(f"meta_fields_to_embed must be a list of names, got {meta_fields!r:.80}")
+    return list(meta_fields)
+
+
+def check_separator(separator: str) -> None:
+    """Raise TypeError unless what stands between meta values and content is a string."""
+    check_text("embedding_separator", separator, 'for nothing between the parts use ""')
 
 
 def check_text(name: str, value: object, instead: str) -> None:
@@ -51,10 +61,12 @@ def document_texts(documents: Sequence[Document], meta_fields: Sequence[str], se
         and without chosen meta values gives the empty string.
 
     Raises:
-        TypeError: `documents` is not a list of documents; the message names the first that is none.
+        TypeError: `documents` is not a list of documents (the message names the first that is none), or
+            `meta_fields` no list of strings, or `separator` no string.
         ConfigurationError: `meta_fields` is one string.
     """
     meta_fields = check_meta_fields(meta_fields)
+    check_separator(separator)
     if not isinstance(documents, (list, tuple)):
         raise TypeError(f"documents must be a list of Document, got {type(documents).__name__}")
     for i, document in enumerate(documents):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from haystack.core.errors import SerializationError
 from haystack.utils import ComponentDevice, Secret
 
@@ -30,12 +31,15 @@ def to_plain(name: str, value: Any) -> Any:
 
     Args:
         name: what the argument is called, for the error.
-        value: strings, numbers, booleans, None, `Secret`, `ComponentDevice`, and lists and mappings of them.
+        value: strings, numbers (numpy's too), booleans, None, `Secret`, `ComponentDevice`, and lists and
+            mappings of them.
 
     Raises:
         SerializationError: a part of it is anything else. The message names its type, never its value.
         ValueError: a `Secret` holds a token itself, which Haystack never writes down.
     """
+    if isinstance(value, np.generic):  # of which some are floats too
+        return value.item()
     if value is None or isinstance(value, (str, int, float)):
         return value
     if isinstance(value, (Secret, ComponentDevice)):

@@ -16,46 +16,16 @@ from qwen3_rag.settings import DType, Hub
 
 @component
 class Qwen3TextEmbedder(CoreComponent):
-    """Embeds a query with a Qwen3-Embedding model, under the instruction that the model expects.
+    """Turns a query into a vector with a Qwen3-Embedding model, to search for documents that answer it.
 
-    Stands before an embedding retriever. Weights are loaded on first use or by `warm_up`, once per
-    process for components of equal settings: one `Qwen3DocumentEmbedder` beside it costs no memory.
-
-    Args:
-        model: hub repository or local folder.
-        backend: what runs the model; `qwen3-rag plugins` lists the names.
-        instruction: task sentence for queries, or a preset's name. None takes the checkpoint's own saved
-            query prompt, or else the published default.
-        dimensions: length of vectors, 32 to the model's hidden size; None for all. Use the same as for
-            the documents.
-        max_tokens: longest prompt; a query that does not fit is an error, it is never cut.
-        device: name of a torch device, several of them, or Haystack's `ComponentDevice`; None takes the
-            best there is.
-        dtype: "auto" is bfloat16 where the hardware computes it, else float32.
-        revision: branch, tag or commit of the hub repository.
-        hub: "huggingface" or "modelscope".
-        parse_special_tokens: recognise `<|im_end|>` and the like inside your texts. Leave it False for text
-            that you did not write yourself.
-        token_budget: most tokens of one batch; None derives it from free memory.
-        share_prefixes: compute what prompts have in common at their beginning once.
-        timeout: most seconds that a run may take, loading included; None for no limit.
-        max_wait_ms: milliseconds that a batch which is not full waits for other calls to join it.
-        max_queued: calls, or pieces of 512 texts, that may wait or run; further ones wait until there is room.
-        model_kwargs: further arguments for the backend's loader. The remote backend's `api_key` is a Haystack
-            `Secret`; no other backend looks for one.
-        embedder: a ready `qwen3_rag.Embedder` to use instead of making one; excludes the arguments above,
-            and is never closed by this component.
-
-    Attributes:
-        embedder: the `qwen3_rag.Embedder` in use.
-
-    Raises:
-        ConfigurationError: an argument is out of range, or stands beside `embedder`.
+    The query is read under the instruction that the model expects.
     """
 
     core_class = Embedder
     ready = "embedder"
     embedder: Embedder
+    """The `Embedder` in use."""
+
     dimensions: int | None
 
     def __init__(
@@ -79,6 +49,41 @@ class Qwen3TextEmbedder(CoreComponent):
         model_kwargs: Mapping[str, Any] | None = None,
         embedder: Embedder | None = None,
     ) -> None:
+        """Make an embedder of queries, to stand before an embedding retriever.
+
+        Weights are loaded on first use or by `warm_up`, once per process for components of equal settings: one
+        `Qwen3DocumentEmbedder` beside it costs no memory.
+
+        Args:
+            model: hub repository or local folder.
+            backend: what runs the model; `qwen3-rag plugins` lists the names.
+            instruction: task sentence for queries, or a preset's name. None takes the checkpoint's own saved
+                query prompt, or else the published default.
+            dimensions: length of vectors, 32 to the model's hidden size; None for all. Use the same as for
+                the documents.
+            max_tokens: longest prompt; a query that does not fit is an error, it is never cut.
+            device: name of a torch device, several of them, or Haystack's `ComponentDevice`; None takes the
+                best there is.
+            dtype: "auto" is bfloat16 where the hardware computes it, else float32.
+            revision: branch, tag or commit of the hub repository.
+            hub: "huggingface" or "modelscope".
+            parse_special_tokens: recognise `<|im_end|>` and the like inside your texts. Leave it False for text
+                that you did not write yourself.
+            token_budget: most tokens of one batch; None derives it from free memory.
+            share_prefixes: compute what prompts have in common at their beginning once.
+            timeout: most seconds that a run may take, loading included; None for no limit.
+            max_wait_ms: milliseconds that a batch which is not full waits for other calls to join it.
+            max_queued: calls, or pieces of 512 texts, that may wait or run; further ones wait until there is
+                room.
+            model_kwargs: further arguments for the backend's loader. The remote backend's `api_key` is a
+                Haystack `Secret`; no other backend looks for one.
+            embedder: a ready `qwen3_rag.Embedder` to use instead of making one; excludes the arguments above,
+                and is never closed by this component.
+
+        Raises:
+            ConfigurationError: an argument is out of range, or stands beside `embedder`.
+            TypeError: an argument is of a wrong type.
+        """
         self._start(locals())
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])

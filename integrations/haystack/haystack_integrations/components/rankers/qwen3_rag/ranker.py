@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from haystack import Document, component
 from haystack_integrations.components.embedders.qwen3_rag.base import CoreComponent, Device
 from haystack_integrations.components.embedders.qwen3_rag.documents import (
     check_meta_fields,
+    check_separator,
     check_text,
     document_texts,
     usage_meta,
 )
 
+from qwen3_rag.inputs import number
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
 from qwen3_rag.ranking import check_top_k, rank
 from qwen3_rag.reranker import Reranker, Scores
@@ -25,50 +27,25 @@ from qwen3_rag.usage import Usage
 _NOTHING: Final = Scores(np.zeros(0, np.float32), Usage())
 
 
+class _Limits(NamedTuple):
+    """Which documents come back from a run."""
+
+    top_k: int | None
+    score_threshold: float | None
+
+
 @component
 class Qwen3Ranker(CoreComponent):
-    """Ranks documents with a Qwen3-Reranker model by P(yes), its probability that they answer the query.
+    """Ranks documents by how well they answer a query, with a Qwen3-Reranker model.
 
-    Stands behind a retriever or a joiner. Every document given is scored, also several of one id. Weights
-    are loaded on first use or by `warm_up`, once per process for components of equal settings.
-
-    Args:
-        model: hub repository or local folder.
-        backend: what runs the model; `qwen3-rag plugins` lists the names.
-        instruction: task sentence, or a preset's name. None takes the published default.
-        max_tokens: longest prompt, template included; longer documents are cut at their end, counted
-            and warned of.
-        device: name of a torch device, several of them, or Haystack's `ComponentDevice`; None takes the
-            best there is.
-        dtype: "auto" is bfloat16 where the hardware computes it, else float32.
-        revision: branch, tag or commit of the hub repository.
-        hub: "huggingface" or "modelscope".
-        parse_special_tokens: recognise `<|im_end|>` and the like inside your texts. Leave it False for text
-            that you did not write yourself: such a text could answer for the model.
-        token_budget: most tokens of one batch; None derives it from free memory.
-        share_prefixes: compute template, instruction and query once for all documents.
-        timeout: most seconds that a run may take, loading included; None for no limit.
-        max_wait_ms: milliseconds that a batch which is not full waits for other calls to join it.
-        max_queued: calls, or pieces of 512 texts, that may wait or run; further ones wait until there is room.
-        model_kwargs: further arguments for the backend's loader. The remote backend's `api_key` is a Haystack
-            `Secret`; no other backend looks for one.
-        reranker: a ready `qwen3_rag.Reranker` to use instead of making one; excludes the arguments above,
-            and is never closed by this component.
-        top_k: most documents to return, 0 or more; None for all.
-        score_threshold: least score to return, 0 to 1; None for no limit.
-        meta_fields_to_embed: meta values to put before the content. One that is missing or None is left out.
-        embedding_separator: stands between meta values and content.
-
-    Attributes:
-        reranker: the `qwen3_rag.Reranker` in use.
-
-    Raises:
-        ConfigurationError: an argument is out of range, or stands beside `reranker`.
+    The best comes first. A score is the model's probability, 0 to 1, that the document answers the query.
     """
 
     core_class = Reranker
     ready = "reranker"
     reranker: Reranker
+    """The `Reranker` in use."""
+
     top_k: int | None
     score_threshold: float | None
     meta_fields_to_embed: list[str]
@@ -98,9 +75,49 @@ class Qwen3Ranker(CoreComponent):
         meta_fields_to_embed: list[str] | None = None,
         embedding_separator: str = "\n",
     ) -> None:
+        """Make a ranker, to stand behind a retriever or a joiner.
+
+        Every document given is scored, also several of one id. Weights are loaded on first use or by `warm_up`,
+        once per process for components of equal settings.
+
+        Args:
+            model: hub repository or local folder.
+            backend: what runs the model; `qwen3-rag plugins` lists the names.
+            instruction: task sentence, or a preset's name. None takes the published default.
+            max_tokens: longest prompt, template included; longer documents are cut at their end, counted
+                and warned of.
+            device: name of a torch device, several of them, or Haystack's `ComponentDevice`; None takes the
+                best there is.
+            dtype: "auto" is bfloat16 where the hardware computes it, else float32.
+            revision: branch, tag or commit of the hub repository.
+            hub: "huggingface" or "modelscope".
+            parse_special_tokens: recognise `<|im_end|>` and the like inside your texts. Leave it False for text
+                that you did not write yourself: such a text could answer for the model.
+            token_budget: most tokens of one batch; None derives it from free memory.
+            share_prefixes: compute template, instruction and query once for all documents.
+            timeout: most seconds that a run may take, loading included; None for no limit.
+            max_wait_ms: milliseconds that a batch which is not full waits for other calls to join it.
+            max_queued: calls, or pieces of 512 texts, that may wait or run; further ones wait until there is
+                room.
+            model_kwargs: further arguments for the backend's loader. The remote backend's `api_key` is a
+                Haystack `Secret`; no other backend looks for one.
+            reranker: a ready `qwen3_rag.Reranker` to use instead of making one; excludes the arguments above,
+                and is never closed by this component.
+            top_k: most documents to return, 0 or more; None for all.
+            score_threshold: least score to return, 0 to 1; None for no limit.
+            meta_fields_to_embed: meta values to put before the content. One that is missing or None is left
+                out.
+            embedding_separator: stands between meta values and content.
+
+        Raises:
+            ConfigurationError: an argument is out of range, or stands beside `reranker`.
+            TypeError: an argument is of a wrong type.
+        """
+        top_k = check_top_k(top_k)
+        score_threshold = _threshold(score_threshold)
+        meta_fields_to_embed = check_meta_fields(meta_fields_to_embed)
+        check_separator(embedding_separator)
         self._start(locals())
-        check_top_k(top_k)
-        self.meta_fields_to_embed = check_meta_fields(meta_fields_to_embed)
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
     def run(
@@ -124,7 +141,7 @@ class Qwen3Ranker(CoreComponent):
             Nothing is loaded or computed for no documents, or for `top_k=0`.
 
         Raises:
-            TypeError: `query` is not a string or `documents` not a list of documents.
+            TypeError: an argument is of a wrong type.
             ConfigurationError: `top_k` is negative, wherever it was given.
             PromptTooLongError: template, instruction and query leave no room for a document.
             CheckpointError: the model cannot be loaded.
@@ -132,10 +149,10 @@ class Qwen3Ranker(CoreComponent):
             NonFiniteOutputError: the model returned NaN for a document.
             OutOfMemoryError: a document alone does not fit into memory.
         """
-        limit = self._limit(top_k)
-        pairs = self._pairs(query, documents, limit)
+        limits = self._limits(top_k, score_threshold)
+        pairs = self._pairs(query, documents, limits)
         scores = self.reranker.evaluate(pairs) if pairs else _NOTHING
-        return self._response(documents, scores, limit, score_threshold)
+        return self._response(documents, scores, limits)
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
     async def run_async(
@@ -150,37 +167,40 @@ class Qwen3Ranker(CoreComponent):
         Args:
             query, documents, top_k, score_threshold: as `run`.
         """
-        limit = self._limit(top_k)
-        pairs = self._pairs(query, documents, limit)
+        limits = self._limits(top_k, score_threshold)
+        pairs = self._pairs(query, documents, limits)
         scores = await self.reranker.aevaluate(pairs) if pairs else _NOTHING
-        return self._response(documents, scores, limit, score_threshold)
+        return self._response(documents, scores, limits)
 
-    def _limit(self, top_k: int | None) -> int | None:
-        limit = self.top_k if top_k is None else top_k
-        check_top_k(limit)
-        return limit
+    def _limits(self, top_k: int | None, score_threshold: float | None) -> _Limits:
+        """Return the limits of a run, checked before anything is computed: attributes may be assigned."""
+        return _Limits(
+            check_top_k(self.top_k if top_k is None else top_k),
+            _threshold(self.score_threshold if score_threshold is None else score_threshold),
+        )
 
-    def _pairs(self, query: str, documents: Sequence[Document], limit: int | None) -> list[tuple[str, str]]:
+    def _pairs(self, query: str, documents: Sequence[Document], limits: _Limits) -> list[tuple[str, str]]:
         """Return what to score; nothing when the result is empty anyway."""
         check_text("query", query, "run the ranker once per query")
         texts = document_texts(documents, self.meta_fields_to_embed, self.embedding_separator)
-        return [] if limit == 0 else [(query, text) for text in texts]
+        return [] if limits.top_k == 0 else [(query, text) for text in texts]
 
-    def _response(
-        self, documents: Sequence[Document], result: Scores, limit: int | None, score_threshold: float | None
-    ) -> dict[str, Any]:
-        threshold = self.score_threshold if score_threshold is None else score_threshold
-        ranked = _ranked(documents, result, limit, threshold)
+    def _response(self, documents: Sequence[Document], result: Scores, limits: _Limits) -> dict[str, Any]:
+        ranked = _ranked(documents, result, limits)
         return {"documents": ranked, "meta": usage_meta(self.model, result.usage)}
 
 
-def _ranked(
-    documents: Sequence[Document], result: Scores, top_k: int | None, score_threshold: float | None
-) -> list[Document]:
+def _threshold(given: float | None) -> float | None:
+    if given is None:
+        return None
+    return number("score_threshold", given, "a number, 0 to 1, or None for no limit")
+
+
+def _ranked(documents: Sequence[Document], result: Scores, limits: _Limits) -> list[Document]:
     """Return scored copies, best first, those below the threshold left out."""
     # dataclasses.replace alone would leave copy and original with one meta dictionary.
     return [
         replace(documents[best.index], score=best.score, meta=dict(documents[best.index].meta))
-        for best in rank(result.scores, [""] * len(documents), top_k)
-        if score_threshold is None or best.score >= score_threshold
+        for best in rank(result.scores, [""] * len(documents), limits.top_k)
+        if limits.score_threshold is None or best.score >= limits.score_threshold
     ]
