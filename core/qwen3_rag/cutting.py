@@ -1,8 +1,9 @@
 """Where a long text can be broken off with the tokens before as they are in the whole.
 
-A document of which only the beginning is kept need not be tokenised whole: for a string of 20 MB that took half a
-minute and 5 GB. Qwen's tokenizer splits text by one expression, from left to right, and merges within the pieces.
-A run of letters ends where something else comes, whatever that is and whatever follows; so does a piece.
+A document of which only the beginning is kept need not be tokenised whole: for a string of 20 MB that took half
+a minute and 5 GB. Qwen's tokenizer splits text by one expression, from left to right, and merges within the
+pieces. A run of letters ends where something else comes, whatever that is and whatever follows; so does its
+piece.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ _TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.json", "merges.txt", "tokeni
 _TOKENIZERS_KEPT: Final = 4
 """Reading one takes about a second, and components of one model are often made by the handful."""
 
-_RERANK_TOKENS: Final = ("<|im_start|>", "<|im_end|>", "<think>", "</think>", prompts.YES, prompts.NO)
-"""What a reranker has to read and answer as one token each. Source: token ids of the published rerankers."""
+_RERANK_TOKENS: Final = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
+"""Control tokens of the rerank template, each one token. Source: token ids of the published rerankers."""
 
 _PLENTY_PER_TOKEN: Final = 16
 """So many characters fill the room for a token in all but odd texts (runs of spaces, say)."""
@@ -124,7 +124,7 @@ class PromptTokenizer:
         return cls(tokenizer, parse_special_tokens=parse_special_tokens)
 
     def check_reranking(self) -> None:
-        """Raise CheckpointError unless template and answers are the tokens that rerankers were trained with."""
+        """Raise CheckpointError unless the template becomes the tokens that rerankers were trained with."""
         for text in _RERANK_TOKENS:
             self._id_of(text)
 
