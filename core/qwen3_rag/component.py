@@ -11,20 +11,15 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Final, TypeVar
 
 from qwen3_rag import engines
 from qwen3_rag.arguments import engine_settings, own_arguments
 from qwen3_rag.backends.base import Backend, BackendOutput
 from qwen3_rag.calls import Call, Flow
 from qwen3_rag.engine import Engine
-from qwen3_rag.errors import ConfigurationError, EngineClosedError, NonFiniteOutputError, TruncationWarning
+from qwen3_rag.errors import ConfigurationError, EngineClosedError, TruncationWarning
 from qwen3_rag.metrics import EngineMetrics
 from qwen3_rag.models import ModelKind
 from qwen3_rag.opening import Opening, Source, open_source
@@ -33,9 +28,8 @@ from qwen3_rag.secret import check_no_secret
 from qwen3_rag.steps import Steps, Task, drive, drive_async
 from qwen3_rag.tokenization import Prompts
 from qwen3_rag.usage import Usage
+from qwen3_rag.work import Bind, Collector, Item, Outcome, Pending, Work
 
-Item = TypeVar("Item")
-Floats = NDArray[np.float32]
 Self = TypeVar("Self", bound="Component")
 
 _CHUNK: Final = 512
@@ -53,32 +47,8 @@ _CHARACTERS_BEFORE: Final = 120
 _INLINE_NUMBERS: Final = 200_000
 """Likewise so many numbers of results are converted there (about 1 ms)."""
 
-
 _PACKAGES: Final = {"qwen3_rag", "langchain_qwen3_rag"}
 """In the names of all modules that are ours: the adapters of LlamaIndex and Haystack end in the first."""
-
-
-@dataclass(frozen=True)
-class Work(Generic[Item]):
-    """What a call does with its inputs before and after the model. Made once its checkpoint is open.
-
-    Attributes:
-        encode: turns a chunk of inputs, the first of which has the given number, into token ids.
-        finish: turns the backend's values of a chunk, which may be empty, into results.
-        complete: turns the results of all chunks together into what the caller gets.
-    """
-
-    encode: Callable[[Sequence[Item], int], Prompts]
-    finish: Callable[[Floats], Floats]
-    complete: Callable[[Floats], NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Results of all prompts of a call, in order, and what they cost."""
-
-    values: NDArray[Any]
-    usage: Usage
 
 
 class Component:
@@ -215,8 +185,8 @@ class Component:
         source: Source = yield self._opening.ask()
         work = bind(source)
         engine, flow = self._acquire(), Flow()
-        collected = _Collector(work.finish)
-        pending: deque[_Pending] = deque()
+        collected = Collector(work.finish)
+        pending: deque[Pending] = deque()
 
         def ready() -> Steps[int]:
             """Wait for the oldest chunk, take its values and return how many inputs it had."""
@@ -236,7 +206,7 @@ class Component:
                 except BaseException:
                     engine.give_up(place)
                     raise
-                pending.append(_Pending(start, prompts, engine.submit(call)))
+                pending.append(Pending(start, prompts, engine.submit(call)))
                 while len(pending) > _CHUNKS_AHEAD:
                     bar.update((yield from ready()))
             while pending:
@@ -259,59 +229,6 @@ class Component:
         return outcome
 
 
-Bind = Callable[[Source], Work[Item]]
-
-
-@dataclass(frozen=True)
-class _Pending:
-    """A chunk whose values are awaited; `start` is the number of its first input."""
-
-    start: int
-    prompts: Prompts
-    future: Future[BackendOutput]
-
-
-class _Collector:
-    """Gathers the chunks of a call and checks their numbers.
-
-    Args:
-        finish: turns a chunk's values into results.
-    """
-
-    def __init__(self, finish: Callable[[Floats], Floats]) -> None:
-        self._finish = finish
-        self._results: list[Floats] = []
-        self._usage = Usage()
-
-    @property
-    def numbers(self) -> int:
-        """How many numbers the results have."""
-        return sum(result.size for result in self._results)
-
-    def add(self, chunk: _Pending, output: BackendOutput) -> int:
-        """Take a chunk's output and return how many inputs it had.
-
-        Raises:
-            NonFiniteOutputError: naming the first text whose value is NaN or infinite.
-        """
-        finite = np.isfinite(output.values.reshape(len(output.values), -1)).all(axis=1)
-        if not finite.all():
-            raise NonFiniteOutputError(
-                f"the model returned NaN or infinity for text {chunk.start + int(finite.argmin())}; "
-                "its weights may be damaged, or float16 overflows (use bfloat16 or float32)"
-            )
-        self._results.append(self._finish(output.values))
-        prompts = chunk.prompts.prompts
-        given = sum(len(prompt.token_ids) for prompt in prompts)
-        self._usage += Usage(len(prompts), given, int(output.computed.sum()), chunk.prompts.truncated)
-        return len(prompts)
-
-    def outcome(self, complete: Callable[[Floats], NDArray[Any]]) -> Outcome:
-        """Return all results, completed, and what they cost."""
-        results = self._results if self._results else [self._finish(np.zeros(0, np.float32))]
-        return Outcome(complete(np.concatenate(results)), self._usage)
-
-
 def _encoded(
     work: Work[Item], chunk: Sequence[Item], start: int, flow: Flow, asked: float
 ) -> tuple[Prompts, Call]:
@@ -320,7 +237,7 @@ def _encoded(
 
 
 @contextlib.contextmanager
-def _cancelling(pending: deque[_Pending]) -> Iterator[None]:
+def _cancelling(pending: deque[Pending]) -> Iterator[None]:
     """Drop the work that is still queued when a call ends early."""
     try:
         yield

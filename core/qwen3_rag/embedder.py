@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qwen3_rag import prompts
 from qwen3_rag.checkpoint import Checkpoint
-from qwen3_rag.component import Bind, Component, Work
+from qwen3_rag.component import Component
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.inputs import as_texts
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
@@ -27,6 +27,7 @@ from qwen3_rag.vectors import (
     cut_and_normalise,
     quantize,
 )
+from qwen3_rag.work import Bind, Work
 
 Role = Literal["query", "document"]
 

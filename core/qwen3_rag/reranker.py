@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3_rag.component import Bind, Component, Work
+from qwen3_rag.component import Component
 from qwen3_rag.inputs import as_pairs, as_texts
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
@@ -17,6 +17,7 @@ from qwen3_rag.ranking import Ranked, check_top_k, rank, yes_probability
 from qwen3_rag.settings import DType, Hub
 from qwen3_rag.tokenization import Prompts
 from qwen3_rag.usage import Usage
+from qwen3_rag.work import Bind, Work
 
 
 class Scores(NamedTuple):
