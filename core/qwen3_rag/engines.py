@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing.util  # noqa: F401 - see `_close_all`
 import os
 import threading
+import weakref
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,6 +25,9 @@ class _Shared:
 
 
 _engines: dict[str, _Shared] = {}
+_ending: weakref.WeakSet[Engine] = weakref.WeakSet()
+"""Closed, and perhaps not waited for."""
+
 # Reentrant: a garbage collection while it is held may release an engine in the same thread.
 _lock = threading.RLock()
 
@@ -57,6 +62,7 @@ def release(engine: Engine, *, wait: bool = True) -> None:
             if shared.users:
                 return
             del _engines[key]
+            _ending.add(engine)
     if found:
         engine.close(wait=wait)
 
@@ -78,11 +84,15 @@ def _load_here(settings: EngineSettings) -> Backend:
 
 @atexit.register
 def _close_all() -> None:
-    """At the interpreter's exit, end every running round and child process in order."""
+    """At the interpreter's exit, end every running round and child process in order.
+
+    What is registered last runs first: this before `multiprocessing` joins all processes that were started by
+    it, vLLM's among them, which end when their engine is closed.
+    """
     with _lock:
-        open_engines = [shared.engine for shared in _engines.values()]
+        engines = [*(shared.engine for shared in _engines.values()), *_ending]
         _engines.clear()
-    for engine in open_engines:
+    for engine in engines:
         engine.close()
 
 
@@ -91,6 +101,7 @@ def _forget_after_fork() -> None:
     global _lock
     _lock = threading.RLock()
     _engines.clear()
+    _ending.clear()
 
 
 if hasattr(os, "register_at_fork"):

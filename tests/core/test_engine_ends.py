@@ -262,6 +262,44 @@ go_on.set()
 sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
 
+SLOW_TO_CLOSE = """
+import time
+from qwen3_rag import Embedder, engines
+import numpy as np
+from qwen3_rag.backends.base import BackendOutput
+class Backend:
+    token_budget, concurrency = 100, 1
+    def run(self, prompts):
+        return BackendOutput(np.ones((len(prompts), 256), np.float32), np.ones(len(prompts), np.int64))
+    def close(self):
+        time.sleep(0.5)
+        print("closed", flush=True)
+engines._load_here = lambda settings: Backend()
+def use():
+    Embedder("demo").embed_documents(["a"])
+use()
+"""
+
+CHILD_OF_MULTIPROCESSING = """
+from qwen3_rag import Embedder, engines
+def load(settings):
+    import multiprocessing  # as a backend does that is imported when it is used
+    context = multiprocessing.get_context("fork")
+    class Backend:
+        token_budget, concurrency = 100, 1
+        def __init__(self):
+            self.go_on = context.Event()
+            self.child = context.Process(target=self.go_on.wait)
+            self.child.start()
+        def close(self):
+            self.go_on.set()
+            self.child.join()
+            print("closed", flush=True)
+    return Backend()
+engines._load_here = load
+embedder = Embedder("demo").load()
+"""
+
 EXIT_WHILE_LOADING = """
 import sys, threading, time
 from qwen3_rag import Embedder, engines
@@ -283,6 +321,14 @@ def test_a_forked_child_can_make_its_own_and_close_what_it_inherited(
 ) -> None:
     command = [sys.executable, "-c", script, str(embedding_checkpoint)]
     assert subprocess.run(command, check=False, timeout=120).returncode == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("script", [SLOW_TO_CLOSE, CHILD_OF_MULTIPROCESSING], ids=["collected", "never closed"])
+def test_the_interpreter_ends_when_each_model_is_closed(script: str) -> None:
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
+    assert ended.stdout == "closed\n", ended.stderr
 
 
 def test_the_interpreter_does_not_wait_for_a_load_to_end(embedding_checkpoint: Path) -> None:
