@@ -6,7 +6,6 @@ Usage: python vllm_apart_script.py EMBEDDING_FOLDER RERANKING_FOLDER RESULTS. Wr
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -27,6 +26,9 @@ def main(embedding: str, reranking: str, results: Path) -> None:
     embedder = Embedder(embedding, **OPTIONS)
     found["vectors"] = embedder.embed_documents(texts).tolist()
     found["engine"] = engine_processes()
+    # Imported by vLLM, as in a script that does not know of it: at the end it waits for the engines' processes.
+    import multiprocessing
+
     os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
     try:
         embedder.embed_documents(texts)
