@@ -58,6 +58,8 @@ class Served:
     Attributes:
         fault: name of the planted fault; "" for none.
         key: what requests must be authorised with, if anything.
+        listed: names of the models that it says it has.
+        failures: statuses of its next answers to POST, which then are no answers.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,6 +67,8 @@ class Served:
         self.model = Model(folder)
         self.fault = ""
         self.key: str | None = None
+        self.listed = ["the-model"]
+        self.failures: list[int] = []
 
     @cached_property
     def rough(self) -> Model:
@@ -103,6 +107,8 @@ class Served:
         ids = self._rendered(one) if isinstance(one, str) else one[:-1]
         if self.fault == "truncated":
             ids = ids[:255]
+        if self.fault.startswith("truncated at "):
+            ids = ids[: int(self.fault.split()[-1]) - 1]
         closings = {
             "missing-final-token": ids,
             "doubled-final-token": [*ids, END, END],
@@ -176,6 +182,9 @@ class Served:
     def _score(self, ids: list[int]) -> float:
         if self.fault == "truncated":
             ids = ids[:256]
+        if self.fault.startswith("truncated at "):  # the document's end, not the template's
+            limit, suffix = int(self.fault.split()[-1]), self.model.ids(RERANK_SUFFIX)
+            ids = ids if len(ids) <= limit else [*ids[: limit - len(suffix)], *suffix]
         model = self._faulty()
         state = model.states(ids)[-1]
         yes, no, capital_yes, capital_no = model.logits(state, YES, NO, *model.ids("Yes"), *model.ids("No"))
@@ -199,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        known: dict[str, Any] = {"/v1/models": {"data": [{"id": "the-model"}]}}
+        known: dict[str, Any] = {"/v1/models": {"data": [{"id": name} for name in self.served.listed]}}
         if self.speaks == "vllm":
             known["/version"] = {"version": "0.32.0"}
         if self.speaks == "tei":
@@ -210,6 +219,13 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.served.key is not None and self.headers["Authorization"] != f"Bearer {self.served.key}":
             self._reply(401, {"error": {"message": "bad key"}})
+            return
+        if self.served.failures:
+            status = self.served.failures.pop(0)
+            self._reply(status, {"error": {"message": "not now"}}, headers={"Retry-After": "0.01"})
+            return
+        if self.served.fault == "redirect":
+            self._reply(308, {}, headers={"Location": "https://example.com/v1/embeddings?token=secret"})
             return
         if self.served.fault == "no JSON":
             self._reply(200, None, f"<html>{self.headers['Authorization']}".encode())
@@ -254,11 +270,15 @@ class _Handler(BaseHTTPRequestHandler):
             return {"results": _sorted(served.rerank(body["query"], body["documents"]), "relevance_score")}
         raise KeyError(self.path)
 
-    def _reply(self, status: int, content: Any, raw: bytes | None = None) -> None:
+    def _reply(
+        self, status: int, content: Any, raw: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> None:
         data = json.dumps(content).encode() if raw is None else raw
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
 

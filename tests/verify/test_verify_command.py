@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 from faulty_server import Served, running
 from qwen3_rag.backends.remote.keys import ApiKey
 from qwen3_rag.cli import app
+from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.settings import EngineSettings
-from qwen3_rag.verification.endpoint import AnswerError, Endpoint
+from qwen3_rag.verification.connection import AnswerError, Connection
+from qwen3_rag.verification.endpoint import Endpoint
 from qwen3_rag.verification.routes import routes
 from qwen3_rag.verification.subject import open_subject
 from typer.testing import CliRunner
@@ -29,6 +32,7 @@ def url(served: Served) -> Iterator[str]:
     with running(served, "vllm") as url:
         yield url
     served.fault = ""
+    served.failures = []
 
 
 def run(*arguments: object) -> Any:
@@ -40,6 +44,8 @@ def test_a_right_server_exits_with_0(url: str, embedding_checkpoint: Path) -> No
     assert result.exit_code == 0, result.output
     assert "POST /v1/embeddings, token ids: right" in result.stdout
     assert "all agree" in result.stdout
+    assert "(vllm) asked for 'the-model', compared with" in result.stdout
+    assert re.search(r"checked up to 1,[34]\d\d tokens; longer texts were not sent", result.stdout)
 
 
 def test_a_faulty_server_exits_with_1_and_says_what_to_do(
@@ -57,6 +63,8 @@ def test_json_holds_all_of_it(url: str, served: Served, embedding_checkpoint: Pa
     result = run("--url", url, "--model", embedding_checkpoint, "--send", "ids", "--json")
     report = json.loads(result.stdout)
     assert (report["passed"], report["kind"]) == (False, "embedding")
+    assert report["served_model"] == "the-model"
+    assert report["longest"] == report["checks"][0]["longest"] > 1300
     assert [check["path"] for check in report["checks"]] == ["POST /v1/embeddings, token ids"]
     assert report["checks"][0]["difference"] < 1e-5
     assert report["checks"][0]["findings"][0]["fault"] == "not-normalised"
@@ -75,6 +83,8 @@ def test_json_holds_all_of_it(url: str, served: Served, embedding_checkpoint: Pa
         (["--url", "http://127.0.0.1:9", "--server", "cohere"], "not for embedding"),
         (["--url", "http://127.0.0.1:9", "--server", "tei", "--send", "ids"], "takes no ids"),
         (["--url", "http://127.0.0.1:9", "--api-key-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE"),
+        (["--backend", "transformers", "--max-tokens", "40000"], "must be 256 to 32768"),
+        (["--backend", "transformers", "--max-tokens", "100"], "must be 256 to 32768"),
         (["--backend", "nothing"], "unknown backend 'nothing'"),
         (["--backend", "transformers", "--model-kwargs", "["], "must be a JSON object"),
         (["--backend", "transformers", "--dimensions", "32"], "--dimensions goes with --url"),
@@ -126,7 +136,9 @@ def test_no_exception_holds_the_api_key(
         "http://127.0.0.1:9" if fault == "unreachable" else url, key=ApiKey(key, source="test"), timeout=5
     )
     settings = EngineSettings("embedding", str(embedding_checkpoint), device="cpu", dtype="float32")
-    subject = open_subject(settings, instruction=None, tolerance=None, norms_count=True, dimensions=None)
+    subject = open_subject(
+        settings, instruction=None, tolerance=None, norms_count=True, dimensions=None, max_tokens=None
+    )
     (way,) = routes(
         endpoint.url, "openai", "embedding", model="m", template="server", instruction="", dimensions=None
     )
@@ -143,10 +155,70 @@ def test_no_exception_holds_the_api_key(
 def test_no_local_variable_holds_the_api_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
     key = ApiKey("k-5f1d-" + "not-a-real-one", source="test")
-    with pytest.raises(OSError, match="No such file") as caught:
+    with pytest.raises(ConfigurationError, match="SSL_CERT_FILE") as caught:
         Endpoint("https://127.0.0.1:9", key=key, timeout=5)
     told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     assert "k-5f1d-not-a-real-one" not in str([frame.locals for frame in told.stack])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NO_PROXY", "localhost,::1,fd00::/8"),
+        ("ALL_PROXY", "socks://user:hunter2@host:1"),
+        ("https_proxy", "host:notaport"),
+        ("SSL_CERT_FILE", "/nowhere/hunter2"),
+    ],
+)
+def test_an_environment_that_no_client_can_be_made_with_is_named_without_its_values(
+    name: str, value: str, embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    result = run("--url", "http://127.0.0.1:9", "--model", embedding_checkpoint)
+    assert result.exit_code == 2, result.output
+    assert name in result.stderr
+    assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_is_busy_for_a_while_is_asked_again(
+    status: int, url: str, served: Served, embedding_checkpoint: Path
+) -> None:
+    served.failures = [status] * 3
+    result = run("--url", url, "--model", embedding_checkpoint, "--send", "ids")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_stays_busy_could_not_be_asked(
+    status: int, url: str, served: Served, embedding_checkpoint: Path
+) -> None:
+    served.failures = [status] * 100
+    result = run("--url", url, "--model", embedding_checkpoint, "--send", "ids")
+    assert result.exit_code == 2, result.output
+    assert f"could not be asked: HTTP {status}" in result.stderr
+    assert "not now" in result.stderr
+    assert len(served.failures) == 95
+
+
+def test_no_pause_is_longer_than_the_timeout(url: str, served: Served) -> None:
+    pauses: list[float] = []
+    served.failures = [503] * 100
+    connection = Connection(None, timeout=0.025, sleep=pauses.append)
+    with pytest.raises(OSError, match="could not be asked"):
+        connection.post(url + "/v1/embeddings", {})
+    connection.close()
+    assert pauses == [0.01, 0.01]
+
+
+def test_a_redirect_is_told_with_where_it_leads_and_no_query(
+    url: str, served: Served, embedding_checkpoint: Path
+) -> None:
+    served.fault = "redirect"
+    result = run("--url", url, "--model", embedding_checkpoint)
+    assert result.exit_code == 2, result.output
+    assert "redirects (HTTP 308) to https://example.com/v1/embeddings;" in result.stderr
+    assert "secret" not in result.output
 
 
 def test_a_text_path_that_is_wrong_is_told_and_does_not_fail_the_server(

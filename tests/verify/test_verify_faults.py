@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from faulty_server import NO, YES, Served, running
+from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.verification import Report
-from qwen3_rag.verification.endpoint import Endpoint
+from qwen3_rag.verification.endpoint import Endpoint, chosen_name
 from qwen3_rag.verification.kinds import find_kind
 from qwen3_rag.verification.of_endpoint import verify_endpoint
 from qwen3_rag.verification.reranking_faults import are_symmetric
@@ -23,11 +24,21 @@ from safetensors.torch import load_file, save_file
 
 
 def subject_of(
-    kind: Any, folder: Path, *, dimensions: int | None = None, tolerance: float | None = None
+    kind: Any,
+    folder: Path,
+    *,
+    dimensions: int | None = None,
+    tolerance: float | None = None,
+    max_tokens: int | None = None,
 ) -> Subject:
     settings = EngineSettings(kind, str(folder), device="cpu", dtype="float32")
     return open_subject(
-        settings, instruction=None, tolerance=tolerance, norms_count=True, dimensions=dimensions
+        settings,
+        instruction=None,
+        tolerance=tolerance,
+        norms_count=True,
+        dimensions=dimensions,
+        max_tokens=max_tokens,
     )
 
 
@@ -55,6 +66,7 @@ def reranker(reranking_checkpoint: Path) -> Served:
 def _no_fault_is_left(embedder: Served, reranker: Served) -> Iterator[None]:
     yield
     embedder.fault = reranker.fault = ""
+    embedder.listed = ["the-model"]
 
 
 def verified(subject: Subject, served: Served, speaks: str, fault: str = "", **changes: Any) -> Report:
@@ -214,6 +226,134 @@ def test_text_is_a_note_by_default_where_ids_are_taken(reranking: Subject, reran
 def test_the_limit_of_a_truncating_server_is_named(embedding: Subject, embedder: Served) -> None:
     report = verified(embedding, embedder, "tei", "truncated")
     assert "256 tokens" in report.checks[0].findings[0].what
+
+
+@pytest.fixture(scope="module")
+def long_embedding(embedding_checkpoint: Path) -> Subject:
+    return subject_of("embedding", embedding_checkpoint, max_tokens=2500)
+
+
+@pytest.fixture(scope="module")
+def undecided(reranking_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reranker with smaller log-odds: the other is so sure of its "no" that no end of a text matters."""
+    folder = shutil.copytree(reranking_checkpoint, tmp_path_factory.mktemp("undecided") / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] * 0.2
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def long_reranking(undecided: Path) -> Subject:
+    return subject_of("reranking", undecided, max_tokens=2500)
+
+
+@pytest.fixture(scope="module")
+def undecided_reranker(undecided: Path) -> Served:
+    return Served(undecided)
+
+
+def test_a_limit_above_the_fixed_texts_is_found_by_a_text_of_the_asked_length(
+    embedding: Subject,
+    long_embedding: Subject,
+    long_reranking: Subject,
+    embedder: Served,
+    undecided_reranker: Served,
+) -> None:
+    fixed = verified(embedding, embedder, "tei", "truncated at 2048")
+    assert fixed.passed
+    assert 1300 < fixed.longest < 1500
+    for subject, served, speaks in (
+        (long_embedding, embedder, "tei"),
+        (long_reranking, undecided_reranker, "cohere"),
+    ):
+        cut = verified(subject, served, speaks, "truncated at 2048")
+        assert [finding.fault for finding in cut.checks[0].findings] == ["truncated"], cut
+        assert "2048 tokens" in cut.checks[0].findings[0].what
+        whole = verified(subject, served, speaks)
+        assert whole.passed, whole
+        assert whole.longest == 2500
+
+
+def test_a_limit_just_below_the_asked_length_is_found_though_it_changes_less_than_is_tolerated(
+    embedding_checkpoint: Path, embedder: Served
+) -> None:
+    subject = subject_of("embedding", embedding_checkpoint, max_tokens=2500, tolerance=2.0)
+    cut = verified(subject, embedder, "tei", "truncated at 2470")
+    assert named(cut, "/embed") == ["truncated"], cut
+    assert "the limit is unknown" in cut.checks[0].findings[0].what
+    assert verified(subject, embedder, "tei", "bfloat16").passed
+
+
+def test_rounding_to_bfloat16_passes_at_any_length(
+    long_embedding: Subject, long_reranking: Subject, embedder: Served, undecided_reranker: Served
+) -> None:
+    assert verified(long_embedding, embedder, "tei", "bfloat16").passed
+    assert verified(long_reranking, undecided_reranker, "cohere", "bfloat16").passed
+
+
+def test_a_length_at_which_a_reranker_shows_no_cut_is_refused(reranking_checkpoint: Path) -> None:
+    with pytest.raises(ConfigurationError, match="a limit would not show"):
+        subject_of("reranking", reranking_checkpoint, max_tokens=2500)
+
+
+@pytest.mark.parametrize("length", [300, 1000, 2049])
+def test_the_longest_text_is_exactly_as_long_as_asked(length: int, embedding_checkpoint: Path) -> None:
+    subject = subject_of("embedding", embedding_checkpoint, max_tokens=length)
+    assert max(len(one.token_ids) for one in subject.inputs) == length
+
+
+def test_of_several_models_the_one_that_is_meant_is_asked(embedding: Subject, embedder: Served) -> None:
+    embedder.listed = ["llama3.2:latest", "the-model"]
+    report = verified(embedding, embedder, "openai")
+    assert report.passed, report
+    assert report.served_model == "the-model"
+    embedder.listed = ["llama3.2:latest", "another"]
+    with pytest.raises(ConfigurationError, match=r"'llama3.2:latest', 'another'; say with --served-model"):
+        verified(embedding, embedder, "openai")
+
+
+@pytest.mark.parametrize(
+    ("listed", "model", "name"),
+    [
+        ([], "Qwen/Qwen3-Embedding-0.6B", "Qwen/Qwen3-Embedding-0.6B"),
+        (["any"], "demo", "any"),
+        (["a", "Qwen3-Embedding-0.6B"], "Qwen/Qwen3-Embedding-0.6B", "Qwen3-Embedding-0.6B"),
+        (["a", "Qwen/Qwen3-Embedding-0.6B"], "/models/Qwen3-Embedding-0.6B/", "Qwen/Qwen3-Embedding-0.6B"),
+        (["x/demo", "demo", "y/demo"], "demo", "demo"),
+    ],
+)
+def test_a_name_is_chosen_whole_before_by_its_last_part(listed: list[str], model: str, name: str) -> None:
+    assert chosen_name(model, listed) == name
+
+
+def test_a_last_part_that_several_models_have_chooses_none() -> None:
+    with pytest.raises(ConfigurationError, match="--served-model"):
+        chosen_name("demo", ["x/demo", "y/demo"])
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("https://dashscope.aliyuncs.com/api/v1", "dashscope"),
+        ("https://work-1.cn-beijing.maas.aliyuncs.com", "dashscope"),
+        ("https://1234.cn-hangzhou.pai-eas.aliyuncs.com/api/predict/emb", "openai"),
+        ("https://host/dashscope.aliyuncs.com", "openai"),
+    ],
+)
+def test_only_dashscopes_own_hosts_are_taken_for_it(
+    url: str, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = Endpoint(url, key=None, timeout=1)
+    monkeypatch.setattr(endpoint, "_connection", Silent())
+    assert endpoint.detect("embedding") == server
+
+
+class Silent:
+    """A connection to a server that knows no question."""
+
+    def get(self, _: str) -> None:
+        return None
 
 
 def test_a_server_that_cuts_to_the_asked_dimensions_passes(

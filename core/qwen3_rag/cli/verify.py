@@ -86,11 +86,19 @@ def verify(
         ),
     ] = None,
     served_model: Annotated[
-        str | None, typer.Option(help="The model's name at the server; the first listed by default.")
+        str | None,
+        typer.Option(help="The model's name at the server; by default that of --model, or the only one."),
     ] = None,
     instruction: options.Instruction = None,
     dimensions: Annotated[
         int | None, typer.Option(min=1, help="Ask an embedding server for vectors of this length.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Compare texts up to this length too; about 1,400 tokens by default, which is quick.",
+        ),
     ] = None,
     tolerance: Annotated[
         float | None, typer.Option(min=0, help="Largest distance that passes; by default 0.1 or 0.03.")
@@ -154,6 +162,7 @@ def verify(
         tolerance=tolerance,
         norms_count=url is not None,
         dimensions=dimensions,
+        max_tokens=max_tokens,
     )
     try:
         if endpoint is not None:
@@ -233,7 +242,8 @@ def _verify_endpoint(
 
 
 def _shown(report: Report) -> str:
-    lines = [f"{report.target}, compared with {report.model} ({report.kind}) run here"]
+    asked = "" if report.served_model is None else f" asked for {report.served_model!r}"
+    lines = [f"{report.target}{asked}, compared with {report.model} ({report.kind}) run here"]
     for check in report.checks:
         if check.difference is None:
             numbers = "nothing to compare"
@@ -246,6 +256,8 @@ def _shown(report: Report) -> str:
         lines.append(f"{note}{check.path}: {'right' if check.passed else 'WRONG'}; {numbers}")
         for found in check.findings:
             lines += [f"  {found.fault}: {found.what}", f"    fix: {found.fix}"]
+    if report.longest:
+        lines.append(f"checked up to {report.longest:,} tokens; longer texts were not sent (see --max-tokens)")
     if not report.passed:
         lines.append("NOT all agree")
     elif all(check.passed for check in report.checks):

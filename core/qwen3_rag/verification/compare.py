@@ -14,6 +14,7 @@ from qwen3_rag.verification.diagnosis import (
     diagnose_limit,
     finding,
     is_off,
+    lost_end,
     not_finite,
     out_of_order,
 )
@@ -56,6 +57,7 @@ class EmbeddingJudge:
         tolerance: largest distance between unit vectors that passes.
         norms_count: whether vectors must have length 1.
         dimensions: length that was asked for; None for the model's own.
+        twins: whether the last two texts differ in their last sentence alone.
     """
 
     def __init__(
@@ -68,10 +70,11 @@ class EmbeddingJudge:
         tolerance: float,
         norms_count: bool,
         dimensions: int | None,
+        twins: bool,
     ) -> None:
         self._reference, self._short, self._long = reference, short, long
         self._query_prompt = query_prompt
-        self._tolerance, self._norms_count = tolerance, norms_count
+        self._tolerance, self._norms_count, self._twins = tolerance, norms_count, twins
         self._right = embedding_faults.right_vectors(reference, [*short, *long])
         self._length = self._right.shape[1] if dimensions is None else dimensions
         self._hypotheses: list[Hypothesis] | None = None
@@ -119,9 +122,12 @@ class EmbeddingJudge:
             return []
         limits = [
             (f"at about {limit} tokens", unit(predicted[:, : vectors.shape[1]]))
-            for limit, predicted in embedding_faults.truncations(self._reference, self._long)
+            for limit, predicted in embedding_faults.truncations(
+                self._reference, self._long, self._right[len(self._short) :]
+            )
         ]
-        return diagnose_limit(vectors, right, limits, tolerance=self._tolerance)
+        found = diagnose_limit(vectors, right, limits, tolerance=self._tolerance)
+        return found or (lost_end(vectors[-2:], right[-2:]) if self._twins else [])
 
 
 class RerankingJudge:
@@ -189,7 +195,7 @@ class RerankingJudge:
         limits = [
             (f"at about {limit} tokens, the {what}'s end being lost", scores)
             for limit, what, scores in reranking_faults.truncations(
-                self._reference, self._long, self._instruction
+                self._reference, self._long, self._instruction, self._right[len(self._short) :]
             )
         ]
         return diagnose_limit(answered, right, limits, tolerance=self._tolerance)

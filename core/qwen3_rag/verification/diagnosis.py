@@ -9,6 +9,7 @@ import numpy as np
 
 from qwen3_rag.verification.faults import FAULTS
 from qwen3_rag.verification.matching import (
+    CLEARLY_NEARER,
     Floats,
     Hypothesis,
     Match,
@@ -118,6 +119,25 @@ def diagnose_limit(
     if as_right.largest <= tolerance:
         return []
     seen = f"short texts are right, long ones off by up to {as_right.largest:.3g}; the limit is unknown"
+    return [finding("truncated", seen)]
+
+
+def lost_end(answered: Floats, right: Floats) -> list[Finding]:
+    """Say so when texts that differ in their last sentence alone get the same vector; nothing if they do not.
+
+    This finds limits that cost a long text less than `tolerance`: whatever rounding does, it makes no two
+    vectors more alike.
+
+    Args:
+        answered, right: unit vectors of the two texts, (2, d).
+    """
+    apart, apart_by_right = distances(answered[:1], answered[1:])[0], distances(right[:1], right[1:])[0]
+    if apart_by_right <= 10 * EXACT or apart * CLEARLY_NEARER > apart_by_right:
+        return []
+    seen = (
+        f"two long texts whose last sentences differ get vectors {apart:.2g} apart, and by right "
+        f"{apart_by_right:.2g}; the limit is unknown"
+    )
     return [finding("truncated", seen)]
 
 

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from qwen3_rag.verification.matching import Floats, Hypothesis
+from qwen3_rag.verification.matching import Floats, Hypothesis, limits_below, replaced
 from qwen3_rag.verification.reference import Reference, TokenList, unit
 
 Render = Callable[["Text"], str]
@@ -59,16 +59,22 @@ def embedding_hypotheses(reference: Reference, texts: Sequence[Text], query_prom
     return [*found, *_poolings(reference, texts)]
 
 
-def truncations(reference: Reference, texts: Sequence[Text]) -> Iterator[tuple[int, Floats]]:
-    """Yield limits on tokens and the vectors of `texts` under them, closing token kept and lost."""
+def truncations(reference: Reference, texts: Sequence[Text], right: Floats) -> Iterator[tuple[int, Floats]]:
+    """Yield limits on tokens and the vectors of `texts` under them, closing token kept and lost.
+
+    Args:
+        reference: the local model.
+        texts: long ones.
+        right: their right vectors.
+    """
     ids = [right_ids(reference, text) for text in texts]
-    for limit in (1 << power for power in range(5, 14)):
-        if limit >= max(map(len, ids)):
-            return
-        kept = [row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in ids]
-        lost = [row[:limit] for row in ids]
-        yield limit, unit(reference.states(kept))
-        yield limit, unit(reference.states(lost))
+    for limit in limits_below(max(map(len, ids))):
+        cut = [i for i, row in enumerate(ids) if len(row) > limit]
+        kept = [[*ids[i][: limit - 1], ids[i][-1]] for i in cut]
+        lost = [ids[i][:limit] for i in cut]
+        # Together: they begin alike, and that is computed once.
+        for states in np.split(unit(reference.states([*kept, *lost])), 2):
+            yield limit, replaced(right, cut, states)
 
 
 def _renderings(query_prompt: str) -> list[tuple[tuple[str, ...], Render]]:

@@ -6,7 +6,7 @@ compute in bfloat16 or float16, whose rounding can be as large as what a lost li
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -81,6 +81,18 @@ def explains(fault: Match, right: Match, tolerance: float) -> bool:
         tolerance: largest distance that passes.
     """
     return fault.largest <= tolerance and fault.typical * CLEARLY_NEARER <= right.typical
+
+
+def limits_below(longest: int) -> Iterator[int]:
+    """Yield the limits on tokens that are tried: powers of two from 32, less than the longest input."""
+    return (1 << power for power in range(5, (longest - 1).bit_length()))
+
+
+def replaced(right: Floats, positions: Sequence[int], others: Floats) -> Floats:
+    """Return `right` with other rows at some positions."""
+    rows = right.copy()
+    rows[list(positions)] = others
+    return rows
 
 
 def permutation(observed: Floats, right: Floats, tolerance: float) -> list[int] | None:

@@ -38,7 +38,7 @@ def verify_backend(subject: Subject, settings: EngineSettings) -> Report:
         check = subject.check(_PATH, values, alone)
     except NonFiniteOutputError as error:
         found = finding("not-finite", str(error))
-        check = Check(_PATH, 0, None, subject.measure, subject.tolerance, (found,))
+        check = Check(_PATH, 0, 0, None, subject.measure, subject.tolerance, (found,))
     finally:
         backend.close()
     return Report(f'backend "{settings.backend}"', settings.model, subject.kind, (check,))

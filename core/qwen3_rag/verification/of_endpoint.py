@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Literal
 
 from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.verification.connection import AnswerError
 from qwen3_rag.verification.diagnosis import finding
-from qwen3_rag.verification.endpoint import AnswerError, Endpoint
+from qwen3_rag.verification.endpoint import Endpoint
 from qwen3_rag.verification.matching import Floats
 from qwen3_rag.verification.report import Check, Report
 from qwen3_rag.verification.reranking_faults import are_symmetric
@@ -36,23 +37,26 @@ def verify_endpoint(
         endpoint: the server.
         server: what it speaks; None finds out.
         model: the checkpoint's name.
-        served_model: its name at the server; None takes the first that the server lists.
+        served_model: its name at the server; None finds it in the server's list.
         send: "ids" and "text" ask in those ways only. "auto" counts token ids where the server takes them,
             as this package sends them there, and notes what text gives.
         template: who renders rerank prompts that are sent as text.
         dimensions: as `open_subject`.
 
     Raises:
-        OSError: the server cannot be reached.
-        ConfigurationError: it wants another key, or `server` and `send` leave no way to ask.
+        OSError: the server cannot be reached, or keeps saying that it is busy.
+        ConfigurationError: it wants another key or URL, lists several models of other names, or `server` and
+            `send` leave no way to ask.
     """
     spoken = endpoint.detect(subject.kind) if server is None else server
-    name = endpoint.model_name(model) if served_model is None else served_model
+    name = served_model
+    if name is None and spoken != "tei":  # which serves one model, and is asked for none
+        name = endpoint.model_name(model)
     ways = routes(
         endpoint.url,
         spoken,
         subject.kind,
-        model=name,
+        model=model if name is None else name,
         template=template,
         instruction=subject.instruction,
         dimensions=dimensions,
@@ -65,7 +69,7 @@ def verify_endpoint(
     checks = tuple(
         replace(_ask(subject, endpoint, way), is_note=notes_text and not way.takes_ids) for way in ways
     )
-    return Report(f"{endpoint.url} ({spoken})", model, subject.kind, checks)
+    return Report(f"{endpoint.url} ({spoken})", model, subject.kind, checks, name)
 
 
 def _ask(subject: Subject, endpoint: Endpoint, way: Route) -> Check:
@@ -79,7 +83,7 @@ def _ask(subject: Subject, endpoint: Endpoint, way: Route) -> Check:
             return check
     except AnswerError as error:
         found = finding(error.fault, error.detail)
-        return Check(way.name, 0, None, subject.measure, subject.tolerance, (found,))
+        return Check(way.name, 0, 0, None, subject.measure, subject.tolerance, (found,))
     found = finding("cosine", "they are the same when query and document are swapped, whichever the model is")
     return replace(check, findings=(found,))
 

@@ -30,6 +30,7 @@ class Check:
     Attributes:
         path: what was asked and how the inputs were sent.
         texts: how many were compared; 0 when the server gave nothing to compare.
+        longest: tokens of the longest of them.
         difference: largest distance from the local reference; None when there is nothing to compare.
         measure: what the distance is.
         tolerance: the largest distance that passes.
@@ -39,6 +40,7 @@ class Check:
 
     path: str
     texts: int
+    longest: int
     difference: float | None
     measure: str
     tolerance: float
@@ -65,12 +67,19 @@ class Report:
         model: checkpoint that the local reference computed with.
         kind: "embedding" or "reranking".
         checks: in the order in which they were made, at least one.
+        served_model: the name that a server was asked for; None for a backend.
     """
 
     target: str
     model: str
     kind: ModelKind
     checks: tuple[Check, ...]
+    served_model: str | None = None
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text that was compared; 0 when none was."""
+        return max(check.longest for check in self.checks)
 
     @property
     def passed(self) -> bool:
@@ -81,8 +90,10 @@ class Report:
         """Return it for JSON."""
         return {
             "target": self.target,
+            "served_model": self.served_model,
             "model": self.model,
             "kind": self.kind,
+            "longest": self.longest,
             "checks": [check.as_dict() for check in self.checks],
             "passed": self.passed,
         }

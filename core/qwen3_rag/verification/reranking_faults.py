@@ -10,7 +10,7 @@ import numpy as np
 
 from qwen3_rag.prompts import RERANK_PREFIX, RERANK_SUFFIX, rerank_head
 from qwen3_rag.ranking import yes_probability
-from qwen3_rag.verification.matching import Floats, Hypothesis
+from qwen3_rag.verification.matching import Floats, Hypothesis, limits_below, replaced
 from qwen3_rag.verification.reference import Reference, TokenList, unit
 
 Pair = tuple[str, str]
@@ -60,20 +60,36 @@ def reranking_hypotheses(reference: Reference, pairs: Sequence[Pair], instructio
 
 
 def truncations(
-    reference: Reference, pairs: Sequence[Pair], instruction: str
+    reference: Reference, pairs: Sequence[Pair], instruction: str, right: Floats
 ) -> Iterator[tuple[int, str, Floats]]:
-    """Yield limits on tokens, what they cut ("document" or "template"), and the scores of `pairs`."""
+    """Yield limits on tokens, what they cut ("document" or "template"), and the scores of `pairs`.
+
+    Args:
+        reference: the local model.
+        pairs: with long documents.
+        instruction: what right prompts carry.
+        right: right scores of the pairs.
+    """
     head = reference.heads()[""][0]
     ids = [right_ids(reference, pair, instruction) for pair in pairs]
     suffix = reference.ids(RERANK_SUFFIX)
-    for limit in (1 << power for power in range(6, 14)):
-        if limit >= max(map(len, ids)):
-            return
-        whole = [
-            row if len(row) <= limit else [*row[: -len(suffix)][: limit - len(suffix)], *suffix] for row in ids
-        ]
-        yield limit, "document", yes_probability(reference.states(whole) @ head)
-        yield limit, "template", yes_probability(reference.states([row[:limit] for row in ids]) @ head)
+    for limit in limits_below(max(map(len, ids))):
+        cut = [i for i, row in enumerate(ids) if len(row) > limit]
+        whole = [[*ids[i][: limit - len(suffix)], *suffix] for i in cut]
+        lost = [ids[i][:limit] for i in cut]
+        # Together: they begin alike, and that is computed once.
+        scores = yes_probability(reference.states([*whole, *lost]) @ head)
+        for what, found in zip(("document", "template"), np.split(scores, 2), strict=True):
+            yield limit, what, replaced(right, cut, found)
+
+
+def loss_by_cutting(reference: Reference, pair: Pair, instruction: str) -> float:
+    """Return by how much P(yes) changes when a long document is cut at the next power of two."""
+    ids, suffix = right_ids(reference, pair, instruction), reference.ids(RERANK_SUFFIX)
+    *_, limit = limits_below(len(ids))
+    cut = [*ids[: limit - len(suffix)], *suffix]
+    whole, less = yes_probability(reference.states([ids, cut]) @ reference.heads()[""][0])
+    return float(abs(whole - less))
 
 
 def scaling(observed: Floats, right: Floats) -> tuple[float, float, Floats]:

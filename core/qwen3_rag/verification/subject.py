@@ -20,6 +20,7 @@ from qwen3_rag.verification.compare import (
 )
 from qwen3_rag.verification.diagnosis import batch_dependence
 from qwen3_rag.verification.embedding_faults import Text
+from qwen3_rag.verification.lengths import check_length, longest_pair, longest_texts
 from qwen3_rag.verification.matching import Floats
 from qwen3_rag.verification.reference import Reference, TokenList
 from qwen3_rag.verification.report import Check
@@ -29,7 +30,7 @@ ASKED_ALONE: Final = 3
 """The first so many inputs are asked for once more, each in a request of its own."""
 
 _LONGEST: Final = 2048
-"""Tokens of the longest text; smaller contexts leave the long texts out."""
+"""The fixed long texts have fewer tokens, and are left out where no so long ones may be sent."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class Subject:
         if outcome.difference is not None and "out-of-order" not in [one.fault for one in found]:
             depends = batch_dependence(answered[: len(alone)], alone, self.tolerance)
             found = found if depends is None else (depends, *found)
-        return Check(path, len(answered), outcome.difference, self.measure, self.tolerance, found)
+        longest = max(len(one.token_ids) for one in self.inputs)
+        return Check(path, len(answered), longest, outcome.difference, self.measure, self.tolerance, found)
 
 
 def open_subject(
@@ -88,6 +90,7 @@ def open_subject(
     tolerance: float | None,
     norms_count: bool,
     dimensions: int | None,
+    max_tokens: int | None,
 ) -> Subject:
     """Load the reference and compute what is right.
 
@@ -97,15 +100,19 @@ def open_subject(
         tolerance: largest distance that passes; None for that of the kind.
         norms_count: whether vectors must come with length 1.
         dimensions: length of vectors that is asked for.
+        max_tokens: length up to which is compared; None for that of the fixed texts.
 
     Raises:
         CheckpointError, ConfigurationError: as for `Embedder` and `Reranker`.
     """
     reference = Reference(settings)
-    long = reference.context >= _LONGEST
+    check_length(max_tokens, reference.context)
+    long = (reference.context if max_tokens is None else max_tokens) >= _LONGEST
     chosen = DEFAULT_INSTRUCTION if instruction is None else instruction
     if settings.kind == "reranking":
         short_pairs, long_pairs = texts.PAIRS, texts.LONG_PAIRS if long else ()
+        if max_tokens is not None:
+            long_pairs = (*long_pairs, longest_pair(reference, max_tokens, chosen))
         pairs = [
             Input(pair, reranking_faults.right_ids(reference, pair, chosen))
             for pair in (*short_pairs, *long_pairs)
@@ -118,6 +125,8 @@ def open_subject(
     short_texts = [Text(query, query_prompt, is_query=True) for query in texts.QUERIES]
     short_texts += _documents(reference, texts.SHORT_DOCUMENTS)
     long_texts = _documents(reference, texts.LONG_DOCUMENTS) if long else []
+    if max_tokens is not None:
+        long_texts += longest_texts(reference, max_tokens)
     inputs = [Input(text, embedding_faults.right_ids(reference, text)) for text in (*short_texts, *long_texts)]
     allowed = EMBEDDING_TOLERANCE if tolerance is None else tolerance
     embedding_judge = EmbeddingJudge(
@@ -128,6 +137,7 @@ def open_subject(
         tolerance=allowed,
         norms_count=norms_count,
         dimensions=dimensions,
+        twins=max_tokens is not None,
     )
     return Subject(reference, "embedding", chosen, inputs, embedding_judge, allowed)
 

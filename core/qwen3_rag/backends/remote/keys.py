@@ -111,10 +111,21 @@ def find_key(options: RemoteOptions) -> ApiKey | None:
     if options.api_key_env is not None:
         return _from_environment(options.api_key_env)
     if options.server in _VENDORS:
-        variable, hosts = _VENDORS[options.server]
-        if all(_is_one_of(url, hosts) for url in options.base_url):
+        variable, _ = _VENDORS[options.server]
+        if all(urlsplit(url).scheme == "https" and is_vendors(url, options.server) for url in options.base_url):
             return _from_environment(variable)
     return None
+
+
+def is_vendors(url: str, server: ServerName) -> bool:
+    """Whether a URL leads to one of the API hosts of a server's vendor, or to a name below it.
+
+    Args:
+        url: a base URL, encrypted or not.
+        server: one that has a vendor.
+    """
+    name = urlsplit(url).hostname or ""
+    return any(name == host or name.endswith("." + host) for host in _VENDORS[server][1])
 
 
 def _from_secret(secret: object) -> ApiKey:
@@ -146,10 +157,3 @@ def _from_environment(variable: str) -> ApiKey:
             "another one with api_key_env"
         )
     return ApiKey(value, source=f"environment variable {variable}")
-
-
-def _is_one_of(url: str, hosts: tuple[str, ...]) -> bool:
-    """Whether a URL is encrypted and leads to one of the hosts or to a name below it."""
-    parts = urlsplit(url)
-    name = parts.hostname if parts.hostname is not None else ""
-    return parts.scheme == "https" and any(name == host or name.endswith("." + host) for host in hosts)

@@ -1,0 +1,100 @@
+"""Texts and pairs of a length that is asked for, whose ends count."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import cycle, islice
+from typing import Final
+
+from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.verification import embedding_faults, reranking_faults, texts
+from qwen3_rag.verification.diagnosis import EXACT
+from qwen3_rag.verification.embedding_faults import Text
+from qwen3_rag.verification.reference import Reference
+from qwen3_rag.verification.reranking_faults import Pair
+
+_SHORTEST: Final = 256
+"""The short texts with instruction, template and whatever faults repeat of them have fewer tokens."""
+
+_FILLER: Final = (
+    "Gulls follow the ships far out to sea and return to the cliffs at dusk. "
+    "The tide leaves shells and weed on the sand, and children gather them in baskets. "
+    "In winter the harbour is quiet, and nets are mended indoors."
+)
+_OTHER_END: Final = "Most of the nets were bought from a weaver in the next village."
+
+_PLAIN: Final = 0.1
+"""Of P(yes): no rounding hides such a difference."""
+_SEEN: Final = 10 * EXACT
+
+
+def check_length(max_tokens: int | None, context: int) -> None:
+    """Raise ConfigurationError unless texts of this length can be made and the model takes them."""
+    if max_tokens is not None and not _SHORTEST <= max_tokens <= context:
+        raise ConfigurationError(
+            f"--max-tokens must be {_SHORTEST} to {context} (the model's context), got {max_tokens}"
+        )
+
+
+def longest_texts(reference: Reference, tokens: int) -> list[Text]:
+    """Return two documents that differ in their last sentence alone."""
+    prompt = reference.checkpoint.document_prompt
+
+    def made(document: str) -> Text:
+        return Text(document, prompt, is_query=False)
+
+    def length(document: str) -> int:
+        return len(embedding_faults.right_ids(reference, made(document)))
+
+    ends = (texts.SHORT_DOCUMENTS[0], _OTHER_END)
+    return [made(document_of_length(tokens, length, end)) for end in ends]
+
+
+def longest_pair(reference: Reference, tokens: int, instruction: str) -> Pair:
+    """Return a pair whose score shows whether the document's end is read.
+
+    A model that is sure of its answer long before the end gives the same one without it. Where the first
+    query shows little, the others are tried.
+
+    Raises:
+        ConfigurationError: with no query does the end count.
+    """
+    best: tuple[float, Pair] | None = None
+    for query, end in zip(texts.QUERIES, texts.SHORT_DOCUMENTS, strict=False):
+
+        def length(document: str, query: str = query) -> int:
+            return len(reranking_faults.right_ids(reference, (query, document), instruction))
+
+        pair = query, document_of_length(tokens, length, end)
+        seen = reranking_faults.loss_by_cutting(reference, pair, instruction)
+        if best is None or seen > best[0]:
+            best = seen, pair
+        if seen >= _PLAIN:
+            break
+    assert best is not None, "there are queries"
+    if best[0] <= _SEEN:
+        raise ConfigurationError(
+            f"--max-tokens {tokens}: this model's scores of test documents of that length change by "
+            f"{best[0]:.1g} when they are cut, so that a limit would not show; give another length, or none"
+        )
+    return best[1]
+
+
+def document_of_length(tokens: int, length: Callable[[str], int], end: str) -> str:
+    """Return a document that is about something else until its last sentence.
+
+    Args:
+        tokens: how long the whole prompt must be; it is a little shorter where no word fits.
+        length: document -> tokens of its prompt, template and all.
+        end: last sentence.
+    """
+    filler = _FILLER.split()
+
+    def made(words: int, padding: int = 0) -> str:
+        return " ".join([*islice(cycle(filler), words), *["and"] * padding, end])
+
+    # Words are tokenised one by one, so lengths grow with their number.
+    words = bisect_right(range(tokens), tokens, key=lambda count: length(made(count))) - 1
+    padded = made(words, tokens - length(made(words)))
+    return padded if length(padded) <= tokens else made(words)
