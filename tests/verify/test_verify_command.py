@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,12 +169,14 @@ def test_no_local_variable_holds_the_api_key(monkeypatch: pytest.MonkeyPatch) ->
         ("ALL_PROXY", "socks://user:hunter2@host:1"),
         ("https_proxy", "host:notaport"),
         ("SSL_CERT_FILE", "/nowhere/hunter2"),
+        ("ALL_PROXY", "socks5://user:hunter2@host:1"),
     ],
 )
 def test_an_environment_that_no_client_can_be_made_with_is_named_without_its_values(
     name: str, value: str, embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "socksio", None)  # what SOCKS needs is not installed
     result = run("--url", "http://127.0.0.1:9", "--model", embedding_checkpoint)
     assert result.exit_code == 2, result.output
     assert name in result.stderr

@@ -67,7 +67,7 @@ class Report:
         model: checkpoint that the local reference computed with.
         kind: "embedding" or "reranking".
         checks: in the order in which they were made, at least one.
-        served_model: the name that a server was asked for; None for a backend.
+        served_model: the name that a server was asked for; None for a backend or where none is sent.
     """
 
     target: str
