@@ -183,4 +183,5 @@ def test_signatures_are_those_of_the_framework() -> None:
     names = ["get_query_embedding", "get_text_embedding_batch", "get_agg_embedding_from_queries"]
     for name in [*names, *(f"a{name}" for name in names)]:
         ours, theirs = (inspect.signature(getattr(cls, name)) for cls in (Qwen3Embedding, BaseEmbedding))
-        assert list(ours.parameters) == list(theirs.parameters)
+        # Older releases have no `**kwargs` everywhere.
+        assert list(ours.parameters)[: len(theirs.parameters)] == list(theirs.parameters)
