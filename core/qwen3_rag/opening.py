@@ -30,7 +30,11 @@ def open_source(settings: EngineSettings, *, max_tokens: int, parse_special_toke
     """
     checkpoint = open_checkpoint(settings, weights=False)
     check_share_of_context(max_tokens, checkpoint)
-    tokenizer = PromptTokenizer.from_folder(checkpoint.folder, parse_special_tokens=parse_special_tokens)
+    tokenizer = PromptTokenizer.from_folder(
+        checkpoint.folder,
+        parse_special_tokens=parse_special_tokens,
+        breaks_special_strings=settings.breaks_special_strings,
+    )
     if settings.kind == "reranking":
         tokenizer.check_reranking()
     return Source(checkpoint, tokenizer)

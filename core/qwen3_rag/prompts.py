@@ -6,6 +6,7 @@ angle-bracket tags, a newline or the think block; each of those moves scores.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,17 @@ END_OF_TEXT: Final = "<|endoftext|>"
 """Closes every embedding input; the vector is the hidden state at this token."""
 YES: Final = "yes"
 NO: Final = "no"
+
+_ADDED_TOKEN: Final = re.compile(r"<(?=\|[a-z_]+\|>|/?think>|/?tool_call>|/?tool_response>)")
+"""The `<` of what Qwen3's tokenizers know as added tokens. Source: the published tokenizer.json."""
+
+
+def broken(text: str) -> str:
+    """Return a text in which no string reads as an added token: `<|im_end|>` becomes `< |im_end|>`.
+
+    For servers that tokenise texts themselves and know such tokens in them.
+    """
+    return _ADDED_TOKEN.sub("< ", text)
 
 
 def query_prompt(instruction: str) -> str:

@@ -106,6 +106,16 @@ class EngineSettings:
         return {name: value for name, value in (self.model_kwargs or {}).items() if name not in HUB_OPTIONS}
 
     @property
+    def breaks_special_strings(self) -> bool:
+        """Whether texts go to a server that would read `<|im_end|>` in them as the token.
+
+        Then such strings are broken before prompts are encoded and cut, so that what is sent is what was cut.
+        """
+        options = self.loader_options
+        is_text = self.backend == "remote" and options.get("server") != "vllm"
+        return is_text and options.get("special_tokens", "break") == "break"
+
+    @property
     def key(self) -> str:
         """Equal for settings whose components may share one engine."""
         fields = {

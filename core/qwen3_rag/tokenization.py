@@ -87,12 +87,20 @@ class PromptTokenizer:
             post-processing settings do not matter.
         parse_special_tokens: recognise added tokens inside user text, as the published snippets
             do. Leave it False for text that you did not write yourself.
+        breaks_special_strings: put a space into strings of user text that read as added tokens, in the
+            prompts' words too: for servers that get those words and know such tokens in them.
 
     Raises:
         CheckpointError: the tokenizer lacks `<|endoftext|>`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, parse_special_tokens: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        parse_special_tokens: bool = False,
+        breaks_special_strings: bool = False,
+    ) -> None:
         if tokenizer.padding is not None or tokenizer.truncation is not None:
             tokenizer = Tokenizer.from_str(tokenizer.to_str())
             tokenizer.no_padding()
@@ -100,28 +108,38 @@ class PromptTokenizer:
         self._template = tokenizer
         self._text = tokenizer if parse_special_tokens else _without_added_tokens(tokenizer)
         self._can_break_off = not parse_special_tokens and splits_as_qwen(tokenizer)
+        self._breaks = breaks_special_strings
         self.end_of_text = self._id_of(prompts.END_OF_TEXT)
         self._rerank_prefix = self._encode_template(prompts.RERANK_PREFIX)
         self._rerank_suffix = self._encode_template(prompts.RERANK_SUFFIX)
 
     @classmethod
-    def from_folder(cls, folder: Path, *, parse_special_tokens: bool = False) -> PromptTokenizer:
+    def from_folder(
+        cls, folder: Path, *, parse_special_tokens: bool = False, breaks_special_strings: bool = False
+    ) -> PromptTokenizer:
         """Return the tokenizer of a checkpoint folder; those read last are shared, unless files changed.
 
         Raises:
             CheckpointError: there is no readable `tokenizer.json`, nor `vocab.json` with `merges.txt`.
         """
-        return cls._read(folder, file_stamps(folder, _TOKENIZER_FILES), parse_special_tokens)
+        versions = file_stamps(folder, _TOKENIZER_FILES)
+        return cls._read(folder, versions, parse_special_tokens, breaks_special_strings)
 
     @classmethod
     @lru_cache(maxsize=_TOKENIZERS_KEPT)
-    def _read(cls, folder: Path, _versions: object, parse_special_tokens: bool) -> PromptTokenizer:
+    def _read(
+        cls, folder: Path, _versions: object, parse_special_tokens: bool, breaks_special_strings: bool
+    ) -> PromptTokenizer:
         path = folder / "tokenizer.json"
         try:
             tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else _convert_slow_tokenizer(folder)
         except Exception as error:  # tokenizers raises bare Exception for malformed files
             raise CheckpointError(f"cannot read a tokenizer from {folder}: {error}") from error
-        return cls(tokenizer, parse_special_tokens=parse_special_tokens)
+        return cls(
+            tokenizer,
+            parse_special_tokens=parse_special_tokens,
+            breaks_special_strings=breaks_special_strings,
+        )
 
     def check_reranking(self) -> None:
         """Raise CheckpointError unless the template becomes the tokens that rerankers were trained with."""
@@ -151,6 +169,8 @@ class PromptTokenizer:
             ValueError: a text holds a lone surrogate, which no UTF-8 text can.
             PromptTooLongError: the part that may not be cut exceeds `max_tokens`.
         """
+        if self._breaks:
+            texts, prompt = [prompts.broken(text) for text in texts], prompts.broken(prompt)
         room = max_tokens - 1
         if is_query:
             encoded = self._encode_batch([prompt + text for text in texts], "text", texts, first)
@@ -188,6 +208,9 @@ class PromptTokenizer:
             ValueError: as `encode_texts`.
             PromptTooLongError: template, instruction and query alone exceed `max_tokens`.
         """
+        if self._breaks:
+            pairs = [(prompts.broken(query), prompts.broken(document)) for query, document in pairs]
+            instruction = prompts.broken(instruction)
         room = max_tokens - len(self._rerank_prefix) - len(self._rerank_suffix)
         fixed: dict[str, int] = {}
         for index, (query, _) in enumerate(pairs, first):

@@ -121,7 +121,21 @@ NEVER: dict[str, tuple[Reply, type[RemoteError], str]] = {
     "reset": (Reply({"data": []}, reset_after=3), RemoteUnavailableError, "gave up after 3 tries"),
     "401": (Reply({"error": "Unauthorized"}, 401), RemoteRefusalError, "401: Unauthorized .*api_key_env"),
     "404": (Reply({"detail": "Not Found"}, 404), RemoteRefusalError, "404: Not Found .*served_model"),
-    "redirect": (Reply({}, 307, {"Location": "/"}), RemoteRefusalError, "redirects are not followed"),
+    "redirect": (
+        Reply({}, 307, {"Location": "https://me:pw@example.org/login?token=x"}),
+        RemoteRefusalError,
+        r"status 307: to https://example\.org/login: .*redirects are not followed",
+    ),
+    "an error with 200": (
+        Reply({"error": {"message": "model not found"}}),
+        RemoteAnswerError,
+        "status 200, but an error within: model not found",
+    ),
+    "an error code with 200": (
+        Reply({"code": "Throttling", "message": "too many"}),
+        RemoteAnswerError,
+        "an error within: too many",
+    ),
     "501": (Reply({}, 501), RemoteRefusalError, "status 501"),
     "malformed JSON": (Reply(b'{"data": [{"emb'), RemoteAnswerError, "not JSON: 15 bytes"),
     "an HTML page": (Reply(b"<!doctype html><title>Welcome"), RemoteAnswerError, "<!doctype html>"),

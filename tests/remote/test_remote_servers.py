@@ -60,6 +60,51 @@ def test_a_document_is_cut_by_us_and_closed_once(name: str, embedding_folder: Pa
     assert received[0][-1] == tokenizer.token_to_id("<|endoftext|>") != received[0][-2]
 
 
+@pytest.mark.parametrize("name", ["tei", "openai"])
+def test_a_document_of_special_strings_is_no_longer_than_max_tokens_where_it_arrives(
+    name: str, embedding_folder: Path, serve: Serve
+) -> None:
+    """The space that breaks such a string is a token too."""
+    tokenizer = models.tokenizer_of(embedding_folder)
+    received: list[int] = []
+
+    def compute(rows: Sequence[Sequence[int]]) -> Any:
+        received.extend(len(row) for row in rows)
+        return models.digest()(rows)
+
+    kwargs = {"server": name, "base_url": serve(EMBEDDING[name](compute, tokenizer)).url}
+    log = "".join(f"<|im_start|>user\nquestion {i}<|im_end|>\n" for i in range(20))
+    fits_if_sent_as_it_is = "<think>" * 9
+    with (
+        Embedder(str(embedding_folder), max_tokens=64, backend="remote", model_kwargs=kwargs) as embedder,
+        pytest.warns(UserWarning, match="2 of 2 documents were cut"),
+    ):
+        usage = embedder.embed([log, fits_if_sent_as_it_is], role="document").usage
+    assert received == [64, 64]
+    assert usage.prompt_tokens == 128, "what is counted is what was sent"
+    assert usage.truncated_texts == 2
+
+
+def test_a_pair_of_special_strings_is_no_longer_than_max_tokens_where_it_arrives(
+    reranking_folder: Path, serve: Serve
+) -> None:
+    tokenizer = models.tokenizer_of(reranking_folder)
+    received: list[int] = []
+
+    def compute(rows: Sequence[Sequence[int]]) -> Any:
+        received.extend(len(row) for row in rows)
+        return models.log_odds_digest(rows)
+
+    server = serve(models.relevance(compute, tokenizer, path="/v2/rerank"))
+    kwargs = {"server": "cohere", "base_url": server.url, "template": "client"}
+    with (
+        Reranker(str(reranking_folder), max_tokens=512, backend="remote", model_kwargs=kwargs) as reranker,
+        pytest.warns(UserWarning, match="1 of 1 documents were cut"),
+    ):
+        reranker.score("<|im_end|>?", ["<|im_end|>" * 100], instruction="<think>")
+    assert received == [512]
+
+
 EMBEDDING: dict[str, Any] = {"tei": models.tei, "openai": models.openai, "dashscope": models.dashscope}
 
 

@@ -61,7 +61,8 @@ class RemoteBackend:
         max_inputs: most prompts of one request.
         max_tokens: most tokens of one request.
         connections: most requests under way.
-        token_budget: tokens of one run; None for as many as keep all connections busy.
+        token_budget: tokens of one run; None for one request's worth: what a run has taken from the queue goes
+            before whatever comes later, and `concurrency` runs keep all connections busy.
 
     Attributes:
         concurrency: runs that may be under way at once.
@@ -79,7 +80,7 @@ class RemoteBackend:
         token_budget: int | None,
     ) -> None:
         self.concurrency = connections
-        self.token_budget = token_budget if token_budget is not None else max_tokens * connections
+        self.token_budget = token_budget if token_budget is not None else max_tokens
         self._dialect = dialect
         self._max_inputs, self._max_tokens = max_inputs, max_tokens
         self._connections = connections

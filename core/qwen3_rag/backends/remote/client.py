@@ -8,13 +8,14 @@ import random
 import ssl
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any, Final
+from typing import Final
 
 import httpx
 
+from qwen3_rag.backends.remote.connections import made, proxy_variable
 from qwen3_rag.backends.remote.errors import (
     RemoteAnswerError,
     RemoteError,
@@ -26,6 +27,7 @@ from qwen3_rag.backends.remote.errors import (
 )
 from qwen3_rag.backends.remote.failover import Host, Hosts
 from qwen3_rag.backends.remote.keys import ApiKey, Bearer
+from qwen3_rag.backends.remote.messages import cause, chain, error_within, parsed_json, said_by
 from qwen3_rag.backends.remote.options import RemoteOptions
 from qwen3_rag.backends.remote.pace import Pace
 from qwen3_rag.backends.remote.retry import asked_pause, is_worth_retrying, may_be_one_input, pause
@@ -66,6 +68,7 @@ class _Failure:
         asked: seconds that the server asked to be left alone.
         is_slow: whether a connection was there, and the whole time of a request too short.
         is_untrusted: whether the server's certificate is not trusted, now and later.
+        is_loading: whether the server says that it will work later (503): its model is still loading.
     """
 
     text: str
@@ -73,6 +76,7 @@ class _Failure:
     asked: float | None = None
     is_slow: bool = False
     is_untrusted: bool = False
+    is_loading: bool = False
 
     @property
     def is_worth_retrying(self) -> bool:
@@ -87,6 +91,9 @@ class Client:
         dialect: how the servers are asked.
         key: sent with every request; None for none.
         max_tokens: most tokens of one request.
+
+    Raises:
+        ConfigurationError: proxies or certificates of the environment cannot be used.
     """
 
     def __init__(
@@ -104,17 +111,21 @@ class Client:
         )
         self._answered = 0.0
         """When the last right answer came."""
-        self._http = httpx.AsyncClient(
-            auth=Bearer(key) if key is not None else None,
-            headers={"User-Agent": "qwen3-rag"},
-            timeout=httpx.Timeout(options.timeout, connect=min(_LONGEST_CONNECT, options.timeout)),
-            limits=httpx.Limits(
-                max_connections=options.max_connections,
-                max_keepalive_connections=options.max_connections,
-                keepalive_expiry=30.0,
-            ),
-            # A redirect would carry texts, and maybe the key, to where nobody configured them.
-            follow_redirects=False,
+        self._sent: list[float] = []
+        """When each request was sent that no server has replied to yet."""
+        self._http = made(
+            lambda: httpx.AsyncClient(
+                auth=Bearer(key) if key is not None else None,
+                headers={"User-Agent": "qwen3-rag"},
+                timeout=httpx.Timeout(options.timeout, connect=min(_LONGEST_CONNECT, options.timeout)),
+                limits=httpx.Limits(
+                    max_connections=options.max_connections,
+                    max_keepalive_connections=options.max_connections,
+                    keepalive_expiry=30.0,
+                ),
+                # A redirect would carry texts, and maybe the key, to where nobody configured them.
+                follow_redirects=False,
+            )
         )
 
     async def close(self) -> None:
@@ -170,12 +181,18 @@ class Client:
         asked_until: dict[str, float] = {}
         untrusted: set[str] = set()
         seen = "no try yet"
+        began = failed_at = time.monotonic()
+        counted = 0
+        others_work = False
         while True:
             host, wait = self._next(failed, asked_until)
             url = self._dialect.endpoint(host.base_url)
             if wait >= self._left(started):
                 raise self._out_of_time(url, seen, wait)
-            await asyncio.sleep(wait)
+            if others_work:  # they make way for it then, instead of finding all places taken by what waits
+                await self._pace.rest(wait, at_most=self._left(started))
+            else:
+                await asyncio.sleep(wait)
             sent = time.monotonic()
             outcome = await self._attempt(host, url, content, self._left(started))
             now = time.monotonic()
@@ -185,7 +202,15 @@ class Client:
                 return url, outcome
             if not outcome.is_worth_retrying:
                 raise _refusal(outcome, url)
+            others_work = False
+            if outcome.status == 429:
+                self._pace.note_refusal(sent=sent, now=now)
+                # Some servers refuse by 429 what they will never do: it counts for nothing within one deadline.
+                others_work = now - began < self._options.deadline and self._works(since=failed_at, sent=sent)
+            if not others_work and not outcome.is_loading:
+                counted += 1
             failed[host.base_url] += 1
+            failed_at = now
             seen = f"try {failed.total()}: {outcome.text}"
             if outcome.asked is not None:
                 asked_until[host.base_url] = now + outcome.asked
@@ -193,10 +218,14 @@ class Client:
                 untrusted.add(host.base_url)
             if outcome.is_slow:
                 self._pace.note_timeout(tokens)
-            if failed.total() == tries or len(untrusted) == len(self._hosts):
+            if counted == tries or len(untrusted) == len(self._hosts):
                 raise self._unavailable(outcome, url, failed.total())
             if outcome.is_slow and divisible:
                 raise TooMuchAtOnceError
+
+    def _works(self, *, since: float, sent: float) -> bool:
+        """Whether a server answered a request since then, or works on one that it got before that time."""
+        return self._answered > since or min(self._sent, default=sent) < sent
 
     def _next(self, failed: Counter[str], asked_until: Mapping[str, float]) -> tuple[Host, float]:
         """Return where to try again, and after how long: at once where this request has not failed yet.
@@ -211,11 +240,14 @@ class Client:
         return host, closed + (pause(max(1, failures), chance=random.random()) if failures or closed else 0.0)
 
     async def _attempt(self, host: Host, url: str, content: bytes, left: float) -> _Answer | _Failure:
+        sent = time.monotonic()
         host.under_way += 1
+        self._sent.append(sent)
         try:
             outcome = await self._post(url, content, left)
         finally:
             host.under_way -= 1
+            self._sent.remove(sent)
         if isinstance(outcome, _Failure) and outcome.is_worth_retrying:
             self._hosts.note_failure(host, time.monotonic(), asked=outcome.asked)
         else:
@@ -231,21 +263,24 @@ class Client:
             )
         except (httpx.TimeoutException, asyncio.TimeoutError) as error:
             if isinstance(error, httpx.ConnectTimeout):
-                return _Failure(f"no connection within {min(_LONGEST_CONNECT, limit):.3g} s")
+                return _Failure(f"no connection within {min(_LONGEST_CONNECT, limit):.3g} s{_way(url)}")
             is_slow = limit == self._options.timeout
             return _Failure(f"no whole answer within {limit:.3g} s", is_slow=is_slow)
         except httpx.DecodingError:
             return _Failure("the answer's compression is broken", status=200)
         except httpx.TransportError as error:
-            is_untrusted = any(isinstance(one, ssl.SSLCertVerificationError) for one in _chain(error))
-            text = self._hidden(f"{_cause(error)} ({type(error).__name__})")
+            is_untrusted = any(isinstance(one, ssl.SSLCertVerificationError) for one in chain(error))
+            text = self._hidden(f"{cause(error)} ({type(error).__name__}){_way(url)}")
             return _Failure(text, is_untrusted=is_untrusted)
         if response.status_code == 200:
             return _Answer(response.content)
+        said = self._hidden(said_by(response))[:_QUOTED]
         return _Failure(
-            f"status {response.status_code}: {self._hidden(_message(response))[:_QUOTED]}",
+            f"status {response.status_code}: {said}",
             response.status_code,
             asked_pause(response.headers.get("Retry-After"), now=datetime.now(timezone.utc)),
+            is_loading=response.status_code == 503
+            and ("Retry-After" in response.headers or "loading" in said.lower()),
         )
 
     def _read(self, call: Call, url: str, answer: _Answer) -> Values | Call:
@@ -254,7 +289,7 @@ class Client:
         Raises:
             RemoteAnswerError: naming the URL and what was seen.
         """
-        parsed = _parsed(answer.content)
+        parsed = parsed_json(answer.content)
         if parsed is None:
             begins = self._hidden(answer.content.decode(errors="replace"))[:60]
             seen = f"the answer is not JSON: {len(answer.content)} bytes that begin with {begins!r}"
@@ -262,7 +297,9 @@ class Client:
         try:
             return call.read(parsed)
         except UnusableAnswerError as error:
-            raise RemoteAnswerError(self._hidden(f"{url}: {error}"), url=url, status=200) from None
+            said = error_within(parsed)
+            told = f"{error}" if said is None else f"status 200, but an error within: {said[:_QUOTED]}"
+            raise RemoteAnswerError(self._hidden(f"{url}: {told}"), url=url, status=200) from None
         except NotFiniteError as error:
             raise RemoteNonFiniteError(
                 f"{url}: {error}; the server's weights may be damaged, or float16 overflows there (start it "
@@ -299,14 +336,6 @@ class Client:
         return self._key.hide_in(text) if self._key is not None else text
 
 
-def _parsed(content: bytes) -> Any:
-    """Return parsed JSON, None when it is none. (`null` is no answer either.)"""
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _refusal(failure: _Failure, url: str) -> RemoteError:
     if failure.status == 200:
         return RemoteAnswerError(f"{url}: {failure.text}", url=url, status=200)
@@ -318,25 +347,6 @@ def _refusal(failure: _Failure, url: str) -> RemoteError:
     return kind(f"{url}: {failure.text}" + (f" ({advice})" if advice else ""), url=url, status=failure.status)
 
 
-def _message(response: httpx.Response) -> str:
-    """Return what the server says of an error: OpenAI's, vLLM's, TEI's, DashScope's form, or raw text."""
-    text = response.content.decode(errors="replace")
-    found = _parsed(response.content)
-    while isinstance(found, dict):
-        found = next((found[name] for name in ("error", "message", "detail") if found.get(name)), None)
-    said = found if isinstance(found, str) else text
-    return said.strip() or "no message"
-
-
-def _cause(error: BaseException) -> str:
-    """Return the innermost words of a transport error: the operating system's, if any."""
-    words = [str(one) for one in _chain(error)]
-    return next((said for said in reversed(words) if said), "the connection broke")
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and those that led to it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
+def _way(url: str) -> str:
+    variable = proxy_variable(url)
+    return f" by the proxy that {variable} names" if variable is not None else ""

@@ -2,12 +2,15 @@
 
 What a GPU computes at once may take a CPU minutes. How long answers take tells them apart, so nobody has
 to: few requests at first, more and larger ones while answers come quickly, fewer when they become slow, and
-fewer and smaller ones when one does not come in time.
+fewer and smaller ones when one does not come in time. A server that limits what it is asked says so by
+refusing (429): then fewer are under way, and from then on more only after many answers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import deque
 from typing import Final
 
@@ -16,6 +19,11 @@ _QUICK: Final = 0.25
 large, takes half of the limit at most."""
 _SLOW: Final = 0.5
 """Share of it after which an answer shows that less is enough: the server is busy all the time."""
+_KEPT: Final = 0.75
+"""Share of the requests under way that stays after one was refused: near the server's limit, wherever it is."""
+_EARNED_BY: Final = 8
+"""After a refusal, so many quick answers for each request under way earn one more: most answers then come
+below the limit, so that what was refused finds a place."""
 
 
 class Pace:
@@ -37,6 +45,9 @@ class Pace:
         self.tokens = tokens
         self._connections, self._most_tokens = connections, tokens
         self._quick, self._slow = _QUICK * timeout, _SLOW * timeout
+        self._was_refused = False
+        self._earned = 0
+        self._lowered = -math.inf
         self._under_way = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -61,10 +72,36 @@ class Pace:
         self._under_way -= 1
         self._admit()
 
+    async def rest(self, seconds: float, *, at_most: float) -> None:
+        """Leave a turn to others for so many seconds, then take the next one before all who wait.
+
+        However this ends, the turn is the caller's again, who owes one `leave` as before.
+
+        Args:
+            seconds: of rest.
+            at_most: seconds until the turn is taken back though it is one too many.
+        """
+        self.leave()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ends = time.monotonic() + at_most
+        try:
+            await asyncio.sleep(min(seconds, at_most))
+            self._waiting.appendleft(turn)
+            self._admit()
+            await asyncio.wait([turn], timeout=max(0.0, ends - time.monotonic()))
+        finally:
+            if not turn.done():
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+                self._under_way += 1
+
     def note_answer(self, seconds: float) -> None:
         """A right answer came after so many seconds."""
         if seconds <= self._quick:
-            self.requests = min(self._connections, self.requests + 1)
+            self._earned += 1
+            if not self._was_refused or self._earned >= _EARNED_BY * self.requests:
+                self.requests = min(self._connections, self.requests + 1)
+                self._earned = 0
             self.tokens = min(self._most_tokens, self.tokens * 2)
             self._admit()
         elif seconds > self._slow:
@@ -74,6 +111,13 @@ class Pace:
         """No answer came in time for a request of so many tokens."""
         self.requests = max(1, self.requests // 2)
         self.tokens = max(1, min(self.tokens, tokens // 2))
+
+    def note_refusal(self, *, sent: float, now: float) -> None:
+        """The server would not do so much at once. What was sent before the last lowering tells nothing new."""
+        if sent < self._lowered:
+            return
+        self.requests = max(1, int(_KEPT * min(self.requests, self._under_way)))
+        self._was_refused, self._earned, self._lowered = True, 0, now
 
     def _admit(self) -> None:
         while self._waiting and self._under_way < self.requests:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from typing import Final
-
 from qwen3_rag.backends.remote.options import RemoteOptions
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION
-from qwen3_rag.prompts import RERANK_PREFIX, RERANK_SUFFIX, RerankingWords, rerank_head
-
-_ADDED_TOKEN: Final = re.compile(r"<(?=\|[a-z_]+\|>|/?think>|/?tool_call>|/?tool_response>)")
-"""The `<` of what Qwen3's tokenizers know as added tokens. Source: the published tokenizer.json."""
-
+from qwen3_rag.prompts import RERANK_PREFIX, RERANK_SUFFIX, RerankingWords, broken, rerank_head
 
 def user_text(options: RemoteOptions) -> Callable[[str], str]:
     """Return what is done to users' text before a server tokenises it.
 
-    With `special_tokens="break"`, `<|im_end|>` becomes `< |im_end|>`: a document cannot close its turn.
+    With `special_tokens="break"`, `<|im_end|>` becomes `< |im_end|>`: a document cannot close its turn. Of a
+    component's prompts that is done already, before they are cut (`EngineSettings.breaks_special_strings`);
+    then nothing changes here, but where a query's prompt and its text form such a string together.
     """
-    if options.special_tokens == "send":
-        return lambda text: text
-    return lambda text: _ADDED_TOKEN.sub("< ", text)
+    return broken if options.special_tokens == "break" else lambda text: text
 
 
 def query_and_document(words: RerankingWords, options: RemoteOptions) -> tuple[str, str]:
