@@ -16,11 +16,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from qwen3_rag.backends.base import Backend, BackendOutput
+from qwen3_rag.backends.base import Backend, BackendOutput, RunAbandonedError, StoppableBackend
 from qwen3_rag.calls import Call, Portion, calls_of, pick_portions
 from qwen3_rag.errors import BackendError, EngineClosedError, ForkedProcessError, concerns_every_prompt
 from qwen3_rag.gate import Gate, Place
 from qwen3_rag.metrics import EngineMetrics
+from qwen3_rag.tokenization import Prompt
 
 _MIN_SPREAD_TOKENS: Final = 1024
 """Idle devices divide what waits among them, but not into rounds smaller than this: a prefix that
@@ -126,7 +127,7 @@ class Engine:
         return future
 
     def close(self, *, wait: bool = True) -> None:
-        """Let running rounds end, fail what waits with EngineClosedError, and free the model.
+        """Let running rounds end, or stop where the backend can, fail what waits, and free the model.
 
         Args:
             wait: return when the model is freed. A device that is still loading is not waited for: it
@@ -284,6 +285,8 @@ class Engine:
             for call in calls:
                 if call.is_complete:
                     self._end(call, None)
+        elif isinstance(error, RunAbandonedError):
+            self._fail(calls, _closed)  # those that are done already keep what they got
         elif len(calls) == 1 or concerns_every_prompt(error):
             self._fail(calls, lambda: error)
         elif self._closing:
@@ -298,7 +301,7 @@ class Engine:
         prompts = [prompt for portion in portions for prompt in portion.call.prompts_of(portion)]
         budget, started = backend.token_budget, time.monotonic()
         try:
-            output = backend.run(prompts) if prompts else None
+            output = self._output(backend, prompts, calls_of(portions)) if prompts else None
             if output is not None:
                 _check_shape(output, len(prompts), backend)
         except BaseException as error:
@@ -324,6 +327,13 @@ class Engine:
                     computed_tokens=int(output.computed.sum()),
                 )
         return None
+
+    def _output(self, backend: Backend, prompts: list[Prompt], calls: list[Call]) -> BackendOutput:
+        if not isinstance(backend, StoppableBackend):
+            return backend.run(prompts)
+        return backend.run_while(
+            prompts, lambda: not self._closing and not all(call.future.done() for call in calls)
+        )
 
     def _end(self, call: Call, error: BaseException | None) -> None:
         """Take a call out and resolve its future, once."""

@@ -21,9 +21,7 @@ from tokenizers.models import BPE
 from workload import TEXTS
 
 VARIABLES = [
-    name
-    for upper in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-    for name in (upper, upper.lower())
+    name for upper in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY") for name in (upper, upper.lower())
 ]
 
 

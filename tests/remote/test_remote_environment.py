@@ -52,7 +52,7 @@ def test_a_broken_certificate_file_is_named_by_its_variable(
 ) -> None:
     (tmp_path / "broken.pem").write_text("nothing of the kind")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "broken.pem"))
-    with pytest.raises(ConfigurationError, match=r"\(SSL_CERT_FILE\): no certificates"):
+    with pytest.raises(ConfigurationError, match=r"\(SSL_CERT_FILE\): it names no readable cert"):
         embedder("http://127.0.0.1:9").embed_documents(["t"])
 
 

@@ -320,7 +320,7 @@ def test_defaults_of_the_core_are_left_to_the_server(embedding_folder: Path) -> 
         backend = embedder.load().backend
     assert backend is not None
     assert backend.concurrency == 16
-    assert backend.token_budget == 16384, "one request's worth: a run holds up what comes later"
+    assert backend.token_budget == 16384 * 8 // 9, "one request's worth: a run holds up what comes later"
 
 
 def test_a_list_of_devices_is_answered_with_a_list_of_servers() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qwen3_rag.errors import BackendError
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import Prompt
 
@@ -55,6 +56,23 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the model. Called once, when no `run` is under way, from the thread that loaded it."""
+        ...
+
+
+class RunAbandonedError(BackendError):
+    """A run was given up because nobody waited for it any more."""
+
+
+@runtime_checkable
+class StoppableBackend(Backend, Protocol):
+    """A backend that can give up a run: one that waits for servers, which may never answer."""
+
+    def run_while(self, prompts: Sequence[Prompt], is_wanted: Callable[[], bool]) -> BackendOutput:
+        """`run`, given up soon after `is_wanted`, which may be asked from the calling thread, says no.
+
+        Raises:
+            RunAbandonedError: it was given up.
+        """
         ...
 
 

@@ -20,6 +20,7 @@ from qwen3_rag.backends.remote.run import Run
 from qwen3_rag.backends.remote.servers import Dialect, Setup, Values, dialect_of
 from qwen3_rag.backends.remote.splitting import split
 from qwen3_rag.checkpoint import open_checkpoint
+from qwen3_rag.plan import WITH_LAST_PART
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import Prompt, PromptTokenizer
 
@@ -61,8 +62,8 @@ class RemoteBackend:
         max_inputs: most prompts of one request.
         max_tokens: most tokens of one request.
         connections: most requests under way.
-        token_budget: tokens of one run; None for one request's worth: what a run has taken from the queue goes
-            before whatever comes later, and `concurrency` runs keep all connections busy.
+        token_budget: tokens of one run; None for one request's worth, with the last part that a round may have
+            beyond it. Larger runs would hold up what comes later, and keep no more connections busy.
 
     Attributes:
         concurrency: runs that may be under way at once.
@@ -80,7 +81,8 @@ class RemoteBackend:
         token_budget: int | None,
     ) -> None:
         self.concurrency = connections
-        self.token_budget = token_budget if token_budget is not None else max_tokens
+        whole = max(1, int(max_tokens / WITH_LAST_PART))
+        self.token_budget = token_budget if token_budget is not None else whole
         self._dialect = dialect
         self._max_inputs, self._max_tokens = max_inputs, max_tokens
         self._connections = connections
@@ -92,7 +94,11 @@ class RemoteBackend:
             raise
 
     def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
-        """Run prompts; see `Backend.run`. Called from several threads at once.
+        """Run prompts; see `run_while`."""
+        return self.run_while(prompts, lambda: True)
+
+    def run_while(self, prompts: Sequence[Prompt], is_wanted: Callable[[], bool]) -> BackendOutput:
+        """Run prompts; see `StoppableBackend`. Called from several threads at once.
 
         `computed` counts all tokens: servers do not tell what their prefix caches spared.
 
@@ -102,13 +108,14 @@ class RemoteBackend:
                 quotes how its text begins.
             PromptTooLongError, ConfigurationError: the server cannot be asked for a prompt as it is.
                 Nothing was sent.
+            RunAbandonedError: it is not wanted any more; its requests are cancelled.
         """
         for prompt in prompts:
             self._dialect.check(prompt)
         computed = np.array([len(prompt.token_ids) for prompt in prompts], dtype=np.int64)
         if not prompts:
             return BackendOutput(np.zeros(0, dtype=np.float32), computed)
-        return BackendOutput(self._loop.result_of(self._values(prompts)), computed)
+        return BackendOutput(self._loop.result_of(self._values(prompts), is_wanted=is_wanted), computed)
 
     def close(self) -> None:
         """Close the connections and end the event loop's thread."""

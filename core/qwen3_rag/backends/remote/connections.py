@@ -1,4 +1,4 @@
-"""HTTP clients, made in one place: httpx reads proxies and certificates from the environment, where much goes wrong.
+"""HTTP clients, made in one place: httpx reads proxies and certificates from the environment, often wrong there.
 
 Of a variable only the name is ever told: its value may hold a password.
 """
@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
-from urllib.request import proxy_bypass_environment
+from urllib.request import proxy_bypass
 
 import httpx
 
@@ -31,10 +31,10 @@ def made(make: Callable[[], C]) -> C:
     try:
         return make()
     except ImportError:
-        fault = _fault(_PROXIES, "a SOCKS proxy needs one more package: pip install socksio, or use another proxy")
+        fault = _fault(_PROXIES, "a SOCKS proxy needs one more package: pip install socksio")
     except OSError:  # ssl.SSLError too; before ValueError, of which ssl.SSLCertVerificationError is one
         # httpx reads the first of the two that is set.
-        fault = _fault([*_set(_CERTIFICATES)][:1], "no certificates can be read there; name a readable file in PEM form")
+        fault = _fault([*_set(_CERTIFICATES)][:1], "it names no readable certificates in PEM form")
     except (httpx.InvalidURL, ValueError):
         fault = _fault(
             _PROXIES,
@@ -47,7 +47,7 @@ def made(make: Callable[[], C]) -> C:
 def proxy_variable(url: str) -> str | None:
     """Return the name of the environment variable whose proxy a request to `url` goes by, None for none."""
     parts = urlsplit(url)
-    if proxy_bypass_environment(parts.netloc):
+    if proxy_bypass(parts.netloc):
         return None
     return next(_set((f"{parts.scheme.upper()}_PROXY", "ALL_PROXY")), None)
 

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from concurrent import futures
+from typing import Any, Final, TypeVar
+
+from qwen3_rag.backends.base import RunAbandonedError
+
+_LOOK_EVERY: Final = 0.1
+"""Seconds after which work is found to be wanted no more. Results are not held up by it."""
 
 T = TypeVar("T")
 
@@ -23,10 +29,17 @@ class LoopThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def result_of(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the loop and wait for its result. Safe from any other thread."""
+    def result_of(self, work: Coroutine[Any, Any, T], *, is_wanted: Callable[[], bool] = lambda: True) -> T:
+        """Run a coroutine in the loop and wait for its result. Safe from any other thread.
+
+        Raises:
+            RunAbandonedError: `is_wanted` said no; the coroutine is cancelled.
+        """
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
+            while not futures.wait([future], timeout=_LOOK_EVERY).done:
+                if not is_wanted():
+                    raise RunAbandonedError("nobody waits for this run any more")
             return future.result()
         except BaseException:
             future.cancel()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+
 from qwen3_rag.backends.remote.options import RemoteOptions
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION
 from qwen3_rag.prompts import RERANK_PREFIX, RERANK_SUFFIX, RerankingWords, broken, rerank_head
+
 
 def user_text(options: RemoteOptions) -> Callable[[str], str]:
     """Return what is done to users' text before a server tokenises it.
