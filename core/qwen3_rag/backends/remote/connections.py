@@ -1,4 +1,4 @@
-"""HTTP clients, made in one place: httpx reads proxies and certificates from the environment, often wrong there.
+"""HTTP clients, made in one place: httpx reads proxies and certificates from the environment, often wrong.
 
 Of a variable only the name is ever told: its value may hold a password.
 """

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections import deque
 from typing import Final
 
@@ -83,12 +82,12 @@ class Pace:
         """
         self.leave()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        ends = time.monotonic() + at_most
+        rest = min(seconds, at_most)
         try:
-            await asyncio.sleep(min(seconds, at_most))
+            await asyncio.sleep(rest)
             self._waiting.appendleft(turn)
             self._admit()
-            await asyncio.wait([turn], timeout=max(0.0, ends - time.monotonic()))
+            await asyncio.wait([turn], timeout=at_most - rest)
         finally:
             if not turn.done():
                 if turn in self._waiting:
