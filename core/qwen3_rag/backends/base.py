@@ -64,8 +64,8 @@ class RunAbandonedError(BackendError):
 
 
 @runtime_checkable
-class StoppableBackend(Backend, Protocol):
-    """A backend that can give up a run: one that waits for servers, which may never answer."""
+class StoppableBackend(Protocol):
+    """What a `Backend` also has that can give up a run: one that waits for servers, which may never answer."""
 
     def run_while(self, prompts: Sequence[Prompt], is_wanted: Callable[[], bool]) -> BackendOutput:
         """`run`, given up soon after `is_wanted`, which may be asked from the calling thread, says no.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -10,6 +9,7 @@ from typing import Any, Final
 
 import httpx
 
+from qwen3_rag.backends.remote.connections import made
 from qwen3_rag.backends.remote.keys import ApiKey, Bearer
 from qwen3_rag.backends.remote.retry import asked_pause, is_worth_retrying
 from qwen3_rag.errors import ConfigurationError
@@ -19,8 +19,6 @@ _QUESTION_TRIES: Final = 3
 _TRIES: Final = 5
 _FIRST_PAUSE: Final = 1.0
 """Seconds; doubled after each try, so that five tries wait for 15 in all."""
-_ENVIRONMENT: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""What httpx reads when a client is made; the proxies in small letters too."""
 
 
 class AnswerError(Exception):
@@ -52,7 +50,7 @@ class Connection:
         self, key: ApiKey | None, *, timeout: float, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self._key, self._timeout, self._sleep = key, timeout, sleep
-        self._client = _new_client(timeout, None if key is None else Bearer(key))
+        self._client = made(lambda: httpx.Client(timeout=timeout, auth=None if key is None else Bearer(key)))
 
     def close(self) -> None:
         """Close them."""
@@ -140,18 +138,3 @@ def _parsed(response: httpx.Response) -> Any:
         return response.json()
     except ValueError:
         return None
-
-
-def _new_client(timeout: float, auth: httpx.Auth | None) -> httpx.Client:
-    try:
-        return httpx.Client(timeout=timeout, auth=auth)
-    except (httpx.InvalidURL, ValueError, ImportError, OSError) as error:
-        names = [name for name in (*_ENVIRONMENT, *map(str.lower, _ENVIRONMENT[:4])) if os.environ.get(name)]
-        if not names:
-            raise
-        kind = type(error).__name__
-    # Outside, so that it has no context: the other error may quote a proxy's password.
-    raise ConfigurationError(
-        f"no HTTP connection can be made with what the environment says ({kind}); mend or unset what is wrong "
-        f'of {", ".join(names)}. A SOCKS proxy is "socks5://HOST:PORT" and needs pip install "httpx[socks]"'
-    )
