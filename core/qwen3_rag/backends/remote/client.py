@@ -7,9 +7,6 @@ import json
 import random
 import ssl
 import time
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Final
 
@@ -30,9 +27,10 @@ from qwen3_rag.backends.remote.keys import ApiKey, Bearer
 from qwen3_rag.backends.remote.messages import cause, chain, error_within, parsed_json, said_by
 from qwen3_rag.backends.remote.options import RemoteOptions
 from qwen3_rag.backends.remote.pace import Pace
-from qwen3_rag.backends.remote.retry import asked_pause, is_worth_retrying, may_be_one_input, pause
+from qwen3_rag.backends.remote.retry import asked_pause, may_be_one_input, pause
 from qwen3_rag.backends.remote.servers import Call, Dialect, Values
 from qwen3_rag.backends.remote.servers.answers import NotFiniteError, UnusableAnswerError
+from qwen3_rag.backends.remote.tries import Answer, Failure, Tries
 
 _LONGEST_CONNECT: Final = 10.0
 """Seconds; a host that is down often swallows connections instead of refusing them."""
@@ -49,38 +47,6 @@ _ADVICE: Final = {
 
 class TooMuchAtOnceError(Exception):
     """The servers do not answer a request of this size in time; its halves may be."""
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """A response of status 200. Its repr hides the content, in which servers may echo what they got."""
-
-    content: bytes = field(repr=False)
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """Anything else: what was seen, in words that hold no key.
-
-    Attributes:
-        text: for errors.
-        status: HTTP status, None when no answer came.
-        asked: seconds that the server asked to be left alone.
-        is_slow: whether a connection was there, and the whole time of a request too short.
-        is_untrusted: whether the server's certificate is not trusted, now and later.
-        is_loading: whether the server says that it will work later (503): its model is still loading.
-    """
-
-    text: str
-    status: int | None = None
-    asked: float | None = None
-    is_slow: bool = False
-    is_untrusted: bool = False
-    is_loading: bool = False
-
-    @property
-    def is_worth_retrying(self) -> bool:
-        return self.status is None or is_worth_retrying(self.status)
 
 
 class Client:
@@ -173,73 +139,65 @@ class Client:
         return max(started, self._answered) + self._options.deadline - time.monotonic()
 
     async def _answer(
-        self, call: Call, started: float, tokens: int, tries: int, *, divisible: bool
-    ) -> tuple[str, _Answer]:
+        self, call: Call, started: float, tokens: int, most: int, *, divisible: bool
+    ) -> tuple[str, Answer]:
         """Try until there is an answer: at once at another host, after a pause at the same one."""
         content = json.dumps(call.body, ensure_ascii=False, separators=(",", ":")).encode()
-        failed: Counter[str] = Counter()
-        asked_until: dict[str, float] = {}
-        untrusted: set[str] = set()
-        seen = "no try yet"
-        began = failed_at = time.monotonic()
-        counted = 0
+        tries = Tries(most, hosts=len(self._hosts), now=time.monotonic())
         others_work = False
         while True:
-            host, wait = self._next(failed, asked_until)
+            host, wait = self._next(tries)
             url = self._dialect.endpoint(host.base_url)
             if wait >= self._left(started):
-                raise self._out_of_time(url, seen, wait)
+                raise self._out_of_time(url, tries.last, wait)
             if others_work:  # they make way for it then, instead of finding all places taken by what waits
                 await self._pace.rest(wait, at_most=self._left(started))
             else:
                 await asyncio.sleep(wait)
             sent = time.monotonic()
             outcome = await self._attempt(host, url, content, self._left(started))
-            now = time.monotonic()
-            if isinstance(outcome, _Answer):
-                self._answered = now
-                self._pace.note_answer(now - sent)
+            if isinstance(outcome, Answer):
                 return url, outcome
             if not outcome.is_worth_retrying:
                 raise _refusal(outcome, url)
-            others_work = False
-            if outcome.status == 429:
-                self._pace.note_refusal(sent=sent, now=now)
-                # Some servers refuse by 429 what they will never do: it counts for nothing within one deadline.
-                others_work = now - began < self._options.deadline and self._works(since=failed_at, sent=sent)
-            if not others_work and not outcome.is_loading:
-                counted += 1
-            failed[host.base_url] += 1
-            failed_at = now
-            seen = f"try {failed.total()}: {outcome.text}"
-            if outcome.asked is not None:
-                asked_until[host.base_url] = now + outcome.asked
-            if outcome.is_untrusted:
-                untrusted.add(host.base_url)
-            if outcome.is_slow:
-                self._pace.note_timeout(tokens)
-            if counted == tries or len(untrusted) == len(self._hosts):
-                raise self._unavailable(outcome, url, failed.total())
+            self._note(outcome, sent, tokens)
+            others_work = outcome.status == 429 and self._others_work(tries, sent)
+            counts = not (others_work or outcome.is_loading)
+            tries.note(host.base_url, outcome, time.monotonic(), counts=counts)
+            if tries.are_over:
+                raise self._unavailable(outcome, url, tries.failed.total())
             if outcome.is_slow and divisible:
                 raise TooMuchAtOnceError
 
-    def _works(self, *, since: float, sent: float) -> bool:
-        """Whether a server answered a request since then, or works on one that it got before that time."""
-        return self._answered > since or min(self._sent, default=sent) < sent
+    def _note(self, failure: Failure, sent: float, tokens: int) -> None:
+        """Take from a failure how much the servers can do."""
+        if failure.status == 429:
+            self._pace.note_refusal(sent=sent, now=time.monotonic())
+        if failure.is_slow:
+            self._pace.note_timeout(tokens)
 
-    def _next(self, failed: Counter[str], asked_until: Mapping[str, float]) -> tuple[Host, float]:
+    def _others_work(self, tries: Tries, sent: float) -> bool:
+        """Whether a server refused a request while it answered another, or works on one that it got before.
+
+        Some refuse by 429 what they will never do, so this is asked for one deadline at most.
+        """
+        if time.monotonic() - tries.began >= self._options.deadline:
+            return False
+        return self._answered > tries.since or min(self._sent, default=sent) < sent
+
+    def _next(self, tries: Tries) -> tuple[Host, float]:
         """Return where to try again, and after how long: at once where this request has not failed yet.
 
         A pause that a server asked for is made longer by chance, as every other: all those who were told
         the same must not come back together.
         """
         now = time.monotonic()
-        host = self._hosts.choose(now, failed, asked_until)
-        failures = failed[host.base_url]
-        closed = max(0.0, max(host.closed_until, asked_until.get(host.base_url, 0.0)) - now)
+        host = self._hosts.choose(now, tries.failed, tries.asked_until)
+        failures = tries.failed[host.base_url]
+        closed = max(0.0, max(host.closed_until, tries.asked_until.get(host.base_url, 0.0)) - now)
         return host, closed + (pause(max(1, failures), chance=random.random()) if failures or closed else 0.0)
 
-    async def _attempt(self, host: Host, url: str, content: bytes, left: float) -> _Answer | _Failure:
+    async def _attempt(self, host: Host, url: str, content: bytes, left: float) -> Answer | Failure:
         sent = time.monotonic()
         host.under_way += 1
         self._sent.append(sent)
@@ -248,13 +206,17 @@ class Client:
         finally:
             host.under_way -= 1
             self._sent.remove(sent)
-        if isinstance(outcome, _Failure) and outcome.is_worth_retrying:
-            self._hosts.note_failure(host, time.monotonic(), asked=outcome.asked)
+        now = time.monotonic()
+        if isinstance(outcome, Answer):
+            self._answered = now
+            self._pace.note_answer(now - sent)
+        if isinstance(outcome, Failure) and outcome.is_worth_retrying:
+            self._hosts.note_failure(host, now, asked=outcome.asked)
         else:
             self._hosts.note_success(host)
         return outcome
 
-    async def _post(self, url: str, content: bytes, left: float) -> _Answer | _Failure:
+    async def _post(self, url: str, content: bytes, left: float) -> Answer | Failure:
         """Post once. HTTP exceptions end here: they hold the request, and with it the key."""
         limit = min(self._options.timeout, left)
         try:
@@ -263,19 +225,19 @@ class Client:
             )
         except (httpx.TimeoutException, asyncio.TimeoutError) as error:
             if isinstance(error, httpx.ConnectTimeout):
-                return _Failure(f"no connection within {min(_LONGEST_CONNECT, limit):.3g} s{_way(url)}")
+                return Failure(f"no connection within {min(_LONGEST_CONNECT, limit):.3g} s{_way(url)}")
             is_slow = limit == self._options.timeout
-            return _Failure(f"no whole answer within {limit:.3g} s", is_slow=is_slow)
+            return Failure(f"no whole answer within {limit:.3g} s", is_slow=is_slow)
         except httpx.DecodingError:
-            return _Failure("the answer's compression is broken", status=200)
+            return Failure("the answer's compression is broken", status=200)
         except httpx.TransportError as error:
             is_untrusted = any(isinstance(one, ssl.SSLCertVerificationError) for one in chain(error))
             text = self._hidden(f"{cause(error)} ({type(error).__name__}){_way(url)}")
-            return _Failure(text, is_untrusted=is_untrusted)
+            return Failure(text, is_untrusted=is_untrusted)
         if response.status_code == 200:
-            return _Answer(response.content)
+            return Answer(response.content)
         said = self._hidden(said_by(response))[:_QUOTED]
-        return _Failure(
+        return Failure(
             f"status {response.status_code}: {said}",
             response.status_code,
             asked_pause(response.headers.get("Retry-After"), now=datetime.now(timezone.utc)),
@@ -283,7 +245,7 @@ class Client:
             and ("Retry-After" in response.headers or "loading" in said.lower()),
         )
 
-    def _read(self, call: Call, url: str, answer: _Answer) -> Values | Call:
+    def _read(self, call: Call, url: str, answer: Answer) -> Values | Call:
         """Read an answer's values.
 
         Raises:
@@ -309,7 +271,7 @@ class Client:
                 position=error.position,
             ) from None
 
-    def _unavailable(self, failure: _Failure, url: str, tries: int) -> RemoteError:
+    def _unavailable(self, failure: Failure, url: str, tries: int) -> RemoteError:
         others = len(self._hosts) - 1
         advice = ""
         if failure.is_untrusted:
@@ -336,7 +298,7 @@ class Client:
         return self._key.hide_in(text) if self._key is not None else text
 
 
-def _refusal(failure: _Failure, url: str) -> RemoteError:
+def _refusal(failure: Failure, url: str) -> RemoteError:
     if failure.status == 200:
         return RemoteAnswerError(f"{url}: {failure.text}", url=url, status=200)
     advice = _ADVICE.get(failure.status if failure.status is not None else 0)
