@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from unittest.mock import patch
 
-from qwen3_rag.backends.base import Backend, BackendOutput
+from qwen3_rag.backends.base import Backend, BackendOutput, StoppableBackend
 from qwen3_rag.component import Component
 from qwen3_rag.opening import Opening, Source
 from qwen3_rag.testing.event_loop import Gate
@@ -89,13 +89,14 @@ def holding(component: Component) -> Iterator[Gate]:
 def _before_each_round(
     backends: Sequence[Backend], act: Callable[[Sequence[Prompt]], object]
 ) -> Iterator[None]:
-    def acting(run: Callable[[Sequence[Prompt]], BackendOutput], prompts: Sequence[Prompt]) -> BackendOutput:
+    def acting(run: Callable[..., BackendOutput], prompts: Sequence[Prompt], *more: Any) -> BackendOutput:
         act(prompts)
-        return run(prompts)
+        return run(prompts, *more)
 
     with ExitStack() as stack:
         for backend in backends:
-            stack.enter_context(patch.object(backend, "run", partial(acting, backend.run)))
+            called = "run_while" if isinstance(backend, StoppableBackend) else "run"  # by the engine
+            stack.enter_context(patch.object(backend, called, partial(acting, getattr(backend, called))))
         yield
 
 
