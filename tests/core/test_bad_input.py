@@ -34,16 +34,6 @@ from safetensors.torch import load_file, save_file
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
 
 
-@pytest.fixture(scope="module")
-def embedder(embedding_checkpoint: Path) -> Embedder:
-    return Embedder(str(embedding_checkpoint), **OPTIONS)
-
-
-@pytest.fixture(scope="module")
-def reranker(reranking_checkpoint: Path) -> Reranker:
-    return Reranker(str(reranking_checkpoint), **OPTIONS)
-
-
 def damaged(checkpoint: Path, folder: Path, damage: Any) -> Path:
     """Copy a checkpoint and change its weights."""
     shutil.copytree(checkpoint, folder)

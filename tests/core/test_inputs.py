@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from qwen3_rag import Embedder, Reranker
 
-OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
 DOCUMENTS = ["Beijing is the capital of China.", "Cats sleep.", "Gravity pulls."]
 
 
@@ -31,16 +29,6 @@ class ByLabel:
         if isinstance(label, slice):
             return ByLabel(self._texts[label])
         return self._texts[len(self._texts) - 1 - label]
-
-
-@pytest.fixture(scope="module")
-def embedder(embedding_checkpoint: Path) -> Embedder:
-    return Embedder(str(embedding_checkpoint), **OPTIONS)
-
-
-@pytest.fixture(scope="module")
-def reranker(reranking_checkpoint: Path) -> Reranker:
-    return Reranker(str(reranking_checkpoint), **OPTIONS)
 
 
 @pytest.mark.parametrize(

@@ -93,10 +93,10 @@ def test_one_request_that_is_always_refused_ends_while_others_are_answered(
     try:
         while len(server.requests) < 20:  # so that the pace has room for the one and for others
             time.sleep(0.01)
-        started = time.monotonic()
         with pytest.raises(RemoteUnavailableError, match="429: too large"):
             made.embed_documents(["long " * 100])
-        assert 0.4 < time.monotonic() - started < 5
+        tries = sum(len(request.body["input"][0]) > 300 for request in server.requests)
+        assert tries > 2, "some count for nothing beside the two that max_retries allows"
     finally:
         ends.set()
         thread.join()

