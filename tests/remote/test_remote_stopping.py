@@ -34,7 +34,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 def test_closing_cancels_requests_and_their_calls_say_that_it_was_closed(serve: Serve, embedder: Make) -> None:
     server = serve(silent)
-    made = embedder(server.url)
+    made = embedder(server.url, deadline=10.0)  # by which what is not cancelled ends, as another error
     with ThreadPoolExecutor(2) as threads:
         call = threads.submit(made.embed_documents, TEXTS)
         wait_for(lambda: len(server.requests) == 1)
@@ -103,5 +103,8 @@ def test_an_interrupt_ends_a_program_that_waits_for_a_silent_server(
     )
     wait_for(lambda: len(server.requests) == 1, seconds=60)
     program.send_signal(signal.SIGINT)
-    _, said = program.communicate(timeout=60)
+    try:
+        _, said = program.communicate(timeout=60)
+    finally:
+        program.kill()
     assert said.rstrip().endswith("KeyboardInterrupt")
