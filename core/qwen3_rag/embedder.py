@@ -81,7 +81,7 @@ class Embedder(Component):
         hub: "huggingface" or "modelscope".
         parse_special_tokens: recognise `<|im_end|>` and the like inside your texts, as the published
             snippets do. Leave it False for text that you did not write yourself.
-        token_budget: most tokens of one batch; None derives it from free memory.
+        token_budget: most tokens of one round of the model; None derives it from free memory.
         share_prefixes: compute what prompts have in common at their beginning once.
         timeout: most seconds that a call may take, loading included; then it raises
             DeadlineExceededError and what is not computed yet is dropped. None for no limit.

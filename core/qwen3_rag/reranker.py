@@ -56,7 +56,7 @@ class Reranker(Component):
         parse_special_tokens: recognise `<|im_end|>` and the like inside your texts, as the published
             snippets do. Leave it False for text that you did not write yourself: such a text could
             close its own turn and answer for the model.
-        token_budget: most tokens of one batch; None derives it from free memory.
+        token_budget: most tokens of one round of the model; None derives it from free memory.
         share_prefixes: compute template, instruction and query once for all documents of a query.
         timeout: most seconds that a call may take, loading included; then it raises
             DeadlineExceededError and what is not computed yet is dropped. None for no limit.

@@ -31,7 +31,7 @@ def test_a_copy_of_memory_that_is_not_pinned_is_waited_for(device: str) -> None:
 
     with patch.object(torch.Tensor, "to", noted):
         upload({"ids": np.arange(3, dtype=np.int32)}, torch.device(device))
-    assert asked == [{}]
+    assert [options.get("non_blocking", False) for options in asked] == [False]
 
 
 def test_on_mps_one_thread_works_at_a_time_and_elsewhere_all() -> None:

@@ -212,6 +212,7 @@ def test_what_cannot_be_recorded_runs_without(record: Record, reason: str, embed
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             again = made.embed_queries(["gravity"])
+            made.embed_queries(["another shape " * 20])
     np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_array_equal(found, again)
 

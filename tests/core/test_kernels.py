@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from qwen3_rag import Embedder, Reranker
-from qwen3_rag.backends.transformers import kernels
+from qwen3_rag.backends.transformers import kernel_layout, kernels
 from qwen3_rag.backends.transformers.beginnings import Beginnings
+from qwen3_rag.backends.transformers.kernel_layout import KernelLayout
 from qwen3_rag.backends.transformers.kernels import Heads, Spans
+from qwen3_rag.backends.transformers.layout import to_device
+from qwen3_rag.plan import plan_batches
 from torch import Tensor
 
 HEADS = Heads(queries=4, keys=2, dimension=128)
@@ -37,7 +41,8 @@ def plain_kernel(
         values = value[k_low:k_high].repeat_interleave(groups, 1).float()
         scores = torch.einsum("qhd,khd->qhk", query[low:high].float(), keys) * scale
         if causal:
-            hidden = torch.ones(high - low, k_high - k_low, dtype=torch.bool).triu(1)
+            rows, seen = high - low, k_high - k_low
+            hidden = torch.ones(rows, seen, dtype=torch.bool).triu(1 + seen - rows)
             scores.masked_fill_(hidden[:, None], float("-inf"))
         log_sum_exp[low:high] = scores.logsumexp(-1)
         output[low:high] = torch.einsum("qhk,khd->qhd", scores.softmax(-1), values).to(query.dtype)
@@ -51,10 +56,12 @@ def with_kernel(component: Any) -> Any:
     return component
 
 
+@pytest.mark.parametrize("most_keys_per_token", [0, 100])
 @pytest.mark.parametrize("token_budget", [150, 100_000])
-def test_joining_attentions_by_log_sum_exp_equals_concatenation(
-    reranking_checkpoint: Path, token_budget: int
+def test_one_call_over_written_keys_and_two_joined_calls_equal_attention_by_segment(
+    reranking_checkpoint: Path, token_budget: int, most_keys_per_token: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kernel_layout, "_MOST_KEYS_PER_TOKEN", most_keys_per_token)
     pairs = [
         (query, f"Passage {i} tells of {topic}. " * (1 + i % 5))
         for query in ("what shines?", "what shines in the night when the moon is new?")
@@ -63,8 +70,34 @@ def test_joining_attentions_by_log_sum_exp_equals_concatenation(
     ]
     options: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
     expected = Reranker(str(reranking_checkpoint), **options).score_pairs(pairs)
-    joined = with_kernel(Reranker(str(reranking_checkpoint), token_budget=token_budget, **options))
-    np.testing.assert_allclose(joined.score_pairs(pairs), expected, atol=1e-5)
+    by_kernel = with_kernel(Reranker(str(reranking_checkpoint), token_budget=token_budget, **options))
+    np.testing.assert_allclose(by_kernel.score_pairs(pairs), expected, atol=1e-5)
+
+
+def sharing(prefix: int, *lengths: int) -> KernelLayout:
+    """The layout of sequences that have a prefix in common, the first token after it not."""
+    sequences = [np.array([*range(prefix), 9000 + i, *[7] * (n - 1)], np.int32) for i, n in enumerate(lengths)]
+    (batch,) = plan_batches(sequences, token_budget=100_000)
+    layout = to_device(batch, torch.device("cpu"), plain_kernel).layout
+    assert isinstance(layout, KernelLayout)
+    return layout
+
+
+def test_keys_are_written_behind_a_prefix_unless_they_would_be_many() -> None:
+    written = sharing(10, 20, 30)
+    assert written.key_rows is not None
+    prefix, first, second = range(10), range(10, 30), range(30, 60)
+    assert written.key_rows.tolist() == [*prefix, *prefix, *first, *prefix, *second]
+    assert written.spans.key_offsets.tolist() == [0, 10, 40, 80]
+    assert written.spans.query_offsets.tolist() == [0, 10, 30, 60]
+    assert written.prefix_call is None
+    joined = sharing(1000, *[5] * 20)
+    assert joined.key_rows is None
+    assert joined.prefix_call is not None
+    assert joined.prefix_call.key_rows.tolist() == list(range(1000))
+    assert joined.prefix_call.query_rows.tolist() == list(range(1000, 1100))
+    plain = sharing(0, 20, 30)
+    assert (plain.key_rows, plain.prefix_call) == (None, None)
 
 
 def test_rows_without_any_prefix_take_one_call(embedding_checkpoint: Path) -> None:
@@ -73,6 +106,23 @@ def test_rows_without_any_prefix_take_one_call(embedding_checkpoint: Path) -> No
     expected = Embedder(str(embedding_checkpoint), **options).embed_documents(texts)
     joined = with_kernel(Embedder(str(embedding_checkpoint), token_budget=999, **options))
     np.testing.assert_allclose(joined.embed_documents(texts), expected, atol=1e-5)
+
+
+def test_on_cuda_a_round_is_several_batches(
+    embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"text {i} " * (1 + i % 7) for i in range(40)]
+    options: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
+    expected = Embedder(str(embedding_checkpoint), **options).embed_documents(texts)
+    embedder = with_kernel(Embedder(str(embedding_checkpoint), token_budget=998, **options))
+    backend = embedder.load().backend
+    backend.device = torch.device("cuda")  # only asked for its type
+    monkeypatch.setattr("qwen3_rag.backends.transformers.backend._CUDA_BATCH_TOKENS", 100)
+    with patch.object(backend, "_forward", wraps=backend._forward) as forward:
+        np.testing.assert_allclose(embedder.embed_documents(texts), expected, atol=1e-5)
+    assert embedder.metrics.rounds == 1
+    assert 3 <= forward.call_count <= 8
+    assert all(len(call.args[0].token_ids) <= 112 for call in forward.call_args_list)
 
 
 def test_a_long_continuation_is_attended_in_blocks(reranking_checkpoint: Path) -> None:
@@ -128,6 +178,33 @@ def test_pytorchs_kernel_is_found_on_this_release() -> None:
     found = kernels._torch_kernel()
     assert found is not None
     assert found[0] == "torch.nn.attention.varlen"
+
+
+def test_a_release_that_is_not_asked_for_grouped_heads_is_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_2_11(
+        *tensors: Any,
+        return_aux: Any = None,
+        scale: float | None = None,
+        window_size: tuple[int, int] = (-1, -1),
+    ) -> tuple[Any, ...]:
+        return tensors, (return_aux.lse, scale, window_size)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", of_2_11)
+    found = kernels._torch_kernel()
+    assert found is not None
+    offsets = torch.tensor([0, 4], dtype=torch.int32)
+    given: Any = found[1](
+        torch.ones(4), *[torch.ones(4)] * 2, Spans(offsets, offsets, 4, 4), causal=True, scale=2.0
+    )
+    assert given[1] == (True, 2.0, (-1, 0))
+
+
+def test_a_gpu_without_a_kernel_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    for name in ("_torch_kernel", "_flash_attn_kernel"):
+        monkeypatch.setattr(kernels, name, lambda: None)
+    with pytest.warns(UserWarning, match=r"attention on cuda:0 goes text by text.*torch 2\.11 or newer"):
+        assert kernels.find_varlen_kernel(torch.device("cuda:0"), torch.bfloat16, HEADS) is None
 
 
 def test_no_kernel_is_used_where_none_can_run() -> None:

@@ -1,9 +1,8 @@
 """Attention over a packed row of segments.
 
 A segment is causal within itself and sees all of the segments before it in its sequences, nothing
-else, so the result equals each sequence's attention computed alone. With a varlen kernel the part over
-the prefix and the part within the segment are two calls, joined by their log-sum-exp; without one,
-own keys are written behind those of the prefix, segment by segment, for PyTorch's attention.
+else, so the result equals each sequence's attention computed alone. Own keys are written behind those of the
+prefix: with a varlen kernel for all segments at once, else one by one, for PyTorch's attention.
 """
 
 from __future__ import annotations
@@ -14,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qwen3_rag.backends.transformers.layout import PackedLayout
+from qwen3_rag.backends.transformers.kernel_layout import KernelLayout
+from qwen3_rag.backends.transformers.layout import Layout
 from qwen3_rag.backends.transformers.plain_attention import PLAIN_DEVICES, attend_plainly, rows_at_once
+from qwen3_rag.backends.transformers.segment_layout import SegmentLayout
 
 _BLOCK_ROWS: Final = 1024
 """Queries that share one mask, so that the mask of a long segment stays small."""
@@ -26,7 +27,7 @@ AMD EPYC calls of 64 took 11.6 ms for a text of 512 tokens and a single one 16.7
 for 1,024 38 and 42. For 2,048 they took longer."""
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scale: float) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:
     """Attend within a packed row.
 
     Args:
@@ -38,12 +39,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scal
     Returns:
         Shape (queries, heads, head_dim).
     """
-    if layout.kernel is not None:
+    if isinstance(layout, KernelLayout):
         return _by_kernel(query, key, value, layout, scale)
     return _by_segment(query, key, value, layout, scale)
 
 
-def _by_segment(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scale: float) -> Tensor:
+def _by_segment(query: Tensor, key: Tensor, value: Tensor, layout: SegmentLayout, scale: float) -> Tensor:
     output = query  # a segment's queries are read by nobody else, so its output takes their place
     if query.device.type not in ("cpu", *PLAIN_DEVICES):
         # Where the kernel that needs no score matrix has no grouped-query attention, PyTorch would make one.
@@ -62,7 +63,7 @@ def _by_segment(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout,
     return output
 
 
-def _replace(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scale: float) -> None:
+def _replace(query: Tensor, key: Tensor, value: Tensor, layout: SegmentLayout, scale: float) -> None:
     """Write what the queries of one segment see in their place; the last of them belongs to the last key."""
     rows, before = query.shape[0], key.shape[0] - query.shape[0]
     is_plain = query.device.type in PLAIN_DEVICES
@@ -98,14 +99,14 @@ def _rows_at_once(rows: int, before: int, device: torch.device) -> int:
     return min(rows, _BLOCK_ROWS) if before else rows
 
 
-def _by_kernel(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scale: float) -> Tensor:
-    assert layout.kernel is not None
-    assert layout.own_spans is not None
-    output, own = layout.kernel(query, key, value, layout.own_spans, causal=layout.is_causal, scale=scale)
+def _by_kernel(query: Tensor, key: Tensor, value: Tensor, layout: KernelLayout, scale: float) -> Tensor:
+    if layout.key_rows is not None:
+        key, value = (rows.index_select(0, layout.key_rows) for rows in (key, value))
+    output, sums = layout.kernel(query, key, value, layout.spans, causal=layout.is_causal, scale=scale)
     call = layout.prefix_call
     if call is None:
         return output
-    over_prefix, prefix = layout.kernel(
+    over_prefix, prefix_sums = layout.kernel(
         query.index_select(0, call.query_rows),
         key.index_select(0, call.key_rows),
         value.index_select(0, call.key_rows),
@@ -113,8 +114,23 @@ def _by_kernel(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, 
         causal=False,
         scale=scale,
     )
-    # softmax over both sets of keys = the two softmaxes weighted by their share of the sum.
-    share = torch.sigmoid(prefix - own.index_select(0, call.query_rows)).unsqueeze(-1)
-    over_own = output.index_select(0, call.query_rows).float()
-    joined = torch.lerp(over_own, over_prefix.float(), share).to(output.dtype)
-    return output.index_copy(0, call.query_rows.long(), joined)
+    return _join(output, sums, over_prefix, prefix_sums, call.query_rows)
+
+
+def _join(output: Tensor, sums: Tensor, over_prefix: Tensor, prefix_sums: Tensor, rows: Tensor) -> Tensor:
+    """Join, in some rows of an output, what was seen of own keys with what was seen of the prefix.
+
+    The softmax over both sets of keys is the two softmaxes weighted by their share of the sum. Products and
+    their sum are float32.
+
+    Args:
+        output: shape (queries, heads, head_dim), over own keys; overwritten.
+        sums: float32, shape (queries, heads); the log-sum-exp of own scores.
+        over_prefix, prefix_sums: the same of the rows over the prefix.
+        rows: int32, of the output.
+    """
+    difference = sums.index_select(0, rows).sub_(prefix_sums).unsqueeze(-1)
+    own = output.index_select(0, rows)
+    of_own = own * torch.sigmoid(difference)
+    joined = torch.addcmul(of_own, over_prefix, torch.sigmoid(difference.neg_()), out=own)
+    return output.index_copy_(0, rows.long(), joined)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -28,6 +28,10 @@ from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.plan import PackedBatch, plan_batches
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import Prompt, TokenIds
+
+_CUDA_BATCH_TOKENS: Final = 16384
+"""Most tokens of a batch on CUDA, where a round may be several: while the device computes one, the host packs
+and starts the next. It is as many rows as a layer's products take at once anyway. Chosen, not tuned."""
 
 
 def create(settings: EngineSettings) -> TransformersBackend:
@@ -67,7 +71,8 @@ class TransformersBackend:
 
     Args:
         model: the loaded modules.
-        token_budget: most tokens of one batch; None derives it from free memory.
+        token_budget: most tokens of one round: one batch, on CUDA several of at most 16,384; None derives it
+            from free memory.
         share_prefixes: compute common beginnings once; on a CPU template and instruction of a query or a few
             are kept for the next calls. (On a GPU such a call waits for kernels to start, not for tokens.)
         elementwise: norms, rotary embedding and gate.
@@ -114,8 +119,13 @@ class TransformersBackend:
 
     @property
     def token_budget(self) -> int:
-        """Most tokens of the next batch."""
+        """Most tokens of the next round."""
         return self._budget.now()
+
+    @property
+    def _batch_tokens(self) -> int:
+        budget = self.token_budget
+        return min(budget, _CUDA_BATCH_TOKENS) if self.device.type == "cuda" else budget
 
     def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
         """Run prompts; see `Backend.run`. Batches that do not fit are halved."""
@@ -139,7 +149,7 @@ class TransformersBackend:
             given = [sequences[i] for i in remaining]
             plan = plan_batches(
                 given,
-                token_budget=self.token_budget,
+                token_budget=self._batch_tokens,
                 share_prefixes=self._share_prefixes and not (self._graphs and self._graphs.suit(given)),
             )
             for batch in plan:

@@ -153,8 +153,7 @@ def compiled(decoder: Any, dtype: torch.dtype) -> Elementwise:
 @cache
 def _compiled() -> Elementwise:
     norm, norm_and_rotate, gate = (
-        torch.compile(formula, dynamic=True)
-        for formula in (_norm_formula, _norm_and_rotate_formula, _gate_formula)
+        torch.compile(formula) for formula in (_norm_formula, _norm_and_rotate_formula, _gate_formula)
     )
 
     def norm_(states: Tensor, how: Norm, out: Tensor) -> Tensor:
@@ -203,19 +202,26 @@ def _one_of_each_device(decoder: Any) -> list[Any]:
 
 
 def _try(operations: Elementwise, layer: Any, dtype: torch.dtype) -> None:
-    """Call every operation with tensors that lie as a layer's do, so that no call compiles it anew."""
+    """Call every operation with tensors that lie as a layer's do, so that no call compiles it anew.
+
+    Only the number of rows may vary: where sizes of heads and states are known, a compiler keeps a row in
+    registers. For a model of other sizes all is compiled once more, up to 8 times in a process (torch.compile's
+    limit).
+    """
     attention, config = layer.self_attn, layer.self_attn.config
-    # As many rows as heads would be taken for one and the same number.
-    rows, device = 2 * _FEWEST_COMPILED_ROWS + 1, layer.input_layernorm.weight.device
-    states = torch.ones(rows, config.hidden_size, dtype=dtype, device=device)
-    operations.norm(states, Norm.of(layer.input_layernorm), states.clone())
-    cosine = torch.ones(rows, 1, attention.head_dim, dtype=dtype, device=device)
-    rotation = cosine, torch.ones(rows, 1, attention.head_dim // 2, dtype=dtype, device=device)
+
+    def some(*shape: int) -> Tensor:
+        rows = torch.ones(2 * _FEWEST_COMPILED_ROWS + 1, *shape, dtype=dtype, device=device)
+        torch._dynamo.mark_dynamic(rows, 0)
+        return rows
+
+    device = layer.input_layernorm.weight.device
+    operations.norm(some(config.hidden_size), Norm.of(layer.input_layernorm), some(config.hidden_size))
+    rotation = some(1, attention.head_dim), some(1, attention.head_dim // 2)
     for heads, norm in (
         (config.num_attention_heads, attention.q_norm),
         (config.num_key_value_heads, attention.k_norm),
     ):
-        states = torch.ones(rows, heads, attention.head_dim, dtype=dtype, device=device)
-        operations.norm_and_rotate(states, Norm.of(norm), rotation, states.clone())
-    gates = torch.ones(rows, config.intermediate_size, dtype=dtype, device=device)
-    operations.gate(gates, gates.clone())
+        shape = heads, attention.head_dim
+        operations.norm_and_rotate(some(*shape), Norm.of(norm), rotation, some(*shape))
+    operations.gate(some(config.intermediate_size), some(config.intermediate_size))

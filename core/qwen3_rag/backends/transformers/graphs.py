@@ -71,32 +71,37 @@ class Graphs:
         self._device = device
         self._kernel = kernel
         self._record = record
-        self._recorded: dict[tuple[int, int], _Recorded | None] = {}
+        self._recorded: dict[tuple[int, int], _Recorded] = {}
+        self._gave_up = False
 
     def suit(self, sequences: Sequence[TokenIds]) -> bool:
         """Whether sequences that share no prefix are one batch that has a graph, if its shape can be recorded.
 
         Then sharing would only keep them from it: so few tokens take no longer than fewer.
         """
-        return len(sequences) <= _SEGMENTS[-1] and sum(map(len, sequences)) <= _MOST_TOKENS
+        few = len(sequences) <= _SEGMENTS[-1] and sum(map(len, sequences)) <= _MOST_TOKENS
+        return few and not self._gave_up
 
     def run(self, batch: PackedBatch) -> Tensor | None:
         """Return what `forward` gives for a batch; None if it has no graph.
 
-        It has none if it is large, shares a prefix, or its shape could not be recorded: that is warned of once.
+        It has none if it is large or shares a prefix, and once a shape could not be recorded, which is warned
+        of: after a capture that failed PyTorch's allocator may give no memory back, and another would fail too.
         """
         shape = recorded_shape(batch)
-        if shape is None:
+        if shape is None or self._gave_up:
             return None
         full = padded(batch, *shape)
-        if shape not in self._recorded:
-            self._recorded[shape] = self._record_shape(full)
-        recorded = self._recorded[shape]
+        recorded = self._recorded.get(shape)
         if recorded is None:
-            return None
+            recorded = self._record_shape(full)
+            if recorded is None:
+                self._gave_up = True
+                return None
+            self._recorded[shape] = recorded
         ends = np.array([segment.stop - 1 for segment in batch.segments])
         asked = upload({"rows": np.searchsorted(ends, batch.last_rows).astype(np.int32)}, self._device)
-        recorded.inputs.copy_(upload(host_rows(full, self._kernel), self._device), non_blocking=True)
+        upload(host_rows(full, self._kernel), self._device, recorded.inputs)
         # A copy: the next replay writes to the same memory.
         return recorded.replay().index_select(0, asked)
 
@@ -115,7 +120,9 @@ class Graphs:
             if right:
                 return _Recorded(inputs, replay)
             reason = "it gives other numbers"
-        warnings.warn(f"batches of {count} tokens run without a CUDA graph: {reason}", stacklevel=2)
+        warnings.warn(
+            f"batches run without CUDA graphs, since one of {count} tokens failed: {reason}", stacklevel=2
+        )
         return None
 
 

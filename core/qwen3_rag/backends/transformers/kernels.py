@@ -35,6 +35,7 @@ class Spans:
 class VarlenKernel(Protocol):
     """Attention within each span. `find_varlen_kernel` returns kernels that keep this contract.
 
+    Where it is causal, a span's queries are the last of its keys: each sees the keys up to its own.
     Takes query (rows, heads, head_dim), key and value (rows, kv_heads, head_dim); returns the
     output, shaped like the query, and the log-sum-exp of the scaled scores, float32 (rows, heads).
     """
@@ -71,8 +72,8 @@ def find_varlen_kernel(
 ) -> tuple[str, VarlenKernel] | None:
     """Return the name and function of the best kernel for the device, or None where there is none.
 
-    A kernel that does not give what plain attention gives for such heads is warned of and left aside: attention
-    per segment is slower, but right.
+    A kernel that does not give what plain attention gives for such heads is warned of and left aside, and where
+    none is left that is warned of too: attention per segment is slower, but right.
     """
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return None
@@ -86,6 +87,11 @@ def find_varlen_kernel(
         if proven is not None:
             return name, proven
         warnings.warn(f"{name} does not give what plain attention gives on {device}; not used", stacklevel=2)
+    warnings.warn(
+        f"attention on {device} goes text by text, which is slow: neither torch {torch.__version__} nor "
+        "flash-attn has a kernel for packed texts that can be used here. Install torch 2.11 or newer",
+        stacklevel=2,
+    )
     return None
 
 
@@ -95,8 +101,10 @@ def _torch_kernel() -> tuple[str, VarlenKernel] | None:
     except ImportError:
         return None
     parameters = inspect.signature(varlen_attn).parameters
-    if not {"window_size", "enable_gqa", "scale", "return_aux"} <= parameters.keys():
-        return None  # an early release of the function, without grouped-query attention
+    if not {"window_size", "scale", "return_aux"} <= parameters.keys():
+        return None  # an early release of the function
+    # Before there was such an argument, head counts were not compared: the kernel groups them itself.
+    grouped: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in parameters else {}
 
     def run(
         query: Tensor, key: Tensor, value: Tensor, spans: Spans, *, causal: bool, scale: float
@@ -112,7 +120,7 @@ def _torch_kernel() -> tuple[str, VarlenKernel] | None:
             return_aux=AuxRequest(lse=True),
             scale=scale,
             window_size=(-1, 0) if causal else (-1, -1),
-            enable_gqa=True,
+            **grouped,
         )
         return output, log_sum_exp
 
@@ -148,6 +156,7 @@ def _flash_attn_kernel() -> tuple[str, VarlenKernel] | None:
 _CASES: Final = (
     ([3], [3], False),
     ([5, 1, 70], [5, 1, 70], True),
+    ([5, 1, 70], [9, 70, 130], True),
     ([7, 70], [3, 130], False),
     ([1, 1, 1], [5, 1, 70], False),
     ([1], [1000], False),
@@ -221,7 +230,7 @@ def _is_right(
     ):
         scores = torch.einsum("qhd,khd->qhk", q, k) * scale
         if causal:
-            later = torch.ones(len(q), len(k), dtype=torch.bool, device=device).triu(1)
+            later = torch.ones(len(q), len(k), dtype=torch.bool, device=device).triu(1 + len(k) - len(q))
             scores.masked_fill_(later[:, None], float("-inf"))
         expected = torch.einsum("qhk,khd->qhd", scores.softmax(-1), v)
         if sums.shape != scores.shape[:2] or not (
