@@ -6,16 +6,15 @@ from functools import partial
 from typing import cast
 
 from langchain_core.embeddings import Embeddings
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from qwen3_rag.conversion import as_lists, converted
 from qwen3_rag.embedder import Embedder
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
+from qwen3_rag.pydantic_adapter import PydanticAdapter
 
-from langchain_qwen3_rag.options import ComponentOptions
 
-
-class Qwen3Embeddings(ComponentOptions, Embeddings):
+class Qwen3Embeddings(PydanticAdapter, Embeddings):
     """Embeds with a Qwen3-Embedding model: queries with an instruction, documents as they are.
 
     Texts reach the tokenizer unchanged, newlines and leading spaces included. All methods may be
@@ -39,6 +38,8 @@ class Qwen3Embeddings(ComponentOptions, Embeddings):
 
     core_class = Embedder
     ready = "embedder"
+
+    model_config = ConfigDict(frozen=True)
 
     model: str = DEFAULT_EMBEDDING_MODEL
     dimensions: int | None = None
