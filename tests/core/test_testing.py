@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import subprocess
+import sys
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -106,6 +108,31 @@ def test_a_closing_token_that_is_absent_or_doubled_is_found(fault: str, embeddin
         check(one, other)
         with patch.object(PromptTokenizer, "encode_texts", faulty), pytest.raises(AssertionError):
             check(one, other)
+
+
+_OF_ANOTHER_AUTHOR = """
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from qwen3_rag.testing.backend import EmbeddingBackendContract
+
+
+@pytest.fixture
+def component():
+    return SimpleNamespace(embed_documents=lambda texts: np.zeros((1, 2)), dimensions=7)
+
+
+class TestMine(EmbeddingBackendContract):
+    pass
+"""
+
+
+def test_what_fails_in_a_contract_shows_the_values(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(_OF_ANOTHER_AUTHOR)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "nothing", "test_mine.py"]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300).stdout
+    assert "assert (1, 2) == (0, 7)" in told
 
 
 class _Model:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-pytest.register_assert_rewrite("qwen3_rag.testing.llama_index")
-
-from llama_index.embeddings.qwen3_rag import Qwen3Embedding  # noqa: E402
-from llama_index.postprocessor.qwen3_rag import Qwen3Rerank  # noqa: E402
-from qwen3_rag import Embedder, Reranker  # noqa: E402
+from llama_index.embeddings.qwen3_rag import Qwen3Embedding
+from llama_index.postprocessor.qwen3_rag import Qwen3Rerank
+from qwen3_rag import Embedder, Reranker
 
 
 @pytest.fixture(scope="session")

@@ -3,3 +3,10 @@
 One module per framework and one for backends, so that importing a contract needs only what it is about.
 They are how this package tests its own adapters and backends; authors of others are welcome to them.
 """
+
+import pkgutil
+
+import pytest
+
+# Before they are imported, so that what fails in them shows the values, as in a test module.
+pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))

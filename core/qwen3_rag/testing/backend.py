@@ -51,7 +51,7 @@ class EmbeddingBackendContract:
         self._same(cut, reference.embed_documents(TEXTS, dimensions=32))
         np.testing.assert_allclose(np.linalg.norm(cut, axis=1), 1, atol=1e-5)
 
-    def test_company_changes_no_vector(self, component: Embedder) -> None:
+    def test_vectors_do_not_depend_on_the_batch(self, component: Embedder) -> None:
         alone = np.concatenate([component.embed_documents([text]) for text in TEXTS])
         self._same(component.embed_documents(TEXTS), alone)
         self._same(component.embed_documents(TEXTS[::-1]), alone[::-1])
@@ -101,7 +101,7 @@ class RerankingBackendContract:
         ours, theirs = component.rerank(QUERY, TEXTS), reference.rerank(QUERY, TEXTS)
         assert [ranked.text for ranked in ours] == [ranked.text for ranked in theirs]
 
-    def test_company_changes_no_score(self, component: Reranker) -> None:
+    def test_scores_do_not_depend_on_the_batch(self, component: Reranker) -> None:
         alone = np.concatenate([component.score(QUERY, [text]) for text in TEXTS])
         self._same(component.score(QUERY, TEXTS), alone)
         self._same(component.score(QUERY, TEXTS[::-1]), alone[::-1])

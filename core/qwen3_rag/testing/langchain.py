@@ -20,25 +20,19 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import pickle
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.embeddings import Embeddings
 
-from qwen3_rag.testing.event_loop import EventLoopContract
-from qwen3_rag.testing.weights import holds_tensor
+from qwen3_rag.testing.adapter import CONCURRENT_CALLS, AdapterContract
 
 if TYPE_CHECKING:  # langchain-core before 1.2.19 has none
     from langchain_core.cross_encoders import BaseCrossEncoder
-
-T = TypeVar("T")
-
-CONCURRENT_CALLS: Final = 50
 
 QUERY: Final = "How long does light take from the sun to the earth?"
 TEXTS: Final = (
@@ -51,28 +45,7 @@ TEXTS: Final = (
 """Texts of different meanings; one is empty, one starts with spaces, one has a line break."""
 
 
-class _Contract(EventLoopContract):
-    """What all kinds have in common.
-
-    Attributes:
-        tolerance: most by which a number may differ when its text is computed in other company.
-        most_pickled_bytes: a configuration is smaller, weights are larger.
-    """
-
-    tolerance: float = 1e-4
-    most_pickled_bytes: int = 20_000
-
-    def _check_copies(self, adapter: Any, use: Callable[[Any], T]) -> None:
-        """Fail unless pickles and deep copies of a used adapter hold no weights and give what it gives."""
-        expected = use(adapter)
-        pickled = pickle.dumps(adapter)
-        assert len(pickled) < self.most_pickled_bytes, f"{len(pickled)} bytes: more than a configuration"
-        for twin in (pickle.loads(pickled), copy.deepcopy(adapter)):
-            assert not holds_tensor(twin), "weights came along"
-            assert use(twin) == expected
-
-
-class DocumentCompressorContract(_Contract):
+class DocumentCompressorContract(AdapterContract):
     """For a `BaseDocumentCompressor` that reranks: `compressor_class` and `compressor_params`.
 
     Attributes:
@@ -162,10 +135,11 @@ class DocumentCompressorContract(_Contract):
             assert self._scores(ranked) == pytest.approx(expected, abs=self.tolerance)
 
     def test_copies_and_pickles_carry_the_configuration_only(self) -> None:
-        self._check_copies(self._compressor(2), lambda c: c.compress_documents(self._documents(), QUERY))
+        documents = self._documents()
+        self.check_copies(self._compressor(2), lambda c: self._scores(c.compress_documents(documents, QUERY)))
 
 
-class CrossEncoderContract(_Contract):
+class CrossEncoderContract(AdapterContract):
     """For a `BaseCrossEncoder`: `cross_encoder_class` and `cross_encoder_params`.
 
     LangChain's interface has no async method. One called `ascore`, if there is one, is held to it too.
@@ -220,10 +194,10 @@ class CrossEncoderContract(_Contract):
         return encoder, encoder.ascore
 
     def test_copies_and_pickles_carry_the_configuration_only(self) -> None:
-        self._check_copies(self._cross_encoder(), lambda encoder: encoder.score([(QUERY, t) for t in TEXTS]))
+        self.check_copies(self._cross_encoder(), lambda encoder: encoder.score([(QUERY, t) for t in TEXTS]))
 
 
-class EmbeddingsContract(_Contract):
+class EmbeddingsContract(AdapterContract):
     """For `Embeddings`: `embeddings_class` and `embedding_model_params`, named as in langchain-tests.
 
     Attributes:
@@ -287,4 +261,8 @@ class EmbeddingsContract(_Contract):
             assert vector == pytest.approx(expected, abs=self.tolerance)
 
     def test_copies_and_pickles_carry_the_configuration_only(self) -> None:
-        self._check_copies(self._embeddings(), lambda e: (e.embed_query(QUERY), e.embed_documents(list(TEXTS))))
+        def numbers(embeddings: Embeddings) -> list[float]:
+            vectors = [embeddings.embed_query(QUERY), *embeddings.embed_documents(list(TEXTS))]
+            return [number for vector in vectors for number in vector]
+
+        self.check_copies(self._embeddings(), numbers)
