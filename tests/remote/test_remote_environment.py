@@ -61,7 +61,7 @@ def test_an_error_of_a_connection_names_the_variable_of_the_proxy(
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://me:hunter2@127.0.0.1:9")
     url = serve(RIGHT).url
-    with pytest.raises(RemoteUnavailableError, match="by the proxy that HTTP_PROXY names; gave up") as caught:
+    with pytest.raises(RemoteUnavailableError, match="through the proxy set in HTTP_PROXY; gave up") as caught:
         embedder(url, max_retries=0).embed_documents(["t"])
     assert "hunter2" not in str(caught.value)
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")

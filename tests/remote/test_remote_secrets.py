@@ -208,14 +208,24 @@ def test_the_key_shows_in_no_log_error_or_repr(
     assert "HTTP Request" in log.getvalue() or fault in ("dead", "slow", "reset"), "httpx logs were not seen"
 
 
+LONG_KEY = "sk-" + "0123456789" * 6
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (Reply((LONG_KEY * 4).encode()), "not JSON"),
+        (Reply({"error": {"message": LONG_KEY * 9}}), "an error within"),
+        (Reply({"error": {"message": LONG_KEY * 9}}, 400), "status 400"),
+    ],
+)
 def test_a_key_that_a_quote_cuts_in_two_shows_no_half(
-    serve: Serve, embedder: Make, monkeypatch: pytest.MonkeyPatch
+    reply: Reply, told: str, serve: Serve, embedder: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is blotted out of the whole answer, and only then is that cut to what an error quotes."""
-    key = "sk-" + "0123456789" * 6
-    monkeypatch.setenv("SERVER_KEY", key)
-    made = embedder(serve(lambda _: Reply((key * 4).encode())).url, api_key_env="SERVER_KEY")
-    with pytest.raises(RemoteError, match="not JSON") as caught:
+    monkeypatch.setenv("SERVER_KEY", LONG_KEY)
+    made = embedder(serve(lambda _: reply).url, api_key_env="SERVER_KEY")
+    with pytest.raises(RemoteError, match=told) as caught:
         made.embed_documents(["text"])
     assert "0123" not in str(caught.value)
 

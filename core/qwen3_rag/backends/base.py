@@ -21,8 +21,7 @@ class BackendOutput:
     Attributes:
         values: float32. Embedding: final hidden state (after the last norm) of each prompt's
             last token, shape (n, hidden_size), not cut; only its direction counts, so servers may
-            have normalised it. Reranking: log-odds
-            logit_yes - logit_no at the last token, shape (n,).
+            have normalised it. Reranking: log-odds logit_yes - logit_no at the last token, shape (n,).
         computed: int64, shape (n,); tokens computed for each prompt, less those that it shares with
             one before it, in this call or an earlier one.
     """

@@ -19,14 +19,14 @@ _mps_lock = threading.RLock()
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Within, no other thread is within."""
+    """Only one thread at a time can be inside this block."""
     with _lock:
         yield
 
 
 @contextmanager
 def taking_turns(device_type: str) -> Iterator[None]:
-    """Within, no other thread is within for a device of this type, where that matters."""
+    """Only one thread at a time can be inside this block for a device of this type, where that matters."""
     if device_type != "mps":
         yield
         return

@@ -12,37 +12,28 @@ from typing import Final
 
 import httpx
 
-from qwen3_rag.backends.remote.connections import made, proxy_variable
-from qwen3_rag.backends.remote.errors import (
-    RemoteAnswerError,
-    RemoteError,
-    RemoteNonFiniteError,
-    RemoteRefusalError,
-    RemoteSetupError,
-    RemoteTimeoutError,
-    RemoteUnavailableError,
-)
+from qwen3_rag.backends.remote.connections import made
 from qwen3_rag.backends.remote.failover import Host, Hosts
 from qwen3_rag.backends.remote.keys import ApiKey, Bearer
-from qwen3_rag.backends.remote.messages import cause, chain, error_within, parsed_json, said_by
+from qwen3_rag.backends.remote.messages import cause, chain, said_by
 from qwen3_rag.backends.remote.options import RemoteOptions
 from qwen3_rag.backends.remote.pace import Pace
-from qwen3_rag.backends.remote.retry import asked_pause, may_be_one_input, pause
+from qwen3_rag.backends.remote.retry import asked_pause, pause
 from qwen3_rag.backends.remote.servers import Call, Dialect, Values
-from qwen3_rag.backends.remote.servers.answers import NotFiniteError, UnusableAnswerError
 from qwen3_rag.backends.remote.tries import Answer, Failure, Tries
+from qwen3_rag.backends.remote.wording import (
+    hidden,
+    never_sent,
+    out_of_time,
+    quoted,
+    read,
+    refusal,
+    through_proxy,
+    unavailable,
+)
 
 _LONGEST_CONNECT: Final = 10.0
 """Seconds; a host that is down often swallows connections instead of refusing them."""
-
-_QUOTED: Final = 300
-"""Characters of a server's message that an error quotes."""
-
-_ADVICE: Final = {
-    401: "the API key is absent or wrong: name its environment variable with api_key_env",
-    403: "the API key does not allow this",
-    404: "wrong base_url, path, served_model, or a server started for the other kind of model",
-}
 
 
 class TooMuchAtOnceError(Exception):
@@ -119,17 +110,14 @@ class Client:
         while True:
             while not await self._pace.enter(self._left(started)):
                 if self._left(started) <= 0:
-                    raise RemoteTimeoutError(
-                        f"no connection became free, and no right answer came to another request, within the "
-                        f"deadline of {self._options.deadline:g} s"
-                    )
+                    raise never_sent(self._options)
             try:
                 if divisible and tokens > self._pace.tokens:
                     raise TooMuchAtOnceError
                 url, answer = await self._answer(call, started, tokens, tries, divisible=divisible)
             finally:
                 self._pace.leave()
-            result = self._read(call, url, answer)
+            result = read(answer, call, url, self._key)
             if not isinstance(result, Call):
                 return result
             call, divisible = result, False  # it is about one of the texts
@@ -149,7 +137,7 @@ class Client:
             host, wait = self._next(tries)
             url = self._dialect.endpoint(host.base_url)
             if wait >= self._left(started):
-                raise self._out_of_time(url, tries.last, wait)
+                raise out_of_time(tries.last, url, wait, self._options)
             if others_work:  # they make way for it then, instead of finding all places taken by what waits
                 await self._pace.rest(wait, at_most=self._left(started))
             else:
@@ -159,13 +147,13 @@ class Client:
             if isinstance(outcome, Answer):
                 return url, outcome
             if not outcome.is_worth_retrying:
-                raise _refusal(outcome, url)
+                raise refusal(outcome, url)
             self._note(outcome, sent, tokens)
             others_work = outcome.status == 429 and self._others_work(tries, sent)
             counts = not (others_work or outcome.is_loading)
             tries.note(host.base_url, outcome, time.monotonic(), counts=counts)
             if tries.are_over:
-                raise self._unavailable(outcome, url, tries.failed.total())
+                raise unavailable(outcome, url, tries.failed.total(), self._options)
             if outcome.is_slow and divisible:
                 raise TooMuchAtOnceError
 
@@ -225,18 +213,18 @@ class Client:
             )
         except (httpx.TimeoutException, asyncio.TimeoutError) as error:
             if isinstance(error, httpx.ConnectTimeout):
-                return Failure(f"no connection within {min(_LONGEST_CONNECT, limit):.3g} s{_way(url)}")
+                return Failure(f"no connection within {min(_LONGEST_CONNECT, limit):.3g} s{through_proxy(url)}")
             is_slow = limit == self._options.timeout
             return Failure(f"no whole answer within {limit:.3g} s", is_slow=is_slow)
         except httpx.DecodingError:
             return Failure("the answer's compression is broken", status=200)
         except httpx.TransportError as error:
             is_untrusted = any(isinstance(one, ssl.SSLCertVerificationError) for one in chain(error))
-            text = self._hidden(f"{cause(error)} ({type(error).__name__}){_way(url)}")
+            text = hidden(f"{cause(error)} ({type(error).__name__}){through_proxy(url)}", self._key)
             return Failure(text, is_untrusted=is_untrusted)
         if response.status_code == 200:
             return Answer(response.content)
-        said = self._hidden(said_by(response))[:_QUOTED]
+        said = quoted(said_by(response), self._key)
         return Failure(
             f"status {response.status_code}: {said}",
             response.status_code,
@@ -244,71 +232,3 @@ class Client:
             is_loading=response.status_code == 503
             and ("Retry-After" in response.headers or "loading" in said.lower()),
         )
-
-    def _read(self, call: Call, url: str, answer: Answer) -> Values | Call:
-        """Read an answer's values.
-
-        Raises:
-            RemoteAnswerError: naming the URL and what was seen.
-        """
-        parsed = parsed_json(answer.content)
-        if parsed is None:
-            begins = self._hidden(answer.content.decode(errors="replace"))[:60]
-            seen = f"the answer is not JSON: {len(answer.content)} bytes that begin with {begins!r}"
-            raise RemoteAnswerError(f"{url}: {seen}", url=url, status=200)
-        try:
-            return call.read(parsed)
-        except UnusableAnswerError as error:
-            said = error_within(parsed)
-            told = f"{error}" if said is None else f"status 200, but an error within: {said[:_QUOTED]}"
-            raise RemoteAnswerError(self._hidden(f"{url}: {told}"), url=url, status=200) from None
-        except NotFiniteError as error:
-            raise RemoteNonFiniteError(
-                f"{url}: {error}; the server's weights may be damaged, or float16 overflows there (start it "
-                "with bfloat16 or float32)",
-                url=url,
-                status=200,
-                position=error.position,
-            ) from None
-
-    def _unavailable(self, failure: Failure, url: str, tries: int) -> RemoteError:
-        others = len(self._hosts) - 1
-        advice = ""
-        if failure.is_untrusted:
-            advice = "; name the file of the authority that signed it with SSL_CERT_FILE"
-        elif failure.is_slow:
-            advice = "; if the server is alive and this slow, raise timeout"
-        return RemoteUnavailableError(
-            f"{url}: {failure.text}; gave up after {tries} {'tries' if tries > 1 else 'try'} "
-            f"(max_retries={self._options.max_retries})"
-            + (f", of which some went to the {others} other base URLs" if others else "")
-            + advice,
-            url=url,
-            status=failure.status,
-        )
-
-    def _out_of_time(self, url: str, seen: str, wait: float) -> RemoteError:
-        return RemoteTimeoutError(
-            f"{url}: {seen}; the next try would be {wait:.3g} s from now, after the deadline of "
-            f"{self._options.deadline:g} s",
-            url=url,
-        )
-
-    def _hidden(self, text: str) -> str:
-        return self._key.hide_in(text) if self._key is not None else text
-
-
-def _refusal(failure: Failure, url: str) -> RemoteError:
-    if failure.status == 200:
-        return RemoteAnswerError(f"{url}: {failure.text}", url=url, status=200)
-    advice = _ADVICE.get(failure.status if failure.status is not None else 0)
-    if failure.status is not None and 300 <= failure.status < 400:
-        advice = "redirects are not followed: give the URL that it leads to"
-    is_setup = failure.status is None or not may_be_one_input(failure.status)
-    kind = RemoteSetupError if is_setup else RemoteRefusalError
-    return kind(f"{url}: {failure.text}" + (f" ({advice})" if advice else ""), url=url, status=failure.status)
-
-
-def _way(url: str) -> str:
-    variable = proxy_variable(url)
-    return f" by the proxy that {variable} names" if variable is not None else ""

@@ -19,7 +19,7 @@ class Host:
     Attributes:
         base_url: as configured.
         under_way: requests that it is working on.
-        failures: rests in a row, without a success between them.
+        failures: failures in a row; those during a rest are not counted.
         rests_until: time until which others are preferred.
         closed_until: time until which it asked to be left alone (`Retry-After`), a minute at most: one
             wrong header must not shut it for a day.

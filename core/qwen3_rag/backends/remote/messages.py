@@ -11,7 +11,7 @@ import httpx
 
 
 def parsed_json(content: bytes) -> Any:
-    """Return parsed JSON, None when it is none. (`null` is no answer either.)"""
+    """Return parsed JSON, or None if it is not JSON. (`null` is no answer either.)"""
     try:
         return json.loads(content)
     except (ValueError, RecursionError):

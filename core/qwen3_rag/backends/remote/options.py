@@ -136,7 +136,7 @@ def check_base_url(url: object, name: str) -> str:
         name: what it is called where it was given, for errors.
 
     Raises:
-        ConfigurationError: it is none, or holds what must not show. It is not quoted.
+        ConfigurationError: it is not an http(s) URL, or holds what must not show. It is not quoted.
     """
     if not isinstance(url, str):
         raise ConfigurationError(f"{name} must be a string, got {type(url).__name__}")

@@ -53,8 +53,11 @@ class Run:
         self._started = time.monotonic()
         self._found: dict[int, Any] = {}
         self._accepts_others = False
+        """Whether a request for one letter was accepted."""
         self._suspects: set[int] = set()
+        """Numbers of the prompts in requests that got 500 while a request for one letter was accepted."""
         self._asking = asyncio.Lock()
+        """So that one such question is asked at a time."""
 
     async def work(self) -> None:
         """Send what waits, request by request. Several of these share a run."""

@@ -52,8 +52,8 @@ class Tries:
         failed: base URL -> how often it failed there.
         asked_until: base URL -> time until which that one asked to be left alone.
         last: the last failure in words, for errors.
-        since: time of that, or when it began.
-        began: when that was.
+        since: when that was noted; when the request began if there was none.
+        began: when the request began.
     """
 
     def __init__(self, most: int, *, hosts: int, now: float) -> None:
