@@ -15,14 +15,15 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is local; a peer may not wait for a network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
 
-from benchmarks import gpu, peers, plot, tables
+from benchmarks import gpu, peers, tables
+from benchmarks.arguments import chosen_of
 from benchmarks.run_setup import Setup
 from benchmarks.runner import BY_DEFAULT, WORKLOADS, run
 from benchmarks.workloads import Sizes
@@ -32,6 +33,8 @@ _CPU_LAYERS: Final = 8
 
 def main(arguments: Sequence[str]) -> None:
     if arguments[:1] == ["plot"]:
+        from benchmarks import plot  # matplotlib, which no measurement needs
+
         plot.main(arguments[1:])
     elif arguments[:1] == ["gpu"]:
         gpu.main(arguments[1:])
@@ -61,6 +64,8 @@ def _measure(given: argparse.Namespace) -> None:
         )
     for line in results["skipped"]:
         print(f"skipped: {line}")
+    if failed := tables.failures(results):
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,11 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--workloads",
-        type=_chosen(WORKLOADS),
+        type=chosen_of(WORKLOADS),
         default=BY_DEFAULT,
         help=f"of {', '.join(WORKLOADS)}; default: {', '.join(BY_DEFAULT)}",
     )
-    add("--peers", type=_chosen(peers.NAMES), default=peers.NAMES, help=f"of {', '.join(peers.NAMES)}")
+    add("--peers", type=chosen_of(peers.NAMES), default=peers.NAMES, help=f"of {', '.join(peers.NAMES)}")
     add("--size", choices=["0.6B", "4B", "8B"], default="0.6B", help="published widths of the checkpoints")
     add("--layers", type=int, help=f"default: {_CPU_LAYERS} on a CPU, else as published")
     add("--device", help="cpu, cuda, cuda:1; default: the best there is")
@@ -91,17 +96,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--vllm-python", type=Path, help="interpreter of an environment that has vLLM")
     add("--json", type=Path, help="write the results to this file, after each workload")
     return parser
-
-
-def _chosen(names: Sequence[str]) -> Any:
-    def parse(text: str) -> list[str]:
-        chosen = [name for name in text.split(",") if name]
-        for name in chosen:
-            if name not in names:
-                raise argparse.ArgumentTypeError(f"no {name!r}; there are {', '.join(names)}")
-        return chosen
-
-    return parse
 
 
 if __name__ == "__main__":

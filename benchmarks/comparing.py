@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any, Final
 
 import torch
+from qwen3_rag.backends.transformers.memory import is_out_of_memory
 
-from benchmarks.parity import Kind, Truth, check
+from benchmarks.parity import Kind, Truth, Verdict, check
 from benchmarks.timing import in_turn, summary
-from benchmarks.ways import OURS, Peer, Run
+from benchmarks.ways import OURS, Peer, Run, failure
 
 _SAMPLE: Final = 8
 """Items of the check before timing, evenly spaced over all of them."""
@@ -114,10 +115,18 @@ class Comparison:
 
     def check_queries(self, peer: Peer, run: Run, queries: Sequence[str], expected: Truth) -> bool:
         """Check a peer's vectors of queries, which it may get wrong where its documents are right."""
-        verdict = check(self.kind, run(queries).values, expected, self.dtype, int8=peer.int8)
+        verdict = self._check(run, queries, expected, int8=peer.int8)
         if not verdict.right:
             self._refuse(peer, f"{peer.name}, queries", verdict.measured)
         return verdict.right
+
+    def _check(self, run: Run, items: Sequence[Any], expected: Truth, *, int8: bool) -> Verdict:
+        """Compare a run with the truth; one that fails is no better than a wrong one."""
+        try:
+            values = run(items).values
+        except Exception as error:
+            return Verdict(False, {"failed": failure(error)})
+        return check(self.kind, values, expected, self.dtype, int8=int8)
 
     def _refuse(self, peer: Peer, name: str, measured: dict[str, Any]) -> None:
         """Remember who is wrong; we ourselves may not be."""
@@ -134,9 +143,7 @@ class Comparison:
         for peer in peers:
             if peer.name in self.wrong:
                 continue
-            verdict = check(
-                self.kind, peer.settings[peer.first](sample).values, expected, self.dtype, int8=peer.int8
-            )
+            verdict = self._check(peer.settings[peer.first], sample, expected, int8=peer.int8)
             if verdict.right:
                 right.append(peer)
                 checked[peer.name] = verdict.measured
@@ -145,7 +152,8 @@ class Comparison:
         return right, checked
 
     def _sweep(self, peer: Peer, items: Sequence[Any]) -> dict[str, float]:
-        """Time each setting but the default once, of many items on every second; a sample warms it up."""
+        """Time each setting but the default once, of many items on every second; a sample warms it up. With
+        growing batches the first that does not fit into memory is the end."""
         of_wrapped = self.best.get(peer.wraps or "")
         if of_wrapped is not None and of_wrapped in peer.settings:
             self.best[peer.name] = of_wrapped
@@ -158,10 +166,15 @@ class Comparison:
         peer.settings[swept[0]](spaced(items, _SAMPLE))
         times: dict[str, float] = {}
         for setting in swept:
-            times[setting] = peer.settings[setting](given).seconds
+            try:
+                times[setting] = peer.settings[setting](given).seconds
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                break
             if times[setting] > _GIVE_UP * min(times.values(), default=math.inf):
                 break
-        self.best[peer.name] = min(times, key=lambda setting: times[setting])
+        self.best[peer.name] = min(times, key=lambda setting: times[setting], default=peer.first)
         return times
 
     def _remember(self, found: Sequence[dict[str, Any]]) -> None:

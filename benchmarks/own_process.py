@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from importlib import import_module
 from multiprocessing import get_context
 from typing import Any, Final
+
+import torch
 
 from benchmarks.run_setup import Setup
 from benchmarks.ways import Outcome, Peer, Run
@@ -23,25 +26,41 @@ from benchmarks.ways import Outcome, Peer, Run
 _TABLES: Final = ("settings", "queries")
 """Attributes of a peer that hold its runs."""
 
+_MOST_KEPT: Final = 2 << 30
+"""Bytes of a GPU that a resting peer's allocator may keep for its next run. The others need the rest: our
+batches are as large as free memory allows. With so much kept, a short run is not slowed down by allocations,
+and a run that needs more takes long beside them."""
+
 _peers: Final[list[Peer]] = []
 _stack: Final = ExitStack()
 """What this process has loaded, if it is the peers'."""
 
 
-def load(place: str, setup: Setup, stack: ExitStack) -> list[Peer]:
-    """Start a process that loads peers, and return them with runs that ask it.
+def start(place: str, stack: ExitStack) -> ProcessPoolExecutor:
+    """Start a process for peers. It imports their module meanwhile, which takes seconds.
 
     Args:
         place: module and function of the factory, "package.module:function".
-        setup: its checkpoints must have been made.
         stack: ends the process.
+    """
+    process = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
+    process.submit(_import, place)  # if that fails, `load` says so
+    return process
+
+
+def load(process: ProcessPoolExecutor, place: str, setup: Setup, stack: ExitStack) -> list[Peer]:
+    """Load peers into their process, and return them with runs that ask it.
+
+    Args:
+        place: as in `start`.
+        setup: its checkpoints must have been made.
+        stack: closes the peers.
 
     Raises:
         Whatever the factory raises.
     """
-    process = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
     loaded = process.submit(_load, place, setup).result()
-    stack.callback(lambda: process.submit(_close).result())
+    stack.callback(_close_all, process)
     return [_with_runs(process, number, peer, names) for number, (peer, names) in enumerate(loaded)]
 
 
@@ -52,9 +71,22 @@ def _with_runs(process: ProcessPoolExecutor, number: int, peer: Peer, names: dic
 
 def _asking(process: ProcessPoolExecutor, number: int, table: str, name: str) -> Run:
     def run(items: Sequence[Any]) -> Outcome:
-        return process.submit(_run, number, table, name, list(items)).result()
+        try:
+            return process.submit(_run, number, table, name, list(items)).result()
+        finally:
+            # A task of its own: if the run ran out of memory, its exception held the tensors.
+            process.submit(_give_back).result()
 
     return run
+
+
+def _close_all(process: ProcessPoolExecutor) -> None:
+    with suppress(BrokenProcessPool):  # it has ended before, and a run has said so
+        process.submit(_close).result()
+
+
+def _import(place: str) -> None:
+    import_module(place.split(":")[0])
 
 
 def _load(place: str, setup: Setup) -> list[tuple[Peer, dict[str, list[str]]]]:
@@ -70,6 +102,16 @@ def _load(place: str, setup: Setup) -> list[tuple[Peer, dict[str, list[str]]]]:
 def _run(number: int, table: str, name: str, items: Sequence[Any]) -> Outcome:
     run: Run = getattr(_peers[number], table)[name]
     return run(items)
+
+
+def _give_back() -> None:
+    """Return to the GPU what the allocator keeps, if that is much."""
+    kept = (
+        torch.cuda.memory_reserved(gpu) - torch.cuda.memory_allocated(gpu)
+        for gpu in range(torch.cuda.device_count())
+    )
+    if sum(kept) > _MOST_KEPT:
+        torch.cuda.empty_cache()
 
 
 def _close() -> None:

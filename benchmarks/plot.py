@@ -23,7 +23,7 @@ from benchmarks.ways import OURS
 
 _RESULTS: Final = Path(__file__).parent / "results"
 _THROUGHPUT: Final = ("bulk", "uniform", "rerank", "rerank-many")
-_OPTIONS: Final = ("packing", "sharing", "budget")
+_OPTIONS: Final = ("packing", "sharing", "sharing-long", "budget")
 _OURS, _THEIRS = "#1f6feb", "#9aa4b2"
 _SHORT: Final = {
     "Sentence Transformers": "ST",
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _figures(results: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """What there are results for: each figure with its name."""
-    found = results["workloads"]
+    found = {name: one for name, one in results["workloads"].items() if "failed" not in one}
     for name, panels in (("throughput", _THROUGHPUT), ("options", _OPTIONS)):
         ways = {panel: found[panel]["ways"] for panel in panels if panel in found}
         if ways:

@@ -47,6 +47,7 @@ class Setup:
         name = checkpoint_name(model)
         if name not in self.made:
             self.made[name] = make_checkpoint(self.work / name, model, self.dtype, self.device)
+            torch.cuda.empty_cache()  # made there: other processes need the room
         return self.made[name]
 
     @property

@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
 
@@ -19,10 +19,9 @@ from benchmarks.comparing import Comparison
 from benchmarks.floor import Floor, mean, measure_floor
 from benchmarks.flops import Work
 from benchmarks.machine import describe
-from benchmarks.parity import Truth, noise
-from benchmarks.peers import snippets
 from benchmarks.run_setup import Setup
-from benchmarks.ways import OURS, Floats
+from benchmarks.truth import truth_of
+from benchmarks.ways import OURS, failure
 from benchmarks.workloads import Bench, PeerBench, Result, Sizes, bulk, options, reranking, single
 from benchmarks.workloads.memory import long_document, memory
 from benchmarks.workloads.overhead import overhead
@@ -44,20 +43,22 @@ WITH_PEERS: Final[dict[ModelKind, dict[str, Callable[[PeerBench], Result]]]] = {
         "rerank-many": reranking.many_queries,
         "documents": reranking.documents,
         "sharing": options.sharing,
+        "sharing-long": options.sharing_long,
     },
 }
 APART: Final[dict[str, Callable[[Bench], Result]]] = {
+    "budget": options.budget,
     "overhead": overhead,
     "memory": memory,
     "long-document": long_document,
     "startup": startup,
     "profile": profile,
-    "budget": options.budget,
 }
 """Those that load what they need themselves, mostly in processes of their own."""
 
 WORKLOADS: Final = (*WITH_PEERS["embedding"], *WITH_PEERS["reranking"], *APART)
-BY_DEFAULT: Final = tuple(name for name in WORKLOADS if name not in ("packing", "graphs", "sharing", "budget"))
+_OF_OUR_SETTINGS: Final = ("packing", "graphs", "sharing", "sharing-long", "budget")
+BY_DEFAULT: Final = tuple(name for name in WORKLOADS if name not in _OF_OUR_SETTINGS)
 """The others try settings of our own; `python -m benchmarks gpu` runs them."""
 
 
@@ -69,7 +70,8 @@ def run(
     seconds_per_way: float,
     report: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """Run workloads in the order in which they are listed above.
+    """Run workloads in the order in which they are listed above. One that fails does not keep the others from
+    running; its results are `failed`, with the reason.
 
     Args:
         report: called with everything so far whenever a workload has ended.
@@ -93,23 +95,35 @@ def run(
     }
     judge = _Judge(setup, report, results)
     for kind, listed in WITH_PEERS.items():
-        chosen = [name for name in listed if name in workloads]
+        chosen = {name: workload for name, workload in listed.items() if name in workloads}
         if not chosen:
             continue
         with ExitStack() as stack:
-            loaded, skipped = peers.load(kind, peer_names, setup, stack)
+            try:
+                loaded, skipped = peers.load(kind, peer_names, setup, stack)
+                comparison = Comparison(kind, truth_of(kind, setup), setup.dtype, sizes.rounds, seconds_per_way)
+            except Exception as error:
+                why = failure(error)
+                for name, workload in chosen.items():
+                    judge.keep(name, workload.__doc__, {"failed": why})
+                continue
             results["skipped"] += [line for line in skipped if line not in results["skipped"]]
             results["facts"] |= {f"{peer.name}, {kind}": dict(peer.facts) for peer in loaded if peer.facts}
-            comparison = Comparison(kind, _truth(kind, setup), setup.dtype, sizes.rounds, seconds_per_way)
             bench = PeerBench(setup, sizes, comparison, loaded)
-            for name in chosen:
-                judge.add(name, partial(listed[name], bench), listed[name].__doc__)
+            for name, workload in chosen.items():
+                judge.add(name, partial(workload, bench), workload.__doc__)
             del bench, comparison, loaded
-        gc.collect()
+        _give_back_memory()
     for name, workload in APART.items():
         if name in workloads:
             judge.add(name, partial(workload, Bench(setup, sizes)), workload.__doc__)
     return results
+
+
+def _give_back_memory() -> None:
+    """Return to the GPU what this process does not use any more; other processes need it."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 class _Judge:
@@ -122,7 +136,21 @@ class _Judge:
         self._before: Floor | None = None
 
     def add(self, name: str, workload: Callable[[], Result], what: str | None) -> None:
-        """Run a workload and keep its results."""
+        """Run a workload and keep its results, or why it failed."""
+        try:
+            data = self._judged(workload)
+        except Exception as error:
+            data = {"failed": failure(error)}
+        self.keep(name, what, data)
+        _give_back_memory()
+
+    def keep(self, name: str, what: str | None, data: dict[str, Any]) -> None:
+        """Add a workload's data to the results, and report."""
+        self._results["workloads"][name] = {"what": (what or "").partition("\n")[0], **data}
+        self._report(self._results)
+
+    def _judged(self, workload: Callable[[], Result]) -> dict[str, Any]:
+        """Run a workload between two measurements of the floor."""
         before = self._before or self._measure()
         started = time.perf_counter()
         result = workload()
@@ -133,7 +161,6 @@ class _Judge:
             for way in ways:
                 way.update(_rates(way, work, floor))
         data: dict[str, Any] = {
-            "what": (what or "").splitlines()[0],
             "took_seconds": round(seconds, 1),
             "floor": {"before": before.as_json(), "after": after.as_json()},
             **result.data,
@@ -143,8 +170,7 @@ class _Judge:
             data["ratio_at_published_depth"] = round(result.shares[0][1].factor_at(published), 3)
         if result.bytes_read is not None:
             data["least_seconds_to_read_weights"] = result.bytes_read / floor.triad
-        self._results["workloads"][name] = data
-        self._report(self._results)
+        return data
 
     def _measure(self) -> Floor:
         return measure_floor(self._setup.model("embedding"), self._setup.dtype, self._setup.device)
@@ -165,23 +191,3 @@ def _rates(way: dict[str, Any], work: Work, floor: Floor) -> dict[str, float]:
     if way["peer"] == OURS:
         rates["share_of_matmul_needed"] = work.needed / seconds / floor.matmul
     return rates
-
-
-def _truth(kind: ModelKind, setup: Setup) -> Callable[[Sequence[Any]], Truth]:
-    """The published snippets with one text at a time, plain forward passes without padding: in float32, and in
-    the element type of the run."""
-    exact = _snippet(kind, replace(setup, dtype=torch.float32))
-    rounded = exact if setup.dtype == torch.float32 else _snippet(kind, setup)
-
-    def truth(items: Sequence[Any]) -> Truth:
-        values = exact(items)
-        return Truth(values, noise(kind, rounded(items), values, setup.dtype))
-
-    return truth
-
-
-def _snippet(kind: ModelKind, setup: Setup) -> Callable[[Sequence[Any]], Floats]:
-    if kind == "embedding":
-        return snippets.in_batches(snippets.EmbeddingSnippet(setup).embed, 1)
-    score = partial(snippets.RerankingSnippet(setup).score, all_positions=False)
-    return snippets.in_batches(score, 1)

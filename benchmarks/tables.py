@@ -24,6 +24,8 @@ def reporter(file: Path | None) -> Callable[[dict[str, Any]], None]:
 def last(results: dict[str, Any]) -> str:
     """The workload that ended last."""
     name, found = list(results["workloads"].items())[-1]
+    if "failed" in found:
+        return f"{name}: FAILED: {found['failed']}"
     lines = [f"{name}: {found['what']} [{found['took_seconds']} s; {_floor(found['floor'])}]"]
     for section, ways in _sections(found):
         lines += [f"  {section}"] if section else []
@@ -32,6 +34,11 @@ def last(results: dict[str, Any]) -> str:
     if len(lines) == 1:
         lines += [f"  {key}: {value}" for key, value in found.items() if key not in ("what", "floor")]
     return "\n".join(lines)
+
+
+def failures(results: dict[str, Any]) -> list[str]:
+    """Names of the workloads that failed."""
+    return [name for name, found in results["workloads"].items() if "failed" in found]
 
 
 def _floor(floor: dict[str, dict[str, float]]) -> str:

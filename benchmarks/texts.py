@@ -47,11 +47,11 @@ def queries(count: int) -> list[str]:
     return [f"{_text(chance, chance.randint(4, 18))} {number}?" for number in range(count)]
 
 
-def pairs(queries_count: int, passages: int) -> list[tuple[str, str]]:
-    """Each query with passages of 40 to 80 tokens of its own, those of a query together."""
+def pairs(queries_count: int, passages: int, tokens: tuple[int, int] = (40, 80)) -> list[tuple[str, str]]:
+    """Each query with passages of its own, of so many tokens, those of a query together."""
     chance = random.Random(3)
     asked = [QUERY, *queries(queries_count - 1)]
-    return [(query, _text(chance, chance.randint(40, 80))) for query in asked for _ in range(passages)]
+    return [(query, _text(chance, chance.randint(*tokens))) for query in asked for _ in range(passages)]
 
 
 def lengths_summary(lengths: Sequence[int]) -> dict[str, Any]:

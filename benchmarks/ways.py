@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -71,6 +72,12 @@ def clocked(function: Callable[[Sequence[Any]], Any]) -> Run:
         return Outcome(np.asarray(values, np.float32), seconds)
 
     return run
+
+
+def failure(error: Exception) -> str:
+    """Print where an exception came from, and return what results say of it."""
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def batch_name(size: int) -> str:

@@ -15,7 +15,7 @@ from qwen3_rag.models import ModelKind
 
 from benchmarks import own_process
 from benchmarks.run_setup import Setup
-from benchmarks.ways import OURS, Peer
+from benchmarks.ways import OURS, Peer, failure
 
 
 class UnavailableError(Exception):
@@ -57,23 +57,36 @@ def load(kind: ModelKind, names: Sequence[str], setup: Setup, stack: ExitStack) 
 
     Returns:
         The peers, and a line for each that cannot run here.
+
+    Raises:
+        Whatever kept our own from being loaded.
     """
     setup.checkpoint(kind)  # for all processes
+    places = {
+        name: f"benchmarks.peers.{place}"
+        for name, place in FACTORIES[kind].items()
+        if name in (OURS, OURS_COMPILED, *names)
+    }
+    processes = {
+        name: own_process.start(place, stack)
+        for name, place in places.items()
+        if name != _STARTS_ITS_OWN_PROCESS
+    }
     peers: list[Peer] = []
     skipped: list[str] = []
-    for name, place in FACTORIES[kind].items():
-        if name not in (OURS, OURS_COMPILED, *names):
-            continue
-        place = f"benchmarks.peers.{place}"
+    for name, place in places.items():
         try:
-            if name == _STARTS_ITS_OWN_PROCESS:
+            if name in processes:
+                peers += own_process.load(processes[name], place, setup, stack)
+            else:
                 module, function = place.split(":")
                 factory: Factory = getattr(import_module(module), function)
                 peers += factory(setup, stack)
-            else:
-                peers += own_process.load(place, setup, stack)
-        except (ImportError, UnavailableError) as reason:
-            skipped.append(f"{name}: {reason}")
+        except Exception as reason:
+            if name == OURS:
+                raise
+            foreseen = isinstance(reason, ImportError | UnavailableError)
+            skipped.append(f"{name}: {reason if foreseen else failure(reason)}")
     return _joined(peers), skipped
 
 

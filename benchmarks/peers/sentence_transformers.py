@@ -2,7 +2,8 @@
 
 The checkpoint has the published repository's `modules.json`. As a second peer it is loaded without that file,
 as a checkpoint that someone has trained with Transformers would be: the library then wraps each text in the
-tokenizer's chat template, which parity is to catch.
+tokenizer's chat template, which parity is to catch. That is so on any device, and seen on a CPU, where memory
+for the weights once more is not dear.
 """
 
 from __future__ import annotations
@@ -44,15 +45,16 @@ def load_embedding(setup: Setup, folder: Path) -> SentenceTransformer:
 def embedding(setup: Setup, _: ExitStack) -> list[Peer]:
     """`encode`, with and without the published repository's files."""
     folder = setup.checkpoint("embedding")
-    plain = variant(folder, setup.work / "plain", chat_template=CHAT_TEMPLATE, keep_modules=False)
     model = load_embedding(setup, folder)
     queries = {"encode": clocked(lambda texts: model.encode(list(texts), prompt_name="query"))}
-    load_plain = cache(lambda: load_embedding(setup, plain))
     default = batch_name(DEFAULT_BATCH)
-    return [
-        Peer("Sentence Transformers", _settings(setup, lambda: model), default, queries),
-        Peer("Sentence Transformers, without modules.json", _settings(setup, load_plain), default),
-    ]
+    peers = [Peer("Sentence Transformers", _settings(setup, lambda: model), default, queries)]
+    if setup.device.type == "cpu":
+        plain = variant(folder, setup.work / "plain", chat_template=CHAT_TEMPLATE, keep_modules=False)
+        load_plain = cache(lambda: load_embedding(setup, plain))
+        name = "Sentence Transformers, without modules.json"
+        peers.append(Peer(name, _settings(setup, load_plain), default))
+    return peers
 
 
 def _settings(setup: Setup, load: Callable[[], SentenceTransformer]) -> dict[str, Run]:

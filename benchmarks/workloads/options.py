@@ -17,7 +17,7 @@ from benchmarks.checkpoints import QUERY_PROMPT
 from benchmarks.flops import embedding_work
 from benchmarks.peak import peak_above
 from benchmarks.peers.ours import DEFAULT
-from benchmarks.peers.snippets import EmbeddingSnippet
+from benchmarks.peers.snippets import EmbeddingSnippet, Pair
 from benchmarks.timing import in_turn, summary
 from benchmarks.ways import OURS, Floats, Peer, clocked
 from benchmarks.workloads import Bench, PeerBench, Result
@@ -28,11 +28,13 @@ from benchmarks.workloads.single import latency
 _BUDGETS: Final = (4096, 8192, 16384, 32768, 65536, 131072)
 _BUCKET: Final = 64
 """Tokens that a query is padded to, so that one CUDA graph serves all."""
+_PASSAGES: Final = 20
+"""Of each query."""
 _KERNELS: Final = "qwen3_rag.backends.transformers.backend.find_varlen_kernel"
 
 
 def packing(bench: PeerBench) -> Result:
-    """Packed rows with the varlen kernel, the same with SDPA text by text, and padded SDPA batches."""
+    """Packed rows with the varlen kernel, and with SDPA text by text; padded batches of them are in bulk."""
     given = texts.mixed(bench.sizes.texts)
     with ExitStack() as stack:
         with patch(_KERNELS, return_value=None):
@@ -41,15 +43,22 @@ def packing(bench: PeerBench) -> Result:
         stack.callback(by_text.close)
         name = "packed, SDPA text by text"
         peers = [*bench.only(OURS), Peer(name, {DEFAULT: clocked(by_text.embed_documents)}, DEFAULT)]
-        peers += bench.only("published snippet", "Sentence Transformers")
-        found = bench.comparison.run(peers, given, sweep=True)
+        found = bench.comparison.run(peers, given)
     work = embedding_work(bench.setup.model("embedding"), token_counts(bench, given))
     return Result(found, [(found["ways"], work)])
 
 
 def sharing(bench: PeerBench) -> Result:
-    """Reranking with what a query's prompts have in common computed once, and for each."""
-    pairs = texts.pairs(bench.sizes.many, 20)
+    """Reranking with what a query's prompts have in common computed once, and for each: short passages."""
+    return _sharing(bench, texts.pairs(bench.sizes.many, _PASSAGES))
+
+
+def sharing_long(bench: PeerBench) -> Result:
+    """The same with passages of 512 tokens and a fifth of the queries: what is shared is a small part there."""
+    return _sharing(bench, texts.pairs(max(1, bench.sizes.many // 5), _PASSAGES, (480, 544)))
+
+
+def _sharing(bench: PeerBench, pairs: list[Pair]) -> Result:
     with ExitStack() as stack:
         alone = stack.enter_context(Reranker(**_arguments(bench, "reranking"), share_prefixes=False))
         apart = Peer("share_prefixes=False", {DEFAULT: clocked(alone.score_pairs)}, DEFAULT)
@@ -97,6 +106,7 @@ def graphs(bench: PeerBench) -> Result:
     graphed = Peer(name, {}, queries={f"{_BUCKET} tokens": clocked(one_by_one)})
     peers = [*bench.only(OURS, "published snippet"), graphed]
     with ExitStack() as stack:
+        stack.callback(torch.compiler.reset)  # else it keeps the weights
         if bench.setup.device.type == "cuda":
             options = {**_arguments(bench, "embedding"), "model_kwargs": {"cuda_graphs": True}}
             ours = stack.enter_context(Embedder(**options))

@@ -25,14 +25,15 @@ from benchmarks.workloads import PeerBench, Result
 
 _PAUSE: Final = 0.25
 """Seconds before each query. Threads look for more work for a while, those of OpenMP up to 0.2 s, on the cores
-that the next peer needs: right after another process's product a query took 20.9 ms, 10 ms later 15.3."""
+that the next peer needs: right after another process's product a query took 20.9 ms, 10 ms later 15.3. Only
+on a CPU: a GPU would be idle for minutes."""
 
 _MOST_ROUNDS: Final = 3
 """Each has as many calls as there are queries, so that it varies little."""
 
 
 def latency(bench: PeerBench) -> Result:
-    """One query at a time, all different, each peer in turn after a pause: median and 90th percentile."""
+    """One query at a time, all different, peers in turn, on a CPU after a pause: median and 90th percentile."""
     given = texts.queries(bench.sizes.latency)
     sample = spaced(given, 8)
     expected = bench.comparison.truth([QUERY_PROMPT + query for query in sample])
@@ -43,10 +44,11 @@ def latency(bench: PeerBench) -> Result:
         for setting, run in peer.queries.items()
         if bench.comparison.check_queries(peer, run, sample, expected)
     }
+    pause = _PAUSE if bench.setup.device.type == "cpu" else 0.0
     seconds: dict[tuple[str, str], list[float]] = {way: [] for way in runs}
     for query in given:
         for way, run in runs.items():
-            time.sleep(_PAUSE)
+            time.sleep(pause)
             seconds[way].append(run([query]).seconds)
     base = next(own for (name, _), own in seconds.items() if name == OURS)
     model = bench.setup.model("embedding")
