@@ -207,7 +207,8 @@ def _refuse_of_the_other(
 
 def _endpoint(url: str, api_key_env: str | None, timeout: float) -> Endpoint:
     """Check URL and key before a model is loaded."""
-    from qwen3_rag.verification.endpoint import Endpoint, key_from_environment
+    from qwen3_rag.backends.remote.keys import key_from_environment
+    from qwen3_rag.verification.endpoint import Endpoint
 
     key = None if api_key_env is None else key_from_environment(api_key_env)
     return Endpoint(url, key=key, timeout=timeout)

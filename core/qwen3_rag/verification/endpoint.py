@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -21,18 +20,6 @@ from qwen3_rag.verification.subject import Input
 _PER_REQUEST: Final = 8
 """Texts of one request; DashScope takes 10."""
 _NAMES_SHOWN: Final = 8
-
-
-def key_from_environment(variable: str) -> ApiKey:
-    """Read an API key.
-
-    Raises:
-        ConfigurationError: there is no such variable, or it holds no key.
-    """
-    value = os.environ.get(variable)
-    if value is None:
-        raise ConfigurationError(f"the environment variable {variable!r:.40} is not set")
-    return ApiKey(value, source=f"environment variable {variable}")
 
 
 class Endpoint:

@@ -109,11 +109,11 @@ def find_key(options: RemoteOptions) -> ApiKey | None:
     if options.api_key is not None:
         return _from_secret(options.api_key)
     if options.api_key_env is not None:
-        return _from_environment(options.api_key_env)
+        return key_from_environment(options.api_key_env)
     if options.server in _VENDORS:
         variable, _ = _VENDORS[options.server]
         if all(urlsplit(url).scheme == "https" and is_vendors(url, options.server) for url in options.base_url):
-            return _from_environment(variable)
+            return key_from_environment(variable)
     return None
 
 
@@ -126,6 +126,28 @@ def is_vendors(url: str, server: ServerName) -> bool:
     """
     name = urlsplit(url).hostname or ""
     return any(name == host or name.endswith("." + host) for host in _VENDORS[server][1])
+
+
+def key_from_environment(variable: str) -> ApiKey:
+    """Return the key that an environment variable holds.
+
+    Raises:
+        ConfigurationError: there is no such variable, or it holds no key. What was given is quoted only if it
+            can be no key: keys that are names too (those of Jina and Cohere) have small letters.
+    """
+    is_name = _ENVIRONMENT_NAME.match(variable)
+    value = os.environ.get(variable) if is_name else None
+    if value is not None:
+        return ApiKey(value, source=f"environment variable {variable}")
+    if is_name and variable.isupper():
+        raise ConfigurationError(
+            f"the environment variable {variable} is not set; put the server's API key into it, or name "
+            "another one with api_key_env"
+        )
+    raise ConfigurationError(
+        "api_key_env must be the name of an environment variable that is set, such as DASHSCOPE_API_KEY; what "
+        "was given is not (is it the key itself?)"
+    )
 
 
 def _from_secret(secret: object) -> ApiKey:
@@ -142,18 +164,3 @@ def _from_secret(secret: object) -> ApiKey:
     if not isinstance(value, str):
         raise ConfigurationError(f"api_key, a {type(secret).__name__}, holds no value")
     return ApiKey(value, source="api_key")
-
-
-def _from_environment(variable: str) -> ApiKey:
-    if not _ENVIRONMENT_NAME.match(variable):
-        raise ConfigurationError(
-            "api_key_env must be the name of an environment variable, such as DASHSCOPE_API_KEY; what was "
-            "given is not a name (is it the key itself?)"
-        )
-    value = os.environ.get(variable)
-    if value is None:
-        raise ConfigurationError(
-            f"the environment variable {variable} is not set; put the server's API key into it, or name "
-            "another one with api_key_env"
-        )
-    return ApiKey(value, source=f"environment variable {variable}")
