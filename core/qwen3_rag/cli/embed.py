@@ -6,9 +6,8 @@ import json
 import os
 import sys
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -16,34 +15,15 @@ from numpy.typing import NDArray
 
 from qwen3_rag.cli import options
 from qwen3_rag.cli.cut import lines_on_cut
-from qwen3_rag.embedder import Embedder
+from qwen3_rag.embedder import Embedder, Role
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.instructions import resolve_instruction
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
 from qwen3_rag.secret import without_secrets
-from qwen3_rag.settings import EngineSettings
-from qwen3_rag.vectors import quantize
+from qwen3_rag.vectors import Precision, quantize
 
 if TYPE_CHECKING:
     from qwen3_rag.cli.job import Summary
-
-
-class RoleName(str, Enum):
-    """What the texts are."""
-
-    document = "document"
-    query = "query"
-
-
-class PrecisionName(str, Enum):
-    """Element types of vectors."""
-
-    float32 = "float32"
-    float16 = "float16"
-    int8 = "int8"
-    uint8 = "uint8"
-    binary = "binary"
-    ubinary = "ubinary"
 
 
 def embed(
@@ -54,26 +34,24 @@ def embed(
         Path, typer.Argument(metavar="OUTPUT", help="A .npy, .jsonl, .ndjson or .parquet file.")
     ],
     model: Annotated[str, typer.Option(help="Hub repository or local folder.")] = DEFAULT_EMBEDDING_MODEL,
-    role: Annotated[
-        RoleName, typer.Option(help="Queries carry an instruction, documents do not.")
-    ] = RoleName.document,
+    role: Annotated[Role, typer.Option(help="Queries carry an instruction, documents do not.")] = "document",
     instruction: options.Instruction = None,
     dimensions: Annotated[int | None, typer.Option(help="Length of vectors, 32 to the model's own.")] = None,
     precision: Annotated[
-        PrecisionName, typer.Option(help="Elements of the vectors; int8 and uint8 need --ranges.")
-    ] = PrecisionName.float32,
+        Precision, typer.Option(help="Elements of the vectors; int8 and uint8 need --ranges.")
+    ] = "float32",
     ranges: Annotated[
         Path | None,
         typer.Option(help="A .npy file of shape (2, dimensions): lowest and highest value of each column."),
     ] = None,
     field: options.Field = "text",
     device: options.Devices = None,
-    dtype: options.DType = options.DTypeName.auto,
+    dtype: options.DType = "auto",
     max_tokens: options.MaxTokens = 8192,
     token_budget: options.TokenBudget = None,
     backend: options.Backend = "transformers",
     model_kwargs: options.ModelKwargs = None,
-    hub: options.Hub = options.HubName.huggingface,
+    hub: options.Hub = "huggingface",
     revision: options.Revision = None,
     chunk_size: Annotated[
         int, typer.Option(min=1, help="Rows saved at a time: the most that has to be computed again.")
@@ -95,7 +73,7 @@ def embed(
     from qwen3_rag.cli.progress import hide_library_bars
     from qwen3_rag.cli.rows import open_rows
 
-    if role is RoleName.document and instruction is not None:
+    if role == "document" and instruction is not None:
         raise ConfigurationError("documents take no instruction; --instruction goes with --role query")
     if str(input_file) == "-":
         raise ConfigurationError(
@@ -103,7 +81,6 @@ def embed(
             "an interruption; save it to a .txt file first"
         )
     resolved = None if instruction is None else resolve_instruction(instruction)
-    given = options.parse_model_kwargs(model_kwargs)
     rows = open_rows(input_file, field)
     arguments = options.model_arguments(
         backend=backend,
@@ -113,58 +90,50 @@ def embed(
         token_budget=token_budget,
         hub=hub,
         revision=revision,
-        model_kwargs=given,
+        model_kwargs=options.parse_model_kwargs(model_kwargs),
     )
-    folder = Path(model).expanduser()
-    settings = {
-        "model": str(folder.resolve()) if folder.is_dir() else model,
-        "revision": revision,
-        "hub": hub.value,
-        "backend": backend,
-        "model kwargs": without_secrets(given or {}) or None,
-        "dimensions": dimensions,
-        "field": field,
-    }
     if quiet:
         hide_library_bars()
     with Embedder(model, dimensions=dimensions, **arguments) as embedder:
         job = Job(
             rows,
             Path(os.path.realpath(output_file)),  # a link stays a link; what it points to is replaced
-            role.value,
+            role,
             resolved,
-            precision.value,
+            precision,
             _load_ranges(ranges, precision, embedder),
             chunk_size,
             max_tokens,
-            settings,
+            {**_settings(embedder), "field": field},
         )
-        engine = EngineSettings(
-            "embedding",
-            model,
-            backend,
-            dtype=dtype.value,
-            hub=hub.value,
-            revision=revision,
-            model_kwargs=given,
-        )
-        summary = run_job(job, embedder, engine, restart=restart, overwrite=overwrite, progress=not quiet)
+        summary = run_job(job, embedder, restart=restart, overwrite=overwrite, progress=not quiet)
     if as_json:
         print(json.dumps(asdict(summary)))
     if not quiet:
         _print_summary(summary)
 
 
-def _load_ranges(path: Path | None, precision: PrecisionName, embedder: Embedder) -> NDArray[np.float32] | None:
+def _settings(embedder: Embedder) -> dict[str, Any]:
+    """Return what else the embedder was told that changes its vectors, for the manifest."""
+    arguments = embedder.arguments
+    folder = Path(embedder.model).expanduser()
+    return {
+        "model": str(folder.resolve()) if folder.is_dir() else embedder.model,
+        "model kwargs": without_secrets(arguments["model_kwargs"] or {}) or None,
+        **{name: arguments[name] for name in ("revision", "hub", "backend", "dimensions")},
+    }
+
+
+def _load_ranges(path: Path | None, precision: Precision, embedder: Embedder) -> NDArray[np.float32] | None:
     """Read --ranges and check it, and the dimensions, before any work is done."""
     columns = embedder.dimensions
-    if precision not in (PrecisionName.int8, PrecisionName.uint8):
+    if precision not in ("int8", "uint8"):
         if path is not None:
             raise ConfigurationError("--ranges goes with --precision int8 or uint8")
         return None
     if path is None:
         raise ConfigurationError(
-            f"--precision {precision.value} needs --ranges FILE.npy: lowest and highest value of each column, "
+            f"--precision {precision} needs --ranges FILE.npy: lowest and highest value of each column, "
             "measured once on a sample of your float32 vectors. Ranges measured on each saved step would "
             "give every step another scale"
         )
@@ -172,7 +141,7 @@ def _load_ranges(path: Path | None, precision: PrecisionName, embedder: Embedder
         ranges = np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
     except ValueError as error:
         raise ConfigurationError(f"{path} is not a .npy file of numbers: {error}") from error
-    quantize(np.zeros((1, columns), np.float32), precision.value, ranges)
+    quantize(np.zeros((1, columns), np.float32), precision, ranges)
     return ranges
 
 

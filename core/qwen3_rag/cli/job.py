@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from qwen3_rag.arguments import engine_settings
 from qwen3_rag.checkpoint import open_checkpoint
 from qwen3_rag.cli.assemble import assemble, check_output
 from qwen3_rag.cli.cut import without_warning
@@ -89,15 +90,12 @@ class Summary:
     seconds: float
 
 
-def run_job(
-    job: Job, embedder: Embedder, engine: EngineSettings, *, restart: bool, overwrite: bool, progress: bool
-) -> Summary:
+def run_job(job: Job, embedder: Embedder, *, restart: bool, overwrite: bool, progress: bool) -> Summary:
     """Do a job, or the rest of it.
 
     Args:
         job: the work.
         embedder: not yet loaded; its weights are read only if something is left to compute.
-        engine: the settings that the embedder was made with.
         restart: throw away what an interrupted run left.
         overwrite: replace an output that is there.
         progress: show a bar on standard error.
@@ -108,6 +106,7 @@ def run_job(
         PromptTooLongError: a query is too long; nothing was computed.
     """
     started = time.perf_counter()
+    engine = engine_settings("embedding", embedder.arguments)
     _refuse_finished(job.output, overwrite)
     check_output(job.output)
     with Parts(job.output, restart=restart) as parts:

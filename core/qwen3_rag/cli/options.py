@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import json
-from enum import Enum
 from typing import Annotated, Any
 
 import typer
 
+from qwen3_rag import settings
 from qwen3_rag.errors import ConfigurationError
-
-
-class DTypeName(str, Enum):
-    """Element types of weights."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class HubName(str, Enum):
-    """Where repositories come from."""
-
-    huggingface = "huggingface"
-    modelscope = "modelscope"
 
 
 def check_text(given: str | list[str] | None) -> str | list[str] | None:
@@ -59,7 +43,7 @@ Devices = Annotated[
     ),
 ]
 DType = Annotated[
-    DTypeName, typer.Option(help="Weights' type; auto is bfloat16 where the hardware computes it.")
+    settings.DType, typer.Option(help="Weights' type; auto is bfloat16 where the hardware computes it.")
 ]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Longest prompt; longer documents are cut and counted.")]
 TokenBudget = Annotated[
@@ -70,7 +54,7 @@ ModelKwargs = Annotated[
     str | None,
     typer.Option(help="JSON object of further settings of the backend, such as '{\"compile\": true}'."),
 ]
-Hub = Annotated[HubName, typer.Option(help="Where the model's repository is.")]
+Hub = Annotated[settings.Hub, typer.Option(help="Where the model's repository is.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model's repository.")]
 
 
@@ -78,10 +62,10 @@ def model_arguments(
     *,
     backend: str,
     device: list[str] | None,
-    dtype: DTypeName,
+    dtype: settings.DType,
     max_tokens: int,
     token_budget: int | None,
-    hub: HubName,
+    hub: settings.Hub,
     revision: str | None,
     model_kwargs: dict[str, Any] | None,
 ) -> dict[str, Any]:
@@ -89,10 +73,10 @@ def model_arguments(
     return {
         "backend": backend,
         "device": device[0] if device and len(device) == 1 else device or None,
-        "dtype": dtype.value,
+        "dtype": dtype,
         "max_tokens": max_tokens,
         "token_budget": token_budget,
-        "hub": hub.value,
+        "hub": hub,
         "revision": revision,
         "model_kwargs": model_kwargs,
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -16,39 +15,17 @@ from qwen3_rag.cli import options
 from qwen3_rag.cli.output import print_exactly, print_json
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import ModelKind, kind_of_name
-from qwen3_rag.serving import Command, ServedModel, serve_command
+from qwen3_rag.serving import Command, ServedBy, ServedDType, ServedModel, serve_command
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.verification.kinds import find_kind, is_classifier
 
 
-class ServedByName(str, Enum):
-    """Servers whose commands are known."""
-
-    vllm = "vllm"
-    tei = "tei"
-
-
-class ServedDTypeName(str, Enum):
-    """Element types that servers take."""
-
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-    float32 = "float32"
-
-
-class ServedKindName(str, Enum):
-    """What a model is for."""
-
-    embedding = "embedding"
-    reranking = "reranking"
-
-
 def serve(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Hub repository or local folder.")],
-    server: Annotated[ServedByName, typer.Option(help="What serves the model.")] = ServedByName.vllm,
-    kind: Annotated[ServedKindName | None, typer.Option(help="Found out from the model by default.")] = None,
+    server: Annotated[ServedBy, typer.Option(help="What serves the model.")] = "vllm",
+    kind: Annotated[ModelKind | None, typer.Option(help="Detected from the model by default.")] = None,
     dtype: Annotated[
-        ServedDTypeName | None,
+        ServedDType | None,
         typer.Option(help="Weights' type; by default bfloat16 for vLLM and float32 for TEI."),
     ] = None,
     max_tokens: options.MaxTokens = 8192,
@@ -76,19 +53,19 @@ def serve(
             "(`qwen3-rag models`) or a local folder"
         )
     found, converted = _kind_of(model, revision)
-    chosen = found if kind is None else kind.value
+    chosen = found if kind is None else kind
     if chosen is None:
         raise ConfigurationError(
             f"{model} does not say what it is for; give --kind embedding or --kind reranking"
         )
-    default = ServedDTypeName.bfloat16 if server is ServedByName.vllm else ServedDTypeName.float32
+    default: ServedDType = "bfloat16" if server == "vllm" else "float32"
     command = serve_command(
-        server.value,
+        server,
         ServedModel(
             model,
             chosen,
             converted=converted,
-            dtype=(default if dtype is None else dtype).value,
+            dtype=default if dtype is None else dtype,
             max_tokens=max_tokens,
             port=port,
             host=host,

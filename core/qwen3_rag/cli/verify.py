@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -14,9 +13,10 @@ from qwen3_rag.cli.output import print_json, replace_lacking_characters
 from qwen3_rag.cli.progress import hide_library_bars
 from qwen3_rag.errors import ConfigurationError, MissingExtraError
 from qwen3_rag.instructions import resolve_instruction
+from qwen3_rag.models import ModelKind
+from qwen3_rag.settings import DType, EngineSettings
 
 if TYPE_CHECKING:
-    from qwen3_rag.settings import EngineSettings
     from qwen3_rag.verification import Report
     from qwen3_rag.verification.endpoint import Endpoint
     from qwen3_rag.verification.subject import Subject
@@ -25,39 +25,10 @@ CHECK_FAILED: Final = 1
 TIMEOUT: Final = 120.0
 """Seconds of one request, unless --timeout says otherwise."""
 
-
-class ServerName(str, Enum):
-    """What a server speaks."""
-
-    vllm = "vllm"
-    tei = "tei"
-    openai = "openai"
-    cohere = "cohere"
-    jina = "jina"
-    dashscope = "dashscope"
-
-
-class KindName(str, Enum):
-    """What a model is for."""
-
-    embedding = "embedding"
-    reranking = "reranking"
-
-
-class SendName(str, Enum):
-    """How inputs are sent."""
-
-    auto = "auto"
-    ids = "ids"
-    text = "text"
-    both = "both"
-
-
-class TemplateName(str, Enum):
-    """Who renders the rerank template."""
-
-    client = "client"
-    server = "server"
+# Spelled out here: the modules that have them import httpx.
+Server = Literal["vllm", "tei", "openai", "cohere", "jina", "dashscope"]
+Send = Literal["auto", "ids", "text", "both"]
+TemplateSide = Literal["client", "server"]
 
 
 def verify(
@@ -68,19 +39,17 @@ def verify(
     backend: Annotated[
         str | None, typer.Option(help="A backend instead; `qwen3-rag plugins` lists the names.")
     ] = None,
-    server: Annotated[
-        ServerName | None, typer.Option(help="What the server speaks; found out by default.")
-    ] = None,
-    kind: Annotated[KindName | None, typer.Option(help="Found out from --model by default.")] = None,
+    server: Annotated[Server | None, typer.Option(help="What the server speaks; detected by default.")] = None,
+    kind: Annotated[ModelKind | None, typer.Option(help="Detected from --model by default.")] = None,
     send: Annotated[
-        SendName | None,
+        Send | None,
         typer.Option(
             help="What must agree: token ids, text as other clients send it, or both; by default ids where the "
             "server takes them, and what text gives is a note."
         ),
     ] = None,
     template: Annotated[
-        TemplateName | None,
+        TemplateSide | None,
         typer.Option(
             help='Who renders rerank prompts sent as text: "server" by default; "client" sends them rendered.'
         ),
@@ -112,9 +81,9 @@ def verify(
     model_kwargs: options.ModelKwargs = None,
     device: options.Device = None,
     dtype: Annotated[
-        options.DTypeName, typer.Option(help="Weights' type of the local reference, and of --backend.")
-    ] = options.DTypeName.float32,
-    hub: options.Hub = options.HubName.huggingface,
+        DType, typer.Option(help="Weights' type of the local reference, and of --backend.")
+    ] = "float32",
+    hub: options.Hub = "huggingface",
     revision: options.Revision = None,
     as_json: options.Json = False,
 ) -> None:
@@ -143,7 +112,6 @@ def verify(
         raise MissingExtraError("qwen3-rag verify --url", "remote")
     from dataclasses import replace
 
-    from qwen3_rag.settings import EngineSettings
     from qwen3_rag.verification.kinds import find_kind
     from qwen3_rag.verification.of_backend import verify_backend
     from qwen3_rag.verification.subject import open_subject
@@ -151,10 +119,8 @@ def verify(
     given = options.parse_model_kwargs(model_kwargs)
     hide_library_bars()
     endpoint = None if url is None else _endpoint(url, api_key_env, TIMEOUT if timeout is None else timeout)
-    found = EngineSettings(
-        "embedding", model, device=device, dtype=dtype.value, hub=hub.value, revision=revision
-    )
-    settings = replace(found, kind=find_kind(found) if kind is None else kind.value)
+    found = EngineSettings("embedding", model, device=device, dtype=dtype, hub=hub, revision=revision)
+    settings = replace(found, kind=find_kind(found) if kind is None else kind)
     task = None if instruction is None else resolve_instruction(instruction)
     subject = open_subject(
         settings,
@@ -171,8 +137,8 @@ def verify(
                 endpoint,
                 settings,
                 server=server,
-                send=SendName.auto if send is None else send,
-                template=TemplateName.server if template is None else template,
+                send="auto" if send is None else send,
+                template="server" if template is None else template,
                 served_model=served_model,
                 dimensions=dimensions,
             )
@@ -219,9 +185,9 @@ def _verify_endpoint(
     endpoint: Endpoint,
     settings: EngineSettings,
     *,
-    server: ServerName | None,
-    send: SendName,
-    template: TemplateName,
+    server: Server | None,
+    send: Send,
+    template: TemplateSide,
     served_model: str | None,
     dimensions: int | None,
 ) -> Report:
@@ -231,11 +197,11 @@ def _verify_endpoint(
         return verify_endpoint(
             subject,
             endpoint,
-            server=None if server is None else server.value,
+            server=server,
             model=settings.model,
             served_model=served_model,
-            send=send.value,
-            template=template.value,
+            send=send,
+            template=template,
             dimensions=dimensions,
         )
     finally:
