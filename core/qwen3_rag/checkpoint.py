@@ -40,6 +40,8 @@ class Checkpoint:
         context: longest input in tokens.
         query_prompt: text before queries, as saved by Sentence Transformers; None when not saved.
         document_prompt: text before documents, likewise; published checkpoints have none.
+        is_classifier: whether it was converted to sequence classification, and so is a reranker with a score
+            head of its own.
     """
 
     folder: Path
@@ -47,6 +49,7 @@ class Checkpoint:
     context: int
     query_prompt: str | None
     document_prompt: str
+    is_classifier: bool
 
 
 def open_checkpoint(settings: EngineSettings, *, weights: bool) -> Checkpoint:
@@ -74,7 +77,8 @@ def open_checkpoint(settings: EngineSettings, *, weights: bool) -> Checkpoint:
         raise CheckpointError(
             f"{settings.model} is a {config.get('model_type')!r} model; only Qwen3 checkpoints run here"
         )
-    _check_kind(_kind_of_files(folder, config), settings)
+    is_classifier = any("SequenceClassification" in name for name in config.get("architectures") or [])
+    _check_kind("reranking" if is_classifier else _kind_saved(folder), settings)
     prompts = (_read_object(folder / "config_sentence_transformers.json") or {}).get("prompts") or {}
     hidden_size = _whole(config, "hidden_size", folder)
     if settings.backend == "sentence-transformers":
@@ -90,6 +94,7 @@ def open_checkpoint(settings: EngineSettings, *, weights: bool) -> Checkpoint:
         _whole({"max_position_embeddings": 32768, **config}, "max_position_embeddings", folder),
         prompts.get("query") or None,
         prompts.get("document") or prompts.get("passage") or "",
+        is_classifier,
     )
 
 
@@ -157,9 +162,8 @@ def _check_kind(found: ModelKind | None, settings: EngineSettings) -> None:
         raise WrongModelKindError(f"{settings.model} is a Qwen3 {found} model: give it to {right}")
 
 
-def _kind_of_files(folder: Path, config: dict[str, Any]) -> ModelKind | None:
-    if any("SequenceClassification" in name for name in config.get("architectures") or []):
-        return "reranking"
+def _kind_saved(folder: Path) -> ModelKind | None:
+    """Return the kind of model as which Sentence Transformers saved a folder, if it did."""
     saved_by = (_read_object(folder / "config_sentence_transformers.json") or {}).get("model_type")
     if saved_by == "CrossEncoder":
         return "reranking"

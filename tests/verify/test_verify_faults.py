@@ -13,10 +13,10 @@ import pytest
 import torch
 from faulty_server import NO, YES, Served, running
 from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.kinds import find_kind
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.verification import Report
 from qwen3_rag.verification.endpoint import Endpoint, chosen_name
-from qwen3_rag.verification.kinds import find_kind
 from qwen3_rag.verification.of_endpoint import verify_endpoint
 from qwen3_rag.verification.reranking_faults import are_symmetric
 from qwen3_rag.verification.subject import Subject, open_subject

@@ -6,7 +6,6 @@ reranker builds the logits of the whole vocabulary: slow, and simple enough to t
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -103,8 +102,7 @@ def check_reranker(model: str, device: torch.device) -> Check:
         prefix + _ids(tokenizer, prompts.rerank_head(DEFAULT_INSTRUCTION, query) + document) + suffix
         for query, document in pairs
     ]
-    config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
-    if any("SequenceClassification" in name for name in config.get("architectures") or []):
+    if checkpoint.is_classifier:
         reference = _load(transformers.AutoModelForSequenceClassification, checkpoint.folder, device)
         reference.config.pad_token_id = end  # no prompt ends with it, so the last token is found
         theirs = _padded_forward(reference, rows, end, device).logits[:, 0].sigmoid()

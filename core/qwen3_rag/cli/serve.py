@@ -10,14 +10,14 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from qwen3_rag.checkpoint import DEMO_MODEL
+from qwen3_rag.checkpoint import DEMO_MODEL, open_checkpoint
 from qwen3_rag.cli import options
 from qwen3_rag.cli.output import print_exactly, print_json
 from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.kinds import find_kind
 from qwen3_rag.models import ModelKind, kind_of_name
 from qwen3_rag.serving import Command, ServedBy, ServedDType, ServedModel, serve_command
 from qwen3_rag.settings import EngineSettings
-from qwen3_rag.verification.kinds import find_kind, is_classifier
 
 
 def serve(
@@ -91,7 +91,7 @@ def _kind_of(model: str, revision: str | None) -> tuple[ModelKind | None, bool]:
     if Path(model).expanduser().is_dir():
         settings = EngineSettings("reranking", model, revision=revision)
         kind = find_kind(settings)
-        return kind, kind == "reranking" and is_classifier(settings)
+        return kind, kind == "reranking" and open_checkpoint(settings, weights=False).is_classifier
     converted = "seq-cls" in model.lower()
     return ("reranking" if converted else kind_of_name(model)), converted
 

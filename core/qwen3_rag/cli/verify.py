@@ -112,7 +112,7 @@ def verify(
         raise MissingExtraError("qwen3-rag verify --url", "remote")
     from dataclasses import replace
 
-    from qwen3_rag.verification.kinds import find_kind
+    from qwen3_rag.kinds import find_kind
     from qwen3_rag.verification.of_backend import verify_backend
     from qwen3_rag.verification.subject import open_subject
 

@@ -67,11 +67,10 @@ def load_model(
     _check_positions(config, checkpoint)
     if config.hidden_act != "silu":
         raise CheckpointError(f'{checkpoint.folder} has hidden_act={config.hidden_act!r}; Qwen3 has "silu"')
-    classifier = any("SequenceClassification" in name for name in config.architectures or [])
     if kind == "embedding":
         decoder = _from_pretrained(transformers.AutoModel, checkpoint, dtype, model_kwargs)
         return LoadedModel(_place(decoder, device, model_kwargs), None)
-    if classifier:
+    if checkpoint.is_classifier:
         model = _from_pretrained(
             transformers.AutoModelForSequenceClassification, checkpoint, dtype, model_kwargs
         )

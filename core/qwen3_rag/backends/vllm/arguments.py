@@ -71,7 +71,7 @@ def engine_arguments(settings: EngineSettings, checkpoint: Checkpoint, options: 
         "enforce_eager": on_cpu if options.enforce_eager is None else options.enforce_eager,
         "load_format": "safetensors" if options.use_safetensors else "auto",
         "disable_log_stats": True,
-        **_pooling(settings, config),
+        **_pooling(settings, checkpoint),
         **_memory(options, config, dtype, max_model_len),
     }
     block_size = CPU_BLOCK_SIZE if on_cpu and options.block_size is None else options.block_size
@@ -105,11 +105,11 @@ def choose_vllm_device(device: str | None) -> torch.device:
     return chosen if chosen.type == "cuda" else torch.device("cpu")
 
 
-def _pooling(settings: EngineSettings, config: Mapping[str, Any]) -> dict[str, Any]:
+def _pooling(settings: EngineSettings, checkpoint: Checkpoint) -> dict[str, Any]:
     """What makes a checkpoint pool as it should: its last token, or the log-odds there."""
     if settings.kind == "embedding":
         return {"convert": "embed"}
-    if any("SequenceClassification" in name for name in config.get("architectures") or []):
+    if checkpoint.is_classifier:
         return {"convert": "classify"}
     return {
         "hf_overrides": {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from qwen3_rag.checkpoint import open_checkpoint
-from qwen3_rag.errors import CheckpointError, WrongModelKindError
+from qwen3_rag.errors import WrongModelKindError
 from qwen3_rag.models import ModelKind
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import PromptTokenizer
@@ -41,20 +40,3 @@ def find_kind(settings: EngineSettings) -> ModelKind:
         return "reranking"
     end = PromptTokenizer.from_folder(folders["embedding"]).end_of_text
     return "embedding" if Tokenizer.from_file(str(path)).encode("a").ids[-1] == end else "reranking"
-
-
-def is_classifier(settings: EngineSettings) -> bool:
-    """Whether a reranker was converted to sequence classification, and so has a score head.
-
-    Args:
-        settings: of a reranker.
-
-    Raises:
-        CheckpointError: its files cannot be read.
-    """
-    path = open_checkpoint(settings, weights=False).folder / "config.json"
-    try:
-        names = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    return any("SequenceClassification" in name for name in names)
