@@ -44,6 +44,16 @@ def rerank_head(instruction: str, query: str) -> str:
     return f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: "
 
 
+def rerank_halves(instruction: str, query: str, document: str) -> tuple[str, str]:
+    """Return a whole rerank prompt in two, for servers that join query and document as they come.
+
+    It is parted before the space that precedes the document, where no token crosses, so that a server that
+    tokenises both alone and joins the ids gets the right ones too.
+    """
+    head = RERANK_PREFIX + rerank_head(instruction, query)
+    return head.removesuffix(" "), " " + document + RERANK_SUFFIX
+
+
 @dataclass(frozen=True)
 class EmbeddingWords:
     """An embedding prompt as text, for servers that take no token ids.

@@ -166,28 +166,19 @@ def _show(machine: Machine, checks: list[Any]) -> None:
     from rich.table import Table
 
     replace_lacking_characters()
-    console = Console(highlight=False)
     table = Table("package", "version", title="versions", title_justify="left")
     for name, found in machine.versions.items():
         if found is not None:
             table.add_row(name, found)
-    console.print(table)
+    Console().print(table)
     absent = [name for name, found in machine.versions.items() if found is None]
-    console.print(f"not installed: {', '.join(absent) or 'nothing'}", markup=False, soft_wrap=True)
+    print(f"not installed: {', '.join(absent) or 'nothing'}")
     for line in machine.devices:
-        console.print(line, markup=False, soft_wrap=True)
-    console.print(
-        f"used: {machine.device} in {machine.dtype}, attention by {machine.attention}",
-        markup=False,
-        soft_wrap=True,
-    )
+        print(line)
+    print(f"used: {machine.device} in {machine.dtype}, attention by {machine.attention}")
     for plugin in machine.plugins:
         state = "" if plugin.installed else " (not installed)"
-        console.print(
-            f"{plugin.group.rsplit('.', 1)[-1].removesuffix('s')}: {plugin.name}{state}",
-            markup=False,
-            soft_wrap=True,
-        )
+        print(f"{plugin.group.rsplit('.', 1)[-1].removesuffix('s')}: {plugin.name}{state}")
     for check in checks:
         if check.error is not None:
             outcome = f"FAILED: {check.error}"
@@ -197,4 +188,4 @@ def _show(machine: Machine, checks: list[Any]) -> None:
                 f"{word}: largest difference {check.largest_difference:.1e}, at most {check.tolerance:.0e} "
                 f"({machine.device})"
             )
-        console.print(f"self-test {check.name}: {outcome}", markup=False, soft_wrap=True)
+        print(f"self-test {check.name}: {outcome}")

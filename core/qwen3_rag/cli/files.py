@@ -24,7 +24,7 @@ _NO_ROOM: Final = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 @contextlib.contextmanager
 def naming_full(path: Path) -> Iterator[None]:
-    """Name the file that there is no room for. The system's error names none, since it is of an open file."""
+    """Add the path to a disk-full error: an open file's error has none."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Standard output, whose encoding may lack characters of what is printed: few but UTF-8 have them all."""
+"""Printing where standard output's encoding lacks a character."""
 
 from __future__ import annotations
 

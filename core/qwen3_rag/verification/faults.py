@@ -57,9 +57,9 @@ FAULTS: Final[dict[str, Fault]] = {
     ),
     "truncated": Fault("it cuts long inputs early", _LENGTH),
     "newlines-replaced": Fault(
-        "line ends are replaced by spaces", "Turn that off in the client or proxy; the models read line ends"
+        "newlines are replaced by spaces", "Turn that off in the client or proxy; the models read newlines"
     ),
-    "lower-cased": Fault("texts are lower-cased", "Turn off do_lower_case; these models know capitals"),
+    "lower-cased": Fault("texts are lower-cased", "Turn off do_lower_case; these models are case-sensitive"),
     "chat-template": Fault(
         "it wraps each text in the chat template",
         "Serve the repository with its modules.json and 1_Pooling files, or a tokenizer without chat template",
@@ -90,7 +90,7 @@ FAULTS: Final[dict[str, Fault]] = {
         "documents carry the instruction of queries", _PROMPT + "so drop the server's default prompt"
     ),
     "instruction-spacing": Fault(
-        "the query's prompt has a space too many or lost its line end", _PROMPT + "without a space after Query:"
+        "the query's prompt has a space too many or lost its newline", _PROMPT + "without a space after Query:"
     ),
     "mean-pooling": Fault("it pools by the mean of all tokens in place of the last token", _POOLING),
     "first-token-pooling": Fault("it takes the first token (CLS) in place of the last", _POOLING),
@@ -110,8 +110,8 @@ FAULTS: Final[dict[str, Fault]] = {
     "suffix-cut": Fault("the template's end is missing, where the answer is read", _TEMPLATE),
     "think-block-lost": Fault("the empty think block at the template's end is missing", _TEMPLATE),
     "newline-lost": Fault(
-        "a line end at the template's end is missing",
-        _TEMPLATE + ". Jinja drops a line end that ends a template; write it as {{ '\\n\\n' }}",
+        "a newline at the template's end is missing",
+        _TEMPLATE + ". Jinja drops a newline that ends a template; write it as {{ '\\n\\n' }}",
     ),
     "blank-lines": Fault("there are blank lines between the template's fields", _TEMPLATE),
     "tags-lost": Fault("<Instruct>, <Query> and <Document> lost their angle brackets", _TEMPLATE),

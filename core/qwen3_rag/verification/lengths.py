@@ -15,7 +15,7 @@ from qwen3_rag.verification.reference import Reference
 from qwen3_rag.verification.reranking_faults import Pair
 
 _SHORTEST: Final = 256
-"""The short texts with instruction, template and whatever faults repeat of them have fewer tokens."""
+"""Tokens; longer than any short text, even with its instruction or template doubled by a fault."""
 
 _FILLER: Final = (
     "Gulls follow the ships far out to sea and return to the cliffs at dusk. "

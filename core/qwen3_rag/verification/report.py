@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from qwen3_rag.models import ModelKind
@@ -54,8 +54,7 @@ class Check:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
-        findings = [{"fault": f.fault, "what": f.what, "fix": f.fix} for f in self.findings]
-        return {**self.__dict__, "findings": findings, "passed": self.passed}
+        return {**asdict(self), "passed": self.passed}
 
 
 @dataclass(frozen=True)

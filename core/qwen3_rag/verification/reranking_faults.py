@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from qwen3_rag.prompts import RERANK_PREFIX, RERANK_SUFFIX, rerank_head
+from qwen3_rag.prompts import RERANK_PREFIX, RERANK_SUFFIX, rerank_halves, rerank_head
 from qwen3_rag.ranking import yes_probability
 from qwen3_rag.verification.matching import Floats, Hypothesis, limits_below, replaced
 from qwen3_rag.verification.reference import Reference, TokenList, unit
@@ -133,20 +133,19 @@ def _renderings(instruction: str) -> list[tuple[str, Render]]:
         return lambda query, document: (prefix, change(body(query, document)), suffix)
 
     right = template(suffix=RERANK_SUFFIX)
-    no_think = "<|im_end|>\n<|im_start|>assistant\n"
     found: list[tuple[str, Render]] = [
         ("", right),
         *(("template-missing", render) for render in _bare()),
         ("template-missing", lambda q, d: (body(q, d),)),
-        ("template-doubled", lambda q, d: (RERANK_PREFIX, body(*_applied(q, d, instruction)), RERANK_SUFFIX)),
+        ("template-doubled", lambda q, d: right(*rerank_halves(instruction, q, d))),
         ("template-doubled", lambda q, d: (RERANK_PREFIX, "".join(right(q, d)), RERANK_SUFFIX)),
         ("template-doubled", lambda q, d: right(q, "".join(right(q, d)))),
         ("system-prompt-missing", template(prefix="<|im_start|>user\n", suffix=RERANK_SUFFIX)),
         ("system-prompt-missing", template(prefix="", suffix=RERANK_SUFFIX)),
         ("suffix-cut", template(suffix="")),
         ("suffix-cut", template(suffix="<|im_end|>\n")),
-        ("think-block-lost", template(suffix=no_think)),
-        ("think-block-lost", template(suffix=no_think + "<think>\n")),
+        ("think-block-lost", template(suffix=_TURN_END)),
+        ("think-block-lost", template(suffix=_TURN_END + "<think>\n")),
         ("newline-lost", template(suffix=RERANK_SUFFIX.removesuffix("\n"))),
         ("newline-lost", template(suffix=RERANK_SUFFIX.rstrip("\n"))),
         ("turn-closed-twice", template(suffix="<|im_end|>\n" + RERANK_SUFFIX)),
@@ -158,7 +157,7 @@ def _renderings(instruction: str) -> list[tuple[str, Render]]:
     ]
     changes: list[tuple[str, Callable[[str], str]]] = [
         ("blank-lines", lambda text: text.replace("\n<Query>", "\n\n<Query>").replace("\n<Doc", "\n\n<Doc")),
-        ("tags-lost", lambda text: _without_brackets(text)),
+        ("tags-lost", _without_brackets),
         ("missing-instruction", lambda text: text.removeprefix(f"<Instruct>: {instruction}\n")),
         ("missing-instruction", lambda text: text.replace(f": {instruction}\n", ": \n", 1)),
         (
@@ -179,12 +178,6 @@ def _bare() -> list[Render]:
         lambda q, d: (f"<|im_start|>user\n{q}\n{d}{_TURN_END}",),
         lambda q, d: (f"<|im_start|>user\n{q}{d}{_TURN_END}",),
     ]
-
-
-def _applied(query: str, document: str, instruction: str) -> Pair:
-    """Return what a client that renders the template itself sends as query and document."""
-    head = RERANK_PREFIX + rerank_head(instruction, query).removesuffix(" ")
-    return head, " " + document + RERANK_SUFFIX
 
 
 def _without_brackets(text: str) -> str:

@@ -57,6 +57,4 @@ class CoreSearch:
         self._reranker.close()
 
 
-def make(models: Models) -> CoreSearch:
-    """Return a search with both models."""
-    return CoreSearch(models)
+make = CoreSearch

@@ -65,9 +65,7 @@ class HaystackSearch:
         self._ranker.close()
 
 
-def make(models: Models) -> HaystackSearch:
-    """Return a search with both models."""
-    return HaystackSearch(models)
+make = HaystackSearch
 
 
 def _found(documents: Sequence[Document]) -> list[Found]:

@@ -56,6 +56,4 @@ class LangChainSearch:
         self._reranker.close()
 
 
-def make(models: Models) -> LangChainSearch:
-    """Return a search with both models."""
-    return LangChainSearch(models)
+make = LangChainSearch

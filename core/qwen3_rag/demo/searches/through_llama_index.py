@@ -56,9 +56,7 @@ class LlamaIndexSearch:
         self._rerank.close()
 
 
-def make(models: Models) -> LlamaIndexSearch:
-    """Return a search with both models."""
-    return LlamaIndexSearch(models)
+make = LlamaIndexSearch
 
 
 def _found(nodes: Sequence[NodeWithScore]) -> list[Found]:

@@ -78,6 +78,16 @@ def check_count(items: Any, count: int) -> None:
         raise UnusableAnswerError(f"{len(items)} values came back for {count} inputs")
 
 
+def only_class(probabilities: Any) -> Any:
+    """Return the one member of a list of classes' probabilities, which is the answer for one input."""
+    if not isinstance(probabilities, list) or len(probabilities) != 1:
+        raise UnusableAnswerError(
+            f"{len(probabilities) if isinstance(probabilities, list) else 'no'} classes where a Qwen3 reranker "
+            "has one; start vLLM with the hf_overrides that `qwen3-rag serve` prints"
+        )
+    return probabilities[0]
+
+
 def vectors(rows: Sequence[Any], hidden_size: int) -> NDArray[np.float32]:
     """Return vectors, given as lists of numbers or in base64, as float32 of shape (n, hidden_size)."""
     made = np.empty((len(rows), hidden_size), dtype=np.float32)

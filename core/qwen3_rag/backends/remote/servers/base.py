@@ -77,20 +77,29 @@ class Setup:
 def joined(setup: Setup, path: str) -> Callable[[str], str]:
     """Return a function that puts a path, or the one of the options, after a base URL.
 
-    A base URL that ends in a version (`.../v1`, as OpenAI's clients want it) is taken for the server's
-    root when the path is the server's usual one.
+    The server's usual path is put after its root.
     """
     if setup.options.path is not None:
         given = setup.options.path
         return lambda base_url: base_url + given
-    return lambda base_url: _VERSION_AT_END.sub("", base_url) + path
+    return lambda base_url: root(base_url) + path
 
 
 def joined_to_version(setup: Setup, path: str, *, version: str) -> Callable[[str], str]:
     """Like `joined` for APIs whose base URL holds the version: it is added only to a bare host."""
     if setup.options.path is not None:
         return joined(setup, path)
-    return lambda base_url: base_url + path if urlsplit(base_url).path else f"{base_url}/{version}{path}"
+    return lambda base_url: versioned(base_url, version) + path
+
+
+def root(base_url: str) -> str:
+    """Return a base URL without the version (`.../v1`) that OpenAI's clients want at its end."""
+    return _VERSION_AT_END.sub("", base_url)
+
+
+def versioned(base_url: str, version: str) -> str:
+    """Return a base URL that holds a version: one with a path holds its own, a bare host gets this one."""
+    return base_url if urlsplit(base_url).path else f"{base_url}/{version}"
 
 
 def embedding_words(prompt: Prompt) -> EmbeddingWords:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from qwen3_rag.backends.remote.options import RemoteOptions
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION
-from qwen3_rag.prompts import RERANK_PREFIX, RERANK_SUFFIX, RerankingWords, broken, rerank_head
+from qwen3_rag.prompts import RerankingWords, broken, rerank_halves
 
 
 def user_text(options: RemoteOptions) -> Callable[[str], str]:
@@ -23,15 +23,12 @@ def user_text(options: RemoteOptions) -> Callable[[str], str]:
 def query_and_document(words: RerankingWords, options: RemoteOptions) -> tuple[str, str]:
     """Return what goes into a rerank request's fields for query and document.
 
-    With `template="client"` the two, put together, are the whole prompt. They are parted before the
-    space that precedes the document, where no token crosses, so that a server that tokenises both
-    alone and joins the ids gets the right ones too.
+    With `template="client"` the two, put together, are the whole prompt: see `rerank_halves`.
     """
     mend = user_text(options)
     if options.template == "server":
         return mend(words.query), mend(words.document)
-    head = rerank_head(mend(words.instruction), mend(words.query)).removesuffix(" ")
-    return RERANK_PREFIX + head, " " + mend(words.document) + RERANK_SUFFIX
+    return rerank_halves(mend(words.instruction), mend(words.query), mend(words.document))
 
 
 class InstructionNotSentError(ConfigurationError):

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from qwen3_rag.backends.remote.servers.answers import (
-    UnusableAnswerError,
     check_finite,
     in_order,
     log_odds,
     member,
     numbers,
+    only_class,
     vectors,
 )
 from qwen3_rag.backends.remote.servers.base import Call, Dialect, Setup, Values, joined
@@ -77,13 +77,7 @@ def reranking(setup: Setup) -> Dialect:
 
 def _single_class(answer: Any, count: int) -> Values:
     rows = in_order(member(answer, "data"), count, index="index", value="probs")
-    for row in rows:
-        if not isinstance(row, list) or len(row) != 1:
-            raise UnusableAnswerError(
-                f"{len(row) if isinstance(row, list) else 'no'} classes where a Qwen3 reranker has one; start "
-                "vLLM with the hf_overrides that `qwen3-rag serve` prints"
-            )
-    found = numbers([row[0] for row in rows])
+    found = numbers([only_class(row) for row in rows])
     check_finite(found)
     return found
 
