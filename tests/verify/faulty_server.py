@@ -230,10 +230,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.served.fault == "no JSON":
             self._reply(200, None, f"<html>{self.headers['Authorization']}".encode())
             return
-        if self.served.fault == "refused":  # and, as bad servers do, repeats what it was sent
+        if self.served.fault in ("refused", "error within"):  # and, as bad servers do, repeats what it was sent
             # so that a cut to 300 characters goes through the key
             said = f"not supported{'.' * 240} {self.headers['Authorization']}"
-            self._reply(400, {"error": {"message": said}})
+            self._reply(400 if self.served.fault == "refused" else 200, {"error": {"message": said}})
             return
         try:
             self._reply(200, self._answer(body))

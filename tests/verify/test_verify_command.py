@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,12 @@ from faulty_server import Served, running
 from qwen3_rag.backends.remote.keys import ApiKey
 from qwen3_rag.cli import app
 from qwen3_rag.errors import ConfigurationError
-from qwen3_rag.settings import EngineSettings
 from qwen3_rag.verification.connection import AnswerError, Connection
+from qwen3_rag.verification.embedding_faults import Text
 from qwen3_rag.verification.endpoint import Endpoint
+from qwen3_rag.verification.reference import Reference
 from qwen3_rag.verification.routes import routes
-from qwen3_rag.verification.subject import open_subject
+from qwen3_rag.verification.subject import Input
 from typer.testing import CliRunner
 
 
@@ -34,6 +37,9 @@ def url(served: Served) -> Iterator[str]:
         yield url
     served.fault = ""
     served.failures = []
+
+
+LIVE = "the running server's"
 
 
 def run(*arguments: object) -> Any:
@@ -81,8 +87,8 @@ def test_json_holds_all_of_it(url: str, served: Served, embedding_checkpoint: Pa
         (["--url", "http://user:secret@127.0.0.1:9"], "holds a user name, a password or a query"),
         (["--url", "http://127.0.0.1:9?key=secret"], "holds a user name, a password or a query"),
         (["--url", "http://user:secret@[127"], "url must look like"),
-        (["--url", "http://127.0.0.1:9", "--server", "cohere"], "not for embedding"),
-        (["--url", "http://127.0.0.1:9", "--server", "tei", "--send", "ids"], "takes no ids"),
+        (["--url", LIVE, "--server", "cohere"], "not for embedding"),
+        (["--url", LIVE, "--server", "tei", "--send", "ids"], "takes no ids"),
         (["--url", "http://127.0.0.1:9", "--api-key-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE is not set"),
         (["--url", "http://127.0.0.1:9", "--api-key-env", "sk-secret-5f1d"], "is it the key itself?"),
         (["--url", "http://127.0.0.1:9", "--api-key-env", "jina_secret5f1d"], "is it the key itself?"),
@@ -101,11 +107,41 @@ def test_json_holds_all_of_it(url: str, served: Served, embedding_checkpoint: Pa
         (["--url", "http://127.0.0.1:9", "--model-kwargs", "{}"], "--model-kwargs goes with --backend"),
     ],
 )
-def test_what_cannot_be_asked_exits_with_2(arguments: list[str], said: str, embedding_checkpoint: Path) -> None:
-    result = run(*arguments, "--model", embedding_checkpoint)
+def test_what_cannot_be_asked_exits_with_2(
+    arguments: list[str], said: str, url: str, embedding_checkpoint: Path
+) -> None:
+    result = run(*[url if one == LIVE else one for one in arguments], "--model", embedding_checkpoint)
     assert result.exit_code == 2, result.output
     assert said in result.stderr
     assert "secret" not in result.output
+
+
+def test_that_nobody_answers_is_told_before_the_reference_is_loaded(
+    embedding_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(
+        embedding_checkpoint, tmp_path / "no weights", ignore=lambda *_: ["model.safetensors"]
+    )
+    for more in ([], ["--server", "openai", "--served-model", "m"]):
+        result = run("--url", "http://127.0.0.1:9", "--model", folder, *more)
+        assert result.exit_code == 2, result.output
+        assert "http://127.0.0.1:9 cannot be reached: ConnectError" in result.stderr
+
+
+def test_model_and_connections_are_closed_also_when_it_ends_early(
+    url: str, embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+    for one in (Endpoint, Reference):
+
+        def close(self: Any, close: Any = one.close) -> None:
+            closed.append(type(self).__name__)
+            close(self)
+
+        monkeypatch.setattr(one, "close", close)
+    result = run("--url", url, "--model", embedding_checkpoint, "--max-tokens", "100")
+    assert "must be 256 to 32768" in result.stderr
+    assert closed == ["Reference", "Endpoint"]
 
 
 def test_the_api_key_is_sent_and_shown_nowhere(
@@ -119,35 +155,34 @@ def test_the_api_key_is_sent_and_shown_nowhere(
         refused = run(*asked)
         assert refused.exit_code == 2
         assert "--api-key-env" in refused.stderr
-        served.fault = "refused"
-        told = run(*asked, "--api-key-env", "SOME_KEY")
-        assert told.exit_code == 1
-        assert "[API key]" in told.stdout
-        assert key[:4] not in told.output
+        for fault, status in (("refused", 400), ("error within", 200)):
+            served.fault = fault
+            told = run(*asked, "--api-key-env", "SOME_KEY")
+            assert told.exit_code == 1
+            assert f"refused: it refuses the request: HTTP {status} from {url}/v1/embeddings" in told.stdout
+            assert "not supported..." in told.stdout
+            assert "[API key]" in told.stdout
+            assert key[:4] not in told.output
     finally:
         served.key = None
 
 
-@pytest.mark.parametrize("fault", ["unreachable", "no JSON", "refused"])
-def test_no_exception_holds_the_api_key(
-    fault: str, url: str, served: Served, embedding_checkpoint: Path
-) -> None:
+@pytest.mark.parametrize("fault", ["nobody", "unreachable", "no JSON", "refused", "error within"])
+def test_no_exception_holds_the_api_key(fault: str, url: str, served: Served) -> None:
     """Not in its chain either: an HTTP client's exception holds the request, and that its headers."""
     served.fault = fault
     key = "k-5f1d-not-a-real-one"
     endpoint = Endpoint(
-        "http://127.0.0.1:9" if fault == "unreachable" else url, key=ApiKey(key, source="test"), timeout=5
-    )
-    settings = EngineSettings("embedding", str(embedding_checkpoint), device="cpu", dtype="float32")
-    subject = open_subject(
-        settings, instruction=None, tolerance=None, norms_count=True, dimensions=None, max_tokens=None
+        "http://127.0.0.1:9" if fault in ("nobody", "unreachable") else url,
+        key=ApiKey(key, source="test"),
+        timeout=5,
     )
     (way,) = routes(
         endpoint.url, "openai", "embedding", model="m", template="server", instruction="", dimensions=None
     )
-    with pytest.raises((OSError, AnswerError)) as caught:
-        endpoint.ask(way, subject.inputs[:1])
-    endpoint.close()
+    ask = partial(endpoint.ask, way, [Input(Text("a", "", is_query=False), [])])
+    with endpoint, pytest.raises((OSError, AnswerError)) as caught:
+        endpoint.check_reachable() if fault == "nobody" else ask()
     error: BaseException | None = caught.value
     while error is not None:
         assert not type(error).__module__.startswith(("httpx", "json")), type(error)

@@ -18,9 +18,14 @@ from qwen3_rag.settings import EngineSettings
 from qwen3_rag.verification import Report
 from qwen3_rag.verification.endpoint import Endpoint, chosen_name
 from qwen3_rag.verification.of_endpoint import verify_endpoint
+from qwen3_rag.verification.reference import Reference
 from qwen3_rag.verification.reranking_faults import are_symmetric
-from qwen3_rag.verification.subject import Subject, open_subject
+from qwen3_rag.verification.subject import Subject, make_subject
 from safetensors.torch import load_file, save_file
+
+
+def reference_of(kind: Any, folder: Path) -> Reference:
+    return Reference(EngineSettings(kind, str(folder), device="cpu", dtype="float32"))
 
 
 def subject_of(
@@ -31,9 +36,8 @@ def subject_of(
     tolerance: float | None = None,
     max_tokens: int | None = None,
 ) -> Subject:
-    settings = EngineSettings(kind, str(folder), device="cpu", dtype="float32")
-    return open_subject(
-        settings,
+    return make_subject(
+        reference_of(kind, folder),
         instruction=None,
         tolerance=tolerance,
         norms_count=True,
@@ -72,19 +76,15 @@ def _no_fault_is_left(embedder: Served, reranker: Served) -> Iterator[None]:
 def verified(subject: Subject, served: Served, speaks: str, fault: str = "", **changes: Any) -> Report:
     served.fault = fault
     options: dict[str, Any] = {"send": "both", "template": "server", "dimensions": None, **changes}
-    with running(served, speaks) as url:
-        endpoint = Endpoint(url, key=None, timeout=60)
-        try:
-            return verify_endpoint(
-                subject,
-                endpoint,
-                server=options.pop("server", None),
-                model="the-model",
-                served_model=None,
-                **options,
-            )
-        finally:
-            endpoint.close()
+    with running(served, speaks) as url, Endpoint(url, key=None, timeout=60) as endpoint:
+        return verify_endpoint(
+            subject,
+            endpoint,
+            server=options.pop("server", None),
+            model="the-model",
+            served_model=None,
+            **options,
+        )
 
 
 def named(report: Report, path: str) -> list[str]:
@@ -428,7 +428,7 @@ def test_a_converted_head_that_is_not_of_the_embeddings_rows_names_no_answer(
     weights = load_file(folder / "model.safetensors")
     weights["score.weight"] = weights["score.weight"] + 0.1
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    assert set(subject_of("reranking", folder).reference.heads()) == {""}
+    assert set(reference_of("reranking", folder).heads()) == {""}
 
 
 @pytest.mark.parametrize(

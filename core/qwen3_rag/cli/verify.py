@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -19,7 +21,6 @@ from qwen3_rag.settings import DType, EngineSettings
 if TYPE_CHECKING:
     from qwen3_rag.verification import Report
     from qwen3_rag.verification.endpoint import Endpoint
-    from qwen3_rag.verification.subject import Subject
 
 CHECK_FAILED: Final = 1
 TIMEOUT: Final = 120.0
@@ -110,46 +111,45 @@ def verify(
     )
     if url is not None and find_spec("httpx") is None:
         raise MissingExtraError("qwen3-rag verify --url", "remote")
-    from dataclasses import replace
-
     from qwen3_rag.kinds import find_kind
     from qwen3_rag.verification.of_backend import verify_backend
-    from qwen3_rag.verification.subject import open_subject
+    from qwen3_rag.verification.reference import Reference
+    from qwen3_rag.verification.subject import make_subject
 
     given = options.parse_model_kwargs(model_kwargs)
-    hide_library_bars()
-    endpoint = None if url is None else _endpoint(url, api_key_env, TIMEOUT if timeout is None else timeout)
-    found = EngineSettings("embedding", model, device=device, dtype=dtype, hub=hub, revision=revision)
-    settings = replace(found, kind=find_kind(found) if kind is None else kind)
     task = None if instruction is None else resolve_instruction(instruction)
-    subject = open_subject(
-        settings,
-        instruction=task,
-        tolerance=tolerance,
-        norms_count=url is not None,
-        dimensions=dimensions,
-        max_tokens=max_tokens,
-    )
-    try:
-        if endpoint is not None:
-            report = _verify_endpoint(
+    hide_library_bars()
+    with ExitStack() as opened:
+        endpoint = None
+        if url is not None:
+            endpoint = opened.enter_context(_endpoint(url, api_key_env, timeout))
+            endpoint.check_reachable()  # before minutes are spent on the reference
+        found = EngineSettings("embedding", model, device=device, dtype=dtype, hub=hub, revision=revision)
+        settings = replace(found, kind=find_kind(found) if kind is None else kind)
+        subject = make_subject(
+            opened.enter_context(Reference(settings)),
+            instruction=task,
+            tolerance=tolerance,
+            norms_count=endpoint is not None,
+            dimensions=dimensions,
+            max_tokens=max_tokens,
+        )
+        if endpoint is None:
+            assert backend is not None, "one of the two is given"
+            report = verify_backend(subject, replace(settings, backend=backend, model_kwargs=given))
+        else:
+            from qwen3_rag.verification.of_endpoint import verify_endpoint
+
+            report = verify_endpoint(
                 subject,
                 endpoint,
-                settings,
                 server=server,
+                model=model,
+                served_model=served_model,
                 send="auto" if send is None else send,
                 template="server" if template is None else template,
-                served_model=served_model,
                 dimensions=dimensions,
             )
-        else:
-            assert backend is not None, "one of the two is given"
-            report = verify_backend(
-                subject,
-                replace(settings, backend=backend, model_kwargs=given),
-            )
-    finally:
-        subject.reference.close()
     if as_json:
         print_json(report.as_dict())
     else:
@@ -171,41 +171,12 @@ def _refuse_of_the_other(
         raise ConfigurationError(f"{', '.join(given)} goes with {right}; leave it out with {other}")
 
 
-def _endpoint(url: str, api_key_env: str | None, timeout: float) -> Endpoint:
-    """Check URL and key before a model is loaded."""
+def _endpoint(url: str, api_key_env: str | None, timeout: float | None) -> Endpoint:
     from qwen3_rag.backends.remote.keys import key_from_environment
     from qwen3_rag.verification.endpoint import Endpoint
 
     key = None if api_key_env is None else key_from_environment(api_key_env)
-    return Endpoint(url, key=key, timeout=timeout)
-
-
-def _verify_endpoint(
-    subject: Subject,
-    endpoint: Endpoint,
-    settings: EngineSettings,
-    *,
-    server: Server | None,
-    send: Send,
-    template: TemplateSide,
-    served_model: str | None,
-    dimensions: int | None,
-) -> Report:
-    from qwen3_rag.verification.of_endpoint import verify_endpoint
-
-    try:
-        return verify_endpoint(
-            subject,
-            endpoint,
-            server=server,
-            model=settings.model,
-            served_model=served_model,
-            send=send,
-            template=template,
-            dimensions=dimensions,
-        )
-    finally:
-        endpoint.close()
+    return Endpoint(url, key=key, timeout=TIMEOUT if timeout is None else timeout)
 
 
 def _shown(report: Report) -> str:

@@ -1,4 +1,4 @@
-"""HTTP to a server: waits while it is busy, and tells what is no answer from what is a bad one."""
+"""HTTP to a server: asks again while it is busy, and tells a missing answer from a bad one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import httpx
 
 from qwen3_rag.backends.remote.connections import made
 from qwen3_rag.backends.remote.keys import ApiKey, Bearer
+from qwen3_rag.backends.remote.messages import parsed_json
 from qwen3_rag.backends.remote.retry import asked_pause, is_worth_retrying
 from qwen3_rag.errors import ConfigurationError
 
 _QUESTION_TRIES: Final = 3
 """Of a request that finds out what the server is, which many servers do not know."""
 _TRIES: Final = 5
+QUOTED: Final = 300
+"""Characters of a server's message that an error or finding quotes."""
 _FIRST_PAUSE: Final = 1.0
 """Seconds; doubled after each try, so that five tries wait for 15 in all."""
 
@@ -56,10 +59,24 @@ class Connection:
         """Close them."""
         self._client.close()
 
+    def check_reachable(self, url: str) -> None:
+        """Raise OSError if nobody takes connections there. What is answered, if anything, does not matter."""
+        try:
+            self._client.head(url)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+            said = self._in_words(error)
+        except httpx.HTTPError:
+            return
+        else:
+            return
+        raise OSError(f"{url} cannot be reached: {said}")  # outside: see `_sent`
+
     def get(self, url: str) -> Any:
-        """Return the JSON at a URL, None when there is none."""
+        """Return the JSON at a URL, or None if there is none."""
         response = self._patiently("GET", url, None, _QUESTION_TRIES)
-        return _parsed(response) if isinstance(response, httpx.Response) and response.is_success else None
+        if isinstance(response, str) or not response.is_success:
+            return None
+        return parsed_json(response.content)
 
     def post(self, url: str, body: dict[str, Any]) -> Any:
         """Return the JSON that is answered.
@@ -86,11 +103,11 @@ class Connection:
                 "that holds it with --api-key-env"
             )
         if not response.is_success:
-            said = self.hidden(" ".join(response.text.split()))[:300]
+            said = self.hidden(" ".join(response.text.split()))[:QUOTED]
             if _is_busy(status):
                 raise OSError(f"{url} could not be asked: HTTP {status} at every try; it says: {said}")
             raise AnswerError("refused", f"HTTP {status} from {url}: {said}")
-        answer = _parsed(response)
+        answer = parsed_json(response.content)
         if answer is None:
             raise AnswerError("malformed", f"{url} answered something that is no JSON object or list")
         return answer
@@ -124,17 +141,12 @@ class Connection:
         try:
             return self._client.request(method, url, json=body)
         except httpx.HTTPError as error:
-            return self.hidden(f"{type(error).__name__}: {error}")
+            return self._in_words(error)
+
+    def _in_words(self, error: httpx.HTTPError) -> str:
+        return self.hidden(f"{type(error).__name__}: {error}")
 
 
 def _is_busy(status: int) -> bool:
     """Whether a status says "not now". 500 does not: servers answer it to inputs that they fail on."""
     return is_worth_retrying(status) and status != 500
-
-
-def _parsed(response: httpx.Response) -> Any:
-    """Return the answer's JSON, None if it is none."""
-    try:
-        return response.json()
-    except ValueError:
-        return None

@@ -8,13 +8,15 @@ from typing import Any, Final
 import numpy as np
 
 from qwen3_rag.backends.remote.keys import ApiKey, is_vendors
-from qwen3_rag.backends.remote.options import check_base_url
+from qwen3_rag.backends.remote.messages import error_within
+from qwen3_rag.backends.remote.options import ServerName, check_base_url
 from qwen3_rag.backends.remote.servers.answers import NotFiniteError, UnusableAnswerError, numbers
+from qwen3_rag.backends.remote.servers.base import root
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import ModelKind
-from qwen3_rag.verification.connection import AnswerError, Connection
+from qwen3_rag.verification.connection import QUOTED, AnswerError, Connection
 from qwen3_rag.verification.matching import Floats
-from qwen3_rag.verification.routes import Route, Server, root
+from qwen3_rag.verification.routes import Route
 from qwen3_rag.verification.subject import Input
 
 _PER_REQUEST: Final = 8
@@ -34,8 +36,8 @@ class Endpoint:
         url: the base URL without slashes at its end.
 
     Raises:
-        ConfigurationError: `url` is none, or holds a user name, a password or a query; or the environment's
-            proxies or certificates cannot be used.
+        ConfigurationError: `url` is not an http(s) URL, or holds a user name, a password or a query; or the
+            environment's proxies or certificates cannot be used.
     """
 
     def __init__(self, url: str, *, key: ApiKey | None, timeout: float) -> None:
@@ -46,7 +48,17 @@ class Endpoint:
         """Close the connections."""
         self._connection.close()
 
-    def detect(self, kind: ModelKind) -> Server:
+    def __enter__(self) -> Endpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def check_reachable(self) -> None:
+        """Raise OSError if nobody takes connections at the URL."""
+        self._connection.check_reachable(self.url)
+
+    def detect(self, kind: ModelKind) -> ServerName:
         """Find out what the server speaks by what only one kind of server answers."""
         if is_vendors(self.url, "dashscope"):
             return "dashscope"
@@ -87,9 +99,16 @@ class Endpoint:
             try:
                 found = route.read(answer, len(positions))
             except UnusableAnswerError as error:
-                raise AnswerError("malformed", self._connection.hidden(str(error))) from error
+                raise self._unreadable(route, answer, error) from error
             values.update(zip(positions, found, strict=True))
         return _as_array([values[i] for i in range(len(inputs))])
+
+    def _unreadable(self, route: Route, answer: Any, error: UnusableAnswerError) -> AnswerError:
+        said = error_within(answer)
+        if said is None:
+            return AnswerError("malformed", self._connection.hidden(str(error)))
+        told = self._connection.hidden(" ".join(said.split()))[:QUOTED]
+        return AnswerError("refused", f"HTTP 200 from {route.url}, but an error within: {told}")
 
 
 def chosen_name(model: str, listed: Sequence[str]) -> str:

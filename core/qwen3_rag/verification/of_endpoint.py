@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from qwen3_rag.backends.remote.options import ServerName, TemplateSide
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.verification.connection import AnswerError
 from qwen3_rag.verification.diagnosis import finding
@@ -12,7 +13,7 @@ from qwen3_rag.verification.endpoint import Endpoint
 from qwen3_rag.verification.matching import Floats
 from qwen3_rag.verification.report import Check, Report
 from qwen3_rag.verification.reranking_faults import are_symmetric
-from qwen3_rag.verification.routes import Route, Server, TemplateSide, routes
+from qwen3_rag.verification.routes import Route, routes
 from qwen3_rag.verification.subject import ASKED_ALONE, Input, Subject
 from qwen3_rag.verification.texts import PAIRS
 
@@ -23,7 +24,7 @@ def verify_endpoint(
     subject: Subject,
     endpoint: Endpoint,
     *,
-    server: Server | None,
+    server: ServerName | None,
     model: str,
     served_model: str | None,
     send: Send,
@@ -41,7 +42,7 @@ def verify_endpoint(
         send: "ids" and "text" ask in those ways only. "auto" counts token ids where the server takes them,
             as this package sends them there, and notes what text gives.
         template: who renders rerank prompts that are sent as text.
-        dimensions: as `open_subject`.
+        dimensions: as `make_subject`.
 
     Raises:
         OSError: the server cannot be reached, or keeps saying that it is busy.

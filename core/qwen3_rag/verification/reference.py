@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qwen3_rag import prompts
 from qwen3_rag.backends.transformers.backend import TransformersBackend
@@ -16,8 +15,8 @@ from qwen3_rag.checkpoint import Checkpoint, open_checkpoint
 from qwen3_rag.prompts import EmbeddingWords
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import Prompt, PromptTokenizer
+from qwen3_rag.verification.matching import Floats
 
-Floats = NDArray[np.float32]
 TokenList = list[int]
 
 _ROUNDING = 0.02
@@ -33,6 +32,7 @@ class Reference:
         settings: names the checkpoint, kind, device and element type; its backend is not used.
 
     Attributes:
+        kind: embedding or reranking.
         checkpoint: the local files.
         tokenizer: makes exact prompts. The fixed texts hold no special tokens, so it recognises them.
 
@@ -41,6 +41,7 @@ class Reference:
     """
 
     def __init__(self, settings: EngineSettings) -> None:
+        self.kind = settings.kind
         device = choose_device(settings.one_device)
         self.checkpoint: Checkpoint = open_checkpoint(settings, weights=True)
         loaded = load_model(
@@ -109,6 +110,12 @@ class Reference:
     def close(self) -> None:
         """Free the model."""
         self._backend.close()
+
+    def __enter__(self) -> Reference:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def unit(rows: Floats) -> Floats:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from qwen3_rag.backends.remote.servers.answers import UnusableAnswerError, check_count, in_order, member
+from qwen3_rag.backends.remote.options import ServerName, TemplateSide
+from qwen3_rag.backends.remote.servers.answers import check_count, in_order, member, only_class
+from qwen3_rag.backends.remote.servers.base import root, versioned
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import ModelKind
-from qwen3_rag.prompts import RERANK_PREFIX, RERANK_SUFFIX, rerank_head
+from qwen3_rag.prompts import rerank_halves
 from qwen3_rag.verification.embedding_faults import Text
 from qwen3_rag.verification.reranking_faults import Pair
 from qwen3_rag.verification.subject import Input
 
-Server = Literal["vllm", "tei", "openai", "cohere", "jina", "dashscope"]
-TemplateSide = Literal["client", "server"]
 _SERVICES: Final = "/api/v1/services"
 
 
@@ -43,7 +42,7 @@ class Route:
 
 def routes(
     url: str,
-    server: Server,
+    server: ServerName,
     kind: ModelKind,
     *,
     model: str,
@@ -73,13 +72,8 @@ def routes(
     return _reranking_routes(url, server, model, template, instruction)
 
 
-def root(url: str) -> str:
-    """Return a base URL without the version that OpenAI's clients want at its end."""
-    return re.sub(r"/v\d+$", "", url)
-
-
 def _embedding_routes(
-    url: str, server: Server, model: str, extra: dict[str, Any], instruction: str
+    url: str, server: ServerName, model: str, extra: dict[str, Any], instruction: str
 ) -> list[Route]:
     def listed(answer: Any, count: int) -> list[Any]:
         return in_order(member(answer, "data"), count, index="index", value="embedding")
@@ -89,7 +83,7 @@ def _embedding_routes(
         rows: list[Any] = answer
         return rows
 
-    openai = root(url) + "/v1/embeddings" if server == "vllm" else _versioned(url, "/embeddings")
+    openai = root(url) + "/v1/embeddings" if server == "vllm" else versioned(url, "v1") + "/embeddings"
     text = Route(
         "POST /v1/embeddings, text",
         openai,
@@ -143,10 +137,11 @@ def _dashscope_embedding(url: str, model: str, extra: dict[str, Any], instructio
 
 
 def _reranking_routes(
-    url: str, server: Server, model: str, template: TemplateSide, instruction: str
+    url: str, server: ServerName, model: str, template: TemplateSide, instruction: str
 ) -> list[Route]:
     def words(inputs: Sequence[Input]) -> tuple[str, list[str]]:
-        sent = [_reranked(_pair(i), template, instruction) for i in inputs]
+        pairs = [_pair(i) for i in inputs]
+        sent = pairs if template == "server" else [rerank_halves(instruction, *pair) for pair in pairs]
         return sent[0][0], [document for _, document in sent]
 
     def cohere(inputs: Sequence[Input]) -> dict[str, Any]:
@@ -166,48 +161,32 @@ def _reranking_routes(
         return lambda answer, count: in_order(member(answer, *names), count, index="index", value=value)
 
     sent = "text" if template == "server" else "rendered text"
-    by_query = _by_query
     if server == "vllm":
         ids = Route(
             "POST /classify, token ids",
             root(url) + "/classify",
             lambda inputs: {"model": model, "input": [i.token_ids for i in inputs]},
-            lambda answer, count: [_one_class(row) for row in results("data", value="probs")(answer, count)],
+            lambda answer, count: [only_class(row) for row in results("data", value="probs")(answer, count)],
             takes_ids=True,
         )
         read = results("results", value="relevance_score")
-        return [ids, Route(f"POST /rerank, {sent}", root(url) + "/rerank", cohere, read, by_query)]
+        return [ids, Route(f"POST /rerank, {sent}", root(url) + "/rerank", cohere, read, _by_query)]
     if server in ("cohere", "jina"):
-        path = _versioned(url, "/rerank", version="v2" if server == "cohere" else "v1")
+        path = versioned(url, "v2" if server == "cohere" else "v1") + "/rerank"
         read = results("results", value="relevance_score")
-        return [Route(f"POST /rerank, {sent}", path, cohere, read, by_query)]
+        return [Route(f"POST /rerank, {sent}", path, cohere, read, _by_query)]
     if server == "tei":
-        return [Route(f"POST /rerank, {sent}", root(url) + "/rerank", tei, results(value="score"), by_query)]
+        return [Route(f"POST /rerank, {sent}", root(url) + "/rerank", tei, results(value="score"), _by_query)]
     if server == "dashscope":
         path = root(url).removesuffix("/api") + f"{_SERVICES}/rerank/text-rerank/text-rerank"
         read = results("output", "results", value="relevance_score")
-        return [Route("DashScope text-rerank, text", path, dashscope, read, by_query)]
+        return [Route("DashScope text-rerank, text", path, dashscope, read, _by_query)]
     raise ConfigurationError(f"--server {server} is not for reranking")
 
 
 def _embedded(one: Input) -> str:
     text = _text(one)
     return text.prompt + text.text
-
-
-def _reranked(pair: Pair, template: TemplateSide, instruction: str) -> Pair:
-    if template == "server":
-        return pair
-    head = rerank_head(instruction, pair[0]).removesuffix(" ")
-    return RERANK_PREFIX + head, " " + pair[1] + RERANK_SUFFIX
-
-
-def _one_class(row: Any) -> Any:
-    if not isinstance(row, list) or len(row) != 1:
-        raise UnusableAnswerError(
-            f"{len(row) if isinstance(row, list) else 'no'} classes where a Qwen3 reranker has one"
-        )
-    return row[0]
 
 
 def _by_query(one: Input) -> object:
@@ -222,8 +201,3 @@ def _text(one: Input) -> Text:
 def _pair(one: Input) -> Pair:
     assert isinstance(one.words, tuple), "reranking endpoints are asked for pairs"
     return one.words
-
-
-def _versioned(url: str, path: str, *, version: str = "v1") -> str:
-    """Put a path after a base URL that holds the version, or after a version of a bare host."""
-    return url + path if re.match(r"https?://[^/]+/", url) else f"{url}/{version}{path}"

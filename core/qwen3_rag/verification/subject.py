@@ -9,7 +9,6 @@ from typing import Final
 from qwen3_rag import prompts
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION
 from qwen3_rag.models import ModelKind
-from qwen3_rag.settings import EngineSettings
 from qwen3_rag.vectors import check_dimensions
 from qwen3_rag.verification import embedding_faults, reranking_faults, texts
 from qwen3_rag.verification.compare import (
@@ -46,7 +45,6 @@ class Subject:
     """What is compared with what.
 
     Attributes:
-        reference: the local model.
         kind: embedding or reranking.
         instruction: task sentence; of embedding, what DashScope is told.
         inputs: short texts or pairs first, then long ones.
@@ -54,7 +52,6 @@ class Subject:
         tolerance: largest distance that passes.
     """
 
-    reference: Reference
     kind: ModelKind
     instruction: str
     inputs: list[Input]
@@ -83,8 +80,8 @@ class Subject:
         return Check(path, len(answered), longest, outcome.difference, self.measure, self.tolerance, found)
 
 
-def open_subject(
-    settings: EngineSettings,
+def make_subject(
+    reference: Reference,
     *,
     instruction: str | None,
     tolerance: float | None,
@@ -92,10 +89,10 @@ def open_subject(
     dimensions: int | None,
     max_tokens: int | None,
 ) -> Subject:
-    """Load the reference and compute what is right.
+    """Compute what is right.
 
     Args:
-        settings: the reference's.
+        reference: the local model, which the subject asks again when something is wrong.
         instruction: task sentence; None for the checkpoint's own or the default.
         tolerance: largest distance that passes; None for that of the kind.
         norms_count: whether vectors must come with length 1.
@@ -103,43 +100,61 @@ def open_subject(
         max_tokens: length up to which is compared; None for that of the fixed texts.
 
     Raises:
-        CheckpointError, ConfigurationError: as for `Embedder` and `Reranker`.
+        ConfigurationError: `dimensions` or `max_tokens` does not fit the model.
     """
-    reference = Reference(settings)
     check_length(max_tokens, reference.context)
-    long = (reference.context if max_tokens is None else max_tokens) >= _LONGEST
+    if reference.kind == "reranking":
+        return _reranking_subject(reference, instruction, tolerance, max_tokens)
+    return _embedding_subject(reference, instruction, tolerance, norms_count, dimensions, max_tokens)
+
+
+def _reranking_subject(
+    reference: Reference, instruction: str | None, tolerance: float | None, max_tokens: int | None
+) -> Subject:
     chosen = DEFAULT_INSTRUCTION if instruction is None else instruction
-    if settings.kind == "reranking":
-        short_pairs, long_pairs = texts.PAIRS, texts.LONG_PAIRS if long else ()
-        if max_tokens is not None:
-            long_pairs = (*long_pairs, longest_pair(reference, max_tokens, chosen))
-        pairs = [
-            Input(pair, reranking_faults.right_ids(reference, pair, chosen))
-            for pair in (*short_pairs, *long_pairs)
-        ]
-        allowed = RERANKING_TOLERANCE if tolerance is None else tolerance
-        judge = RerankingJudge(reference, short_pairs, long_pairs, instruction=chosen, tolerance=allowed)
-        return Subject(reference, "reranking", chosen, pairs, judge, allowed)
-    check_dimensions(dimensions, reference.checkpoint.hidden_size)
-    query_prompt = _query_prompt(reference, instruction)
-    short_texts = [Text(query, query_prompt, is_query=True) for query in texts.QUERIES]
-    short_texts += _documents(reference, texts.SHORT_DOCUMENTS)
-    long_texts = _documents(reference, texts.LONG_DOCUMENTS) if long else []
+    allowed = RERANKING_TOLERANCE if tolerance is None else tolerance
+    short, long = texts.PAIRS, texts.LONG_PAIRS if _takes_long(reference, max_tokens) else ()
     if max_tokens is not None:
-        long_texts += longest_texts(reference, max_tokens)
-    inputs = [Input(text, embedding_faults.right_ids(reference, text)) for text in (*short_texts, *long_texts)]
+        long = (*long, longest_pair(reference, max_tokens, chosen))
+    inputs = [Input(pair, reranking_faults.right_ids(reference, pair, chosen)) for pair in (*short, *long)]
+    judge = RerankingJudge(reference, short, long, instruction=chosen, tolerance=allowed)
+    return Subject("reranking", chosen, inputs, judge, allowed)
+
+
+def _embedding_subject(
+    reference: Reference,
+    instruction: str | None,
+    tolerance: float | None,
+    norms_count: bool,
+    dimensions: int | None,
+    max_tokens: int | None,
+) -> Subject:
+    check_dimensions(dimensions, reference.checkpoint.hidden_size)
+    chosen = DEFAULT_INSTRUCTION if instruction is None else instruction
     allowed = EMBEDDING_TOLERANCE if tolerance is None else tolerance
-    embedding_judge = EmbeddingJudge(
+    query_prompt = _query_prompt(reference, instruction)
+    short = [Text(query, query_prompt, is_query=True) for query in texts.QUERIES]
+    short += _documents(reference, texts.SHORT_DOCUMENTS)
+    long = _documents(reference, texts.LONG_DOCUMENTS) if _takes_long(reference, max_tokens) else []
+    if max_tokens is not None:
+        long += longest_texts(reference, max_tokens)
+    inputs = [Input(text, embedding_faults.right_ids(reference, text)) for text in (*short, *long)]
+    judge = EmbeddingJudge(
         reference,
-        short_texts,
-        long_texts,
+        short,
+        long,
         query_prompt=query_prompt,
         tolerance=allowed,
         norms_count=norms_count,
         dimensions=dimensions,
         twins=max_tokens is not None,
     )
-    return Subject(reference, "embedding", chosen, inputs, embedding_judge, allowed)
+    return Subject("embedding", chosen, inputs, judge, allowed)
+
+
+def _takes_long(reference: Reference, max_tokens: int | None) -> bool:
+    """Whether the fixed long texts may be sent."""
+    return (reference.context if max_tokens is None else max_tokens) >= _LONGEST
 
 
 def _query_prompt(reference: Reference, instruction: str | None) -> str:
