@@ -87,6 +87,7 @@ def test_json_holds_all_of_it(url: str, served: Served, embedding_checkpoint: Pa
         (["--url", "http://user:secret@127.0.0.1:9"], "holds a user name, a password or a query"),
         (["--url", "http://127.0.0.1:9?key=secret"], "holds a user name, a password or a query"),
         (["--url", "http://user:secret@[127"], "url must look like"),
+        (["--url", "http://é_é.example"], "url must look like"),
         (["--url", LIVE, "--server", "cohere"], "not for embedding"),
         (["--url", LIVE, "--server", "tei", "--send", "ids"], "takes no ids"),
         (["--url", "http://127.0.0.1:9", "--api-key-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE is not set"),

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
+import httpx
+
 from qwen3_rag.errors import ConfigurationError
 
 ServerName = Literal["vllm", "tei", "openai", "cohere", "jina", "dashscope"]
@@ -151,7 +153,7 @@ def check_base_url(url: object, name: str) -> str:
     except ValueError:
         # Not `from`: the parser's message quotes the URL, password and all.
         parts, port = urlsplit(""), 0
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not _names_a_host(url):
         raise ConfigurationError(
             f'{name} must look like "https://host:8000/v1": a scheme, a host, maybe a path'
         )
@@ -161,6 +163,16 @@ def check_base_url(url: object, name: str) -> str:
             "errors and logs; give the bare URL, and name the key's environment variable"
         )
     return url.rstrip("/")
+
+
+def _names_a_host(url: str) -> bool:
+    """Whether the host can be looked up; httpx tells at the first request, by errors of several types."""
+    try:
+        parsed = httpx.URL(url)
+        looked_up = parsed.raw_host.decode().encode("idna")  # as sockets do: parts of 1 to 63 characters
+        return bool(parsed.host and looked_up)
+    except (httpx.InvalidURL, UnicodeError):
+        return False
 
 
 def _is_number(value: object) -> bool:
