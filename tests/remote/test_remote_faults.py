@@ -136,6 +136,7 @@ NEVER: dict[str, tuple[Reply, type[RemoteError], str]] = {
         RemoteAnswerError,
         "an error within: too many",
     ),
+    "a detail with 200": (Reply({"detail": "no model yet"}), RemoteAnswerError, "error within: no model yet"),
     "501": (Reply({}, 501), RemoteRefusalError, "status 501"),
     "malformed JSON": (Reply(b'{"data": [{"emb'), RemoteAnswerError, "not JSON: 15 bytes"),
     "an HTML page": (Reply(b"<!doctype html><title>Welcome"), RemoteAnswerError, "<!doctype html>"),

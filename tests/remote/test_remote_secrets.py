@@ -209,24 +209,26 @@ def test_the_key_shows_in_no_log_error_or_repr(
     assert "HTTP Request" in log.getvalue() or fault in ("dead", "slow", "reset"), "httpx logs were not seen"
 
 
-LONG_KEY = "sk-" + "0123456789" * 6
+LONG = "sk-" + "0123456789" * 6
 
 
 @pytest.mark.parametrize(
-    ("reply", "told"),
+    ("reply", "words"),
     [
-        (Reply((LONG_KEY * 4).encode()), "not JSON"),
-        (Reply({"error": {"message": LONG_KEY * 9}}), "an error within"),
-        (Reply({"error": {"message": LONG_KEY * 9}}, 400), "status 400"),
+        (Reply((LONG * 4).encode()), "not JSON"),
+        (Reply({"error": {"message": "x" * 255 + f" {LONG}"}}), "an error within: xxx"),
+        (Reply({"error": {"message": "x" * 255 + f" {LONG}"}}, 400), "status 400: xxx"),
+        (Reply({"data": [{"index": 0, "embedding": LONG}]}), "not valid base64"),
+        (Reply({"data": [{"index": "x" * 60 + LONG, "embedding": ""}]}), "must number the 1 inputs"),
     ],
 )
 def test_a_key_that_a_quote_cuts_in_two_shows_no_half(
-    reply: Reply, told: str, serve: Serve, embedder: Make, monkeypatch: pytest.MonkeyPatch
+    reply: Reply, words: str, serve: Serve, embedder: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is blotted out of the whole answer, and only then is that cut to what an error quotes."""
-    monkeypatch.setenv("SERVER_KEY", LONG_KEY)
+    monkeypatch.setenv("SERVER_KEY", LONG)
     made = embedder(serve(lambda _: reply).url, api_key_env="SERVER_KEY")
-    with pytest.raises(RemoteError, match=told) as caught:
+    with pytest.raises(RemoteError, match=words) as caught:
         made.embed_documents(["text"])
     assert "0123" not in str(caught.value)
 

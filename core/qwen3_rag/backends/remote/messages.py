@@ -31,7 +31,9 @@ def said_by(response: httpx.Response) -> str:
 
 def error_within(answer: Any) -> str | None:
     """Return the error of which an answer of status 200 tells in place of values, None if it tells of none."""
-    if not isinstance(answer, dict) or not (answer.get("error") or ("code" in answer and "message" in answer)):
+    if not isinstance(answer, dict):
+        return None
+    if not (answer.get("error") or answer.get("detail") or ("code" in answer and "message" in answer)):
         return None
     return _innermost(answer)
 

@@ -1,4 +1,7 @@
-"""Reading what servers answer. Nothing is believed: counts, order, lengths and numbers are checked."""
+"""Reading what servers answer. Nothing is believed: counts, order, lengths and numbers are checked.
+
+Errors quote no part of a string: a part of a key is not recognised as one, and so would not be hidden.
+"""
 
 from __future__ import annotations
 
@@ -61,8 +64,9 @@ def in_order(items: Any, count: int, *, index: str, value: str) -> list[Any]:
         return values
     numbers = [item.get(index) for item in items]
     if any(type(number) is not int for number in numbers) or sorted(numbers) != list(range(count)):
+        shown = [number if type(number) is int else type(number).__name__ for number in numbers]
         raise UnusableAnswerError(
-            f"{index!r} must number the {count} inputs from 0, each once, got {numbers!r:.100}"
+            f"{index!r} must number the {count} inputs from 0, each once, got {shown!r:.100}"
         )
     ordered: list[Any] = [None] * count
     for number, item_value in zip(numbers, values, strict=True):
@@ -167,7 +171,7 @@ def _from_base64(text: str) -> NDArray[np.float32]:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise UnusableAnswerError(f"a vector is not valid base64: {text[:20]!r}") from None
+        raise UnusableAnswerError(f"a vector, {len(text)} characters, is not valid base64") from None
     if len(data) % 4:
         raise UnusableAnswerError(f"a base64 vector has {len(data)} bytes, which float32 numbers never have")
     return np.frombuffer(data, dtype="<f4").astype(np.float32)
