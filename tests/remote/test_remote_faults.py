@@ -236,6 +236,44 @@ def test_a_slow_server_gets_less_at_once_and_answers_everything(
     check(embedder(serve(answer).url, timeout=0.6, deadline=3.2, max_inputs_per_request=30), expected)
 
 
+def test_after_a_timeout_no_request_is_twice_as_large_as_any_that_was_answered(
+    serve: Serve, embedder: Make, expected: np.ndarray
+) -> None:
+    """Nor after queries, whose quick answers tell nothing of large requests."""
+    most = 200
+
+    def answer(request: Request) -> Reply:
+        sizes.append(sum(map(len, request.body["input"])))
+        return Reply({}, delay=5.0) if sizes[-1] > most else RIGHT(request)
+
+    sizes: list[int] = []
+    made = embedder(serve(answer).url, timeout=0.6, deadline=DEADLINE, max_connections=1)
+    check(made, expected)
+    sizes.clear()
+    for _ in range(6):
+        made.embed_queries(["q"])
+    check(made, expected)
+    assert max(sizes) <= 2 * most
+
+
+def test_the_answer_about_one_prompt_tells_nothing_of_larger_requests(serve: Serve, reranker: Make) -> None:
+    """vLLM's `/classify` is asked again about one prompt where log-odds and probabilities look the same."""
+    right = models.vllm(models.log_odds_digest, knows_use_activation=False)
+
+    def answer(request: Request) -> Reply:
+        delay = 0.0 if request.body["use_activation"] else 1.2
+        return Reply(right(request).body, delay=delay)
+
+    server = serve(answer)
+    made = reranker(server.url, timeout=4.0).load()
+    remote = made.backend
+    assert isinstance(remote, backend.RemoteBackend)
+    remote._client._pace.tokens = 1000
+    made.score("q", ["one", "two", "three"])
+    assert [len(request.body["input"]) for request in server.requests] == [3, 1]
+    assert remote._client._pace.tokens == 1000
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), None, 1e300])
 def test_a_number_that_is_not_finite_names_its_text(number: Any, serve: Serve, embedder: Make) -> None:
     def change(answer: Any) -> Any:

@@ -123,9 +123,9 @@ def test_a_refusal_lowers_the_pace_once_per_burst_and_it_grows_slowly_from_then_
     pace.note_refusal(sent=2.5, now=3.0)
     assert pace.requests == 4
     for _ in range(31):
-        pace.note_answer(1.0)
+        pace.note_answer(1.0, 100)
     assert pace.requests == 4
-    pace.note_answer(1.0)
+    pace.note_answer(1.0, 100)
     assert pace.requests == 5
     pace._under_way = 1
     pace.note_refusal(sent=4.0, now=4.0)

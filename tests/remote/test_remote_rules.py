@@ -133,16 +133,20 @@ def test_quick_answers_bring_more_and_larger_requests_and_slow_ones_fewer() -> N
     pace = Pace(hosts=2, connections=4, tokens=1000, timeout=60.0)
     assert pace.requests == 2
     for _ in range(5):
-        pace.note_answer(1.0)
+        pace.note_answer(1.0, 1000)
     assert (pace.requests, pace.tokens) == (4, 1000)
-    pace.note_answer(20.0)
+    pace.note_answer(20.0, 1000)
     assert pace.requests == 4, "neither quick nor slow: as it is"
-    pace.note_answer(40.0)
+    pace.note_answer(40.0, 1000)
     assert pace.requests == 3
     pace.note_timeout(800)
     assert (pace.requests, pace.tokens) == (1, 400)
-    pace.note_answer(1.0)
-    assert (pace.requests, pace.tokens) == (2, 800)
+    pace.note_answer(1.0, 30)
+    assert (pace.requests, pace.tokens) == (2, 400), "a small answer tells nothing of larger ones"
+    pace.note_answer(1.0, 300)
+    assert (pace.requests, pace.tokens) == (3, 600)
+    pace.note_answer(1.0, 5000)
+    assert (pace.requests, pace.tokens) == (4, 1000)
     for _ in range(20):
         pace.note_timeout(1)
     assert (pace.requests, pace.tokens) == (1, 1)

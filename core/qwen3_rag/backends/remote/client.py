@@ -120,7 +120,8 @@ class Client:
             result = read(answer, call, url, self._key)
             if not isinstance(result, Call):
                 return result
-            call, divisible = result, False  # it is about one of the texts
+            assert result.tokens is not None, "a further call tells its own size"
+            call, tokens, divisible = result, result.tokens, False  # it is about one of the texts
 
     def _left(self, started: float) -> float:
         """Return the seconds for which a run may still wait for a right answer to any request."""
@@ -143,7 +144,7 @@ class Client:
             else:
                 await asyncio.sleep(wait)
             sent = time.monotonic()
-            outcome = await self._attempt(host, url, content, self._left(started))
+            outcome = await self._attempt(host, url, content, tokens, self._left(started))
             if isinstance(outcome, Answer):
                 return url, outcome
             if not outcome.is_worth_retrying:
@@ -185,7 +186,9 @@ class Client:
         closed = max(0.0, max(host.closed_until, tries.asked_until.get(host.base_url, 0.0)) - now)
         return host, closed + (pause(max(1, failures), chance=random.random()) if failures or closed else 0.0)
 
-    async def _attempt(self, host: Host, url: str, content: bytes, left: float) -> Answer | Failure:
+    async def _attempt(
+        self, host: Host, url: str, content: bytes, tokens: int, left: float
+    ) -> Answer | Failure:
         sent = time.monotonic()
         host.under_way += 1
         self._sent.append(sent)
@@ -197,7 +200,7 @@ class Client:
         now = time.monotonic()
         if isinstance(outcome, Answer):
             self._answered = now
-            self._pace.note_answer(now - sent)
+            self._pace.note_answer(now - sent, tokens)
         if isinstance(outcome, Failure) and outcome.is_worth_retrying:
             self._hosts.note_failure(host, now, asked=outcome.asked)
         else:

@@ -14,8 +14,8 @@ from collections import deque
 from typing import Final
 
 _QUICK: Final = 0.25
-"""Share of the time limit within which an answer leaves room for more: twice as much at once, or twice as
-large, takes half of the limit at most."""
+"""Share of the time limit within which an answer leaves room for more: twice as much at once, or a request
+twice as large as the one that was answered, takes half of the limit at most."""
 _SLOW: Final = 0.5
 """Share of it after which an answer shows that less is enough: the server is busy all the time."""
 _KEPT: Final = 0.75
@@ -94,14 +94,14 @@ class Pace:
                     self._waiting.remove(turn)
                 self._under_way += 1
 
-    def note_answer(self, seconds: float) -> None:
-        """A right answer came after so many seconds."""
+    def note_answer(self, seconds: float, tokens: int) -> None:
+        """A right answer came after so many seconds to a request of so many tokens."""
         if seconds <= self._quick:
             self._earned += 1
             if not self._was_refused or self._earned >= _EARNED_BY * self.requests:
                 self.requests = min(self._connections, self.requests + 1)
                 self._earned = 0
-            self.tokens = min(self._most_tokens, self.tokens * 2)
+            self.tokens = min(self._most_tokens, max(self.tokens, 2 * tokens))
             self._admit()
         elif seconds > self._slow:
             self.requests = max(1, self.requests - 1)

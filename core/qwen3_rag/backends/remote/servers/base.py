@@ -29,10 +29,12 @@ class Call:
         body: JSON to be posted.
         read: from the answer's JSON to values, or to a further call whose values count. Raises
             `UnusableAnswerError` or `NotFiniteError` (see `answers`).
+        tokens: size of a further call, which is about one of the first one's prompts.
     """
 
     body: dict[str, Any]
     read: Callable[[Any], Values | Call]
+    tokens: int | None = None
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ def reranking(setup: Setup) -> Dialect:
                 are_log_odds = abs(if_log_odds[telling] - probability) < abs(found[telling] - probability)
                 return found if are_log_odds else log_odds(found)
 
-            return Call({"model": setup.model, "input": [ids[telling]], "use_activation": True}, settle)
+            body = {"model": setup.model, "input": [ids[telling]], "use_activation": True}
+            return Call(body, settle, tokens=len(ids[telling]))
 
         return Call({"model": setup.model, "input": ids, "use_activation": False}, read)
 
