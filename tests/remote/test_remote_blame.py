@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from qwen3_rag import Embedder
 from qwen3_rag.backends.remote import RemoteRefusalError, RemoteSetupError, RemoteUnavailableError
-from server import Answer, Reply, Request, Server, first
+from server import Answer, Reply, Request, Server, dead_url, first
 from workload import RIGHT, TEXTS, check
 
 Serve = Callable[[Answer], Server]
@@ -97,6 +97,53 @@ def check_that_one_call_fails_alone(embedder: Embedder, expected: np.ndarray) ->
 
 def test_a_bad_text_fails_its_own_call_only(serve: Serve, embedder: Make, expected: np.ndarray) -> None:
     check_that_one_call_fails_alone(embedder(serve(no_long_ones).url), expected)
+
+
+@pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1]])
+def test_a_base_url_that_refuses_everything_puts_the_blame_on_no_text(
+    texts: list[str], serve: Serve, embedder: Make, expected: np.ndarray
+) -> None:
+    wrong, right = serve(lambda _: Reply({"message": "this replica was started wrongly"}, 400)), serve(RIGHT)
+    made = embedder([wrong.url, right.url], max_inputs_per_request=4)
+    for _ in range(3):
+        np.testing.assert_allclose(made.embed_documents(texts), expected[: len(texts)], rtol=0, atol=1e-6)
+    assert len(right.requests) == 3 * -(-len(texts) // 4), "what another answers as it is was divided"
+
+
+def test_a_text_that_is_refused_by_one_of_three_is_not_named(serve: Serve, embedder: Make) -> None:
+    """Two have a lower limit. A request of several texts is divided when two refused it, whoever they are."""
+    servers = [serve(no_long_ones), serve(no_long_ones), serve(RIGHT)]
+    made = embedder([server.url for server in servers], max_inputs_per_request=8)
+    assert made.embed_documents([*TEXTS[:41], TOO_LONG, *TEXTS[42:]]).shape == (60, 64)
+
+
+def test_all_base_urls_are_asked_for_a_text_before_it_is_named(serve: Serve, embedder: Make) -> None:
+    servers = [serve(no_long_ones) for _ in range(4)]
+    made = embedder([server.url for server in servers])
+    with pytest.raises(RemoteRefusalError, match=r"too long for this server.*about text 41"):
+        made.embed_documents([*TEXTS[:41], TOO_LONG, *TEXTS[42:]])
+    alone = [[len(request.body["input"][0]) for request in server.requests] for server in servers]
+    assert all(max(lengths) > 200 for lengths in alone)
+
+
+def test_a_request_too_large_for_all_base_urls_is_sent_to_two_of_them_and_halved(
+    serve: Serve, embedder: Make, expected: np.ndarray
+) -> None:
+    servers = [serve(lambda r: RIGHT(r) if len(r.body["input"]) <= 30 else Reply({}, 413)) for _ in range(4)]
+    check(embedder([server.url for server in servers]), expected)
+    sizes = sorted(len(request.body["input"]) for server in servers for request in server.requests)
+    assert sizes == [1, 30, 30, 60, 60], "the one is a letter"
+
+
+def test_a_refusal_counts_where_no_other_base_url_answers(
+    serve: Serve, embedder: Make, expected: np.ndarray
+) -> None:
+    server = serve(no_long_ones)
+    with dead_url() as dead:
+        made = embedder([server.url, dead])
+        check(made, expected)
+        with pytest.raises(RemoteRefusalError, match=r"too long for this server.*about text 41"):
+            made.embed_documents([*TEXTS[:41], TOO_LONG, *TEXTS[42:]])
 
 
 def fails_on_long_ones(request: Request) -> Reply:

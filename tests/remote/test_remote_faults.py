@@ -30,6 +30,7 @@ from qwen3_rag.backends.remote import (
     client,
     failover,
 )
+from qwen3_rag.backends.remote.pace import Pace
 from qwen3_rag.backends.remote.servers import Setup, dialect_of
 from qwen3_rag.prompts import EmbeddingWords
 from qwen3_rag.tokenization import Prompt
@@ -101,7 +102,9 @@ def test_one_wrong_retry_after_does_not_shut_a_lone_server_for_a_day(
     serve: Serve, embedder: Make, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(failover, "_LONGEST_REST", 0.3)
-    made = embedder(serve(first([Reply({}, 429, {"Retry-After": "86400"})], RIGHT)).url, deadline=DEADLINE)
+    made = embedder(
+        serve(first([Reply({}, 429, {"Retry-After": "86400"})], RIGHT)).url, timeout=10.0, deadline=DEADLINE
+    )
     with pytest.raises(RemoteTimeoutError, match=r"next try would be 8.64e\+04 s from now"):
         made.embed_documents(TEXTS)
     check(made, expected)
@@ -111,7 +114,7 @@ def test_a_pause_longer_than_the_deadline_is_not_waited_for(serve: Serve, embedd
     when = format_datetime(datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True)
     server = serve(lambda _: Reply({"message": "quota"}, 429, {"Retry-After": when}))
     with pytest.raises(RemoteTimeoutError, match=r"status 429: quota; .* after the deadline of 20 s") as caught:
-        embedder(server.url, deadline=DEADLINE).embed_documents(TEXTS)
+        embedder(server.url, timeout=10.0, deadline=DEADLINE).embed_documents(TEXTS)
     assert caught.value.url == f"{server.url}/v1/embeddings"
     assert len(server.requests) == 1
 
@@ -297,7 +300,9 @@ def test_values_in_any_order_go_to_their_texts(serve: Serve, embedder: Make, exp
 def test_a_dead_base_url_is_left_for_a_live_one(serve: Serve, embedder: Make, expected: np.ndarray) -> None:
     server = serve(RIGHT)
     with dead_url() as dead:
-        made = embedder([dead, server.url], max_inputs_per_request=5, deadline=DEADLINE, max_retries=0)
+        made = embedder(
+            [dead, server.url], max_inputs_per_request=5, timeout=10.0, deadline=DEADLINE, max_retries=0
+        )
         check(made, expected)
         check(made, expected)
     assert sum(len(request.body["input"]) for request in server.requests) == 2 * len(TEXTS)
@@ -309,7 +314,7 @@ SELF_SIGNED = Path(__file__).with_name("self_signed.pem")
 
 def test_a_certificate_that_is_not_trusted_is_not_tried_again(embedder: Make) -> None:
     with serving(RIGHT, SELF_SIGNED) as untrusted:
-        made = embedder(untrusted.url, deadline=DEADLINE)
+        made = embedder(untrusted.url, timeout=10.0, deadline=DEADLINE)
         with pytest.raises(RemoteUnavailableError, match=r"self.signed.* after 1 try .*SSL_CERT_FILE"):
             made.embed_documents(TEXTS)
 
@@ -334,7 +339,7 @@ def test_another_base_url_works_for_one_whose_certificate_is_not_trusted(
 def test_all_dead_is_one_error(embedder: Make) -> None:
     with dead_url() as one, dead_url() as two:
         with pytest.raises(RemoteUnavailableError, match=r"refused|failed") as caught:
-            embedder([one, two], max_retries=1, deadline=DEADLINE).embed_documents(TEXTS)
+            embedder([one, two], max_retries=1, timeout=10.0, deadline=DEADLINE).embed_documents(TEXTS)
         assert caught.value.url in (f"{one}/v1/embeddings", f"{two}/v1/embeddings")
 
 
@@ -379,7 +384,7 @@ def test_no_text_is_dropped_repeated_or_reordered(
         return Reply(right.body, delay=0.05 * luck)
 
     urls = [serve(answer).url for _ in range(2)]
-    made = embedder(urls, max_inputs_per_request=3, max_retries=60, deadline=DEADLINE)
+    made = embedder(urls, max_inputs_per_request=3, max_retries=60, timeout=10.0, deadline=DEADLINE)
     with ThreadPoolExecutor(4) as threads:
         for future in [threads.submit(check, made, expected) for _ in range(4)]:
             future.result(60)
@@ -415,11 +420,43 @@ def test_every_call_ends_within_its_deadline(fault: str, serve: Serve, embedder:
 
 def test_waiting_for_a_connection_ends_at_the_deadline(serve: Serve, embedder: Make) -> None:
     server = serve(lambda _: Reply({}, delay=30.0))
-    made = embedder(server.url, timeout=60, deadline=0.5, max_inputs_per_request=4, max_connections=1)
+    made = embedder(server.url, timeout=0.45, deadline=0.5, max_inputs_per_request=4, max_connections=1)
     with ThreadPoolExecutor(2) as threads:
         for future in [threads.submit(made.embed_documents, TEXTS) for _ in range(2)]:
             with pytest.raises(RemoteTimeoutError):
                 future.result(30)
+
+
+@pytest.mark.parametrize("is_sent_again", [True, False])
+def test_what_kept_a_request_waiting_is_told_when_its_time_is_over(
+    is_sent_again: bool, serve: Serve, embedder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was refused waits for the turn of another, and then has little time left, or none."""
+
+    async def whole_rest(_: Pace, __: float, *, at_most: float) -> None:
+        await asyncio.sleep(at_most)
+
+    if not is_sent_again:
+        monkeypatch.setattr(Pace, "rest", whole_rest)
+    server = serve(RIGHT)
+    made = embedder(server.url, timeout=1.0, deadline=1.2, max_inputs_per_request=1)
+    made.embed_documents(TEXTS[:4])  # so that two may be under way
+    before = len(server.requests)
+    refused = iter([Reply({"message": "busy"}, 429)])
+    server.answer = lambda request: (
+        Reply({}, delay=30.0) if len(request.body["input"][0]) > 20 else next(refused, Reply({}, delay=30.0))
+    )
+    with ThreadPoolExecutor(1) as threads:
+        silent = threads.submit(made.embed_queries, ["q"])
+        while len(server.requests) == before:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        with pytest.raises(RemoteTimeoutError, match=r"status 429: busy; .* the deadline of 1\.2 s") as caught:
+            made.embed_documents(["d"])
+        with pytest.raises(RemoteTimeoutError):
+            silent.result(30)
+    assert ("try 2: no whole answer" in str(caught.value)) == is_sent_again
+    assert [len(r.body["input"][0]) for r in server.requests[before:]].count(2) == 1 + is_sent_again
 
 
 def test_concurrent_calls_to_a_silent_server_end_within_about_one_deadline(

@@ -81,7 +81,7 @@ def test_one_request_that_is_always_refused_ends_while_others_are_answered(
         return RIGHT(request)
 
     server = serve(answer)
-    made = embedder(server.url, max_inputs_per_request=1, max_retries=1, deadline=0.5).load()
+    made = embedder(server.url, max_inputs_per_request=1, max_retries=1, timeout=0.4, deadline=0.5).load()
 
     def others() -> None:
         while not ends.is_set():
@@ -110,7 +110,7 @@ def test_a_model_that_is_still_loading_is_waited_for(
     reply: Reply, serve: Serve, embedder: Make, expected: np.ndarray
 ) -> None:
     server = serve(first([reply] * 6, RIGHT))
-    check(embedder(server.url, max_retries=1, deadline=20.0), expected)
+    check(embedder(server.url, max_retries=1, timeout=10.0, deadline=20.0), expected)
     assert len(server.requests) == 7
 
 

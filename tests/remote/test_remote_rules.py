@@ -241,6 +241,8 @@ def test_log_odds_keep_the_order_of_probabilities() -> None:
         ({"server": "vllm", "base_url": "http://ho st"}, "no space, line break .* at place 9"),
         ({"server": "vllm", "base_url": URL, "timeout": 0}, "timeout .* above 0, got 0"),
         ({"server": "vllm", "base_url": URL, "deadline": float("nan")}, "deadline"),
+        ({"server": "vllm", "base_url": URL, "deadline": 30}, "deadline .* more than timeout, 60 s.* got 30"),
+        ({"server": "vllm", "base_url": URL, "timeout": 300}, "deadline .* more than timeout, 300 s.* got 300"),
         ({"server": "vllm", "base_url": URL, "timeout": True}, "timeout"),
         ({"server": "vllm", "base_url": URL, "max_retries": -1}, "max_retries .* 0 or more, got -1"),
         ({"server": "vllm", "base_url": URL, "max_connections": 0}, "max_connections .* 1 or more"),

@@ -34,7 +34,9 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 def test_closing_cancels_requests_and_their_calls_say_that_it_was_closed(serve: Serve, embedder: Make) -> None:
     server = serve(silent)
-    made = embedder(server.url, deadline=10.0)  # by which what is not cancelled ends, as another error
+    made = embedder(
+        server.url, timeout=9.0, deadline=10.0
+    )  # by which what is not cancelled ends, as another error
     with ThreadPoolExecutor(2) as threads:
         call = threads.submit(made.embed_documents, TEXTS)
         wait_for(lambda: len(server.requests) == 1)

@@ -130,33 +130,49 @@ class Client:
     async def _answer(
         self, call: Call, started: float, tokens: int, most: int, *, divisible: bool
     ) -> tuple[str, Answer]:
-        """Try until there is an answer: at once at another host, after a pause at the same one."""
+        """Try until there is an answer: at once at another host, after a pause at the same one.
+
+        A refusal that may be about a text counts when another host agrees, all of them where it is of one
+        text: one that was started wrongly must not put the blame on texts.
+        """
         content = json.dumps(call.body, ensure_ascii=False, separators=(",", ":")).encode()
         tries = Tries(most, hosts=len(self._hosts), now=time.monotonic())
+        judges = min(2, len(self._hosts)) if divisible else len(self._hosts)
         others_work = False
         while True:
             host, wait = self._next(tries)
             url = self._dialect.endpoint(host.base_url)
+            if host.base_url in tries.refusals:  # nobody else can be asked now
+                raise refusal(tries.refusals[host.base_url], url)
             if wait >= self._left(started):
                 raise out_of_time(tries.last, url, wait, self._options)
             if others_work:  # they make way for it then, instead of finding all places taken by what waits
                 await self._pace.rest(wait, at_most=self._left(started))
             else:
                 await asyncio.sleep(wait)
+            if self._left(started) <= 0:
+                raise out_of_time(tries.last, url, 0.0, self._options)
             sent = time.monotonic()
             outcome = await self._attempt(host, url, content, tokens, self._left(started))
             if isinstance(outcome, Answer):
                 return url, outcome
             if not outcome.is_worth_retrying:
-                raise refusal(outcome, url)
+                tries.note_refusal(host.base_url, outcome, time.monotonic())
+                if len(tries.refusals) == judges or not outcome.may_be_one_input:
+                    raise refusal(outcome, url)
+                others_work = False
+                continue
             self._note(outcome, sent, tokens)
             others_work = outcome.status == 429 and self._others_work(tries, sent)
             counts = not (others_work or outcome.is_loading)
+            before = f"{tries.last}; " if tries.failed else ""
             tries.note(host.base_url, outcome, time.monotonic(), counts=counts)
             if tries.are_over:
                 raise unavailable(outcome, url, tries.failed.total(), self._options)
             if outcome.is_slow and divisible:
                 raise TooMuchAtOnceError
+            if outcome.is_cut and self._left(started) <= 0:  # it may have got no time at all
+                raise out_of_time(before + tries.last, url, 0.0, self._options)
 
     def _note(self, failure: Failure, sent: float, tokens: int) -> None:
         """Take from a failure how much the servers can do."""
@@ -202,7 +218,8 @@ class Client:
             self._answered = now
             self._pace.note_answer(now - sent, tokens)
         if isinstance(outcome, Failure) and outcome.is_worth_retrying:
-            self._hosts.note_failure(host, now, asked=outcome.asked)
+            if not outcome.is_cut:
+                self._hosts.note_failure(host, now, asked=outcome.asked)
         else:
             self._hosts.note_success(host)
         return outcome
@@ -218,7 +235,7 @@ class Client:
             if isinstance(error, httpx.ConnectTimeout):
                 return Failure(f"no connection within {min(_LONGEST_CONNECT, limit):.3g} s{through_proxy(url)}")
             is_slow = limit == self._options.timeout
-            return Failure(f"no whole answer within {limit:.3g} s", is_slow=is_slow)
+            return Failure(f"no whole answer within {limit:.3g} s", is_slow=is_slow, is_cut=not is_slow)
         except httpx.DecodingError:
             return Failure("the answer's compression is broken", status=200)
         except httpx.TransportError as error:

@@ -34,6 +34,7 @@ class RemoteOptions:
             takes longer is divided.
         deadline: most seconds for which a run (all requests of a batch) waits for a right answer from any
             base URL, retries included; it counts from the run's start and anew from each right answer.
+            More than `timeout`.
         max_retries: how often a request is sent again after 429, 5xx or a broken connection; after a
             timeout when it is of one text. 0 also keeps a request that timed out in one piece.
         max_inputs_per_request: most prompts of one request; None for the server's usual limit.
@@ -76,6 +77,13 @@ class RemoteOptions:
             value = getattr(self, name)
             if not _is_number(value) or not 0 < value < math.inf:
                 _refuse(name, "a number of seconds above 0", value)
+        if self.deadline <= self.timeout:
+            _refuse(
+                "deadline",
+                f"more than timeout, {self.timeout:g} s: a request that takes longer than that is divided, and "
+                "its parts need time too (lower timeout or raise deadline)",
+                self.deadline,
+            )
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is None and name.endswith("_per_request"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from qwen3_rag.backends.remote.retry import is_worth_retrying
+from qwen3_rag.backends.remote.retry import is_worth_retrying, may_be_one_input
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Failure:
         status: HTTP status, None when no answer came.
         asked: seconds that the server asked to be left alone.
         is_slow: whether a connection was there, and the whole time of a request too short.
+        is_cut: whether the deadline ended it, earlier than that time, which may be no fault of the server.
         is_untrusted: whether the server's certificate is not trusted, now and later.
         is_loading: whether the server says that it will work later (503): its model is still loading.
     """
@@ -32,12 +33,17 @@ class Failure:
     status: int | None = None
     asked: float | None = None
     is_slow: bool = False
+    is_cut: bool = False
     is_untrusted: bool = False
     is_loading: bool = False
 
     @property
     def is_worth_retrying(self) -> bool:
         return self.status is None or is_worth_retrying(self.status)
+
+    @property
+    def may_be_one_input(self) -> bool:
+        return self.status is not None and may_be_one_input(self.status)
 
 
 class Tries:
@@ -50,6 +56,7 @@ class Tries:
 
     Attributes:
         failed: base URL -> how often it failed there.
+        refusals: base URL -> how it refused; it would refuse again.
         asked_until: base URL -> time until which that one asked to be left alone.
         last: the last failure in words, for errors.
         since: when that was noted; when the request began if there was none.
@@ -58,6 +65,7 @@ class Tries:
 
     def __init__(self, most: int, *, hosts: int, now: float) -> None:
         self.failed: Counter[str] = Counter()
+        self.refusals: dict[str, Failure] = {}
         self.asked_until: dict[str, float] = {}
         self.last = "no try yet"
         self.since = self.began = now
@@ -75,6 +83,11 @@ class Tries:
             self.asked_until[base_url] = now + failure.asked
         if failure.is_untrusted:
             self._untrusted.add(base_url)
+
+    def note_refusal(self, base_url: str, failure: Failure, now: float) -> None:
+        """A host refused it, which is none of the tries that are limited."""
+        self.refusals[base_url] = failure
+        self.note(base_url, failure, now, counts=False)
 
     @property
     def are_over(self) -> bool:
