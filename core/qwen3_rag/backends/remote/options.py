@@ -96,6 +96,8 @@ class RemoteOptions:
                 _refuse(name, "a string that is not empty", type(value).__name__)
         if self.path is not None and not self.path.startswith("/"):
             _refuse("path", 'a string that starts with "/"', self.path)
+        if self.path is not None and not _names_a_host("http://localhost" + self.path):
+            _refuse("path", "free of control characters", self.path)
 
 
 _CHOICES: dict[str, tuple[object, ...]] = {
