@@ -42,7 +42,17 @@ def test_an_unknown_option_is_answered_with_the_known_ones(embedding_folder: Pat
     [
         ({"max_model_len": 0}, "max_model_len must be an integer of at least 1, got 0"),
         ({"tensor_parallel_size": True}, "tensor_parallel_size must be an integer of at least 1, got True"),
+        ({"tensor_parallel_size": None}, "tensor_parallel_size must be an integer of at least 1, got None"),
+        ({"data_parallel_size": "2"}, "data_parallel_size must be an integer of at least 1, got '2'"),
         ({"gpu_memory_utilization": 0}, "above 0 and at most 1, got 0"),
+        ({"gpu_memory_utilization": "0.5"}, "a number above 0 and at most 1, got '0.5'"),
+        ({"gpu_memory_utilization": True}, "a number above 0 and at most 1, got True"),
+        ({"gpu_memory_utilization": float("nan")}, "a number above 0 and at most 1, got nan"),
+        ({"enforce_eager": "false"}, "enforce_eager must be True or False, got 'false'"),
+        ({"use_safetensors": None}, "use_safetensors must be True or False, got None"),
+        ({"engine_args": None}, "engine_args must map names .* got a NoneType"),
+        ({"engine_args": "quantization"}, "engine_args must map names .* got a str"),
+        ({"engine_args": ["quantization"]}, "engine_args must map names"),
         (
             {"engine_args": {"dtype": "float16"}},
             "cannot hold dtype, which is set here: the component's",

@@ -60,23 +60,38 @@ class VllmOptions:
     engine_args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_model_len",
-            "kv_cache_memory_bytes",
-            "tensor_parallel_size",
-            "data_parallel_size",
-            "block_size",
-        ):
-            _check_count(name, getattr(self, name))
+        for name, may_be_unset in _COUNTS.items():
+            _check_count(name, getattr(self, name), may_be_unset)
         share = self.gpu_memory_utilization
-        if share is not None and not 0 < share <= 1:
-            raise ConfigurationError(f"gpu_memory_utilization must be above 0 and at most 1, got {share}")
+        is_number = isinstance(share, (int, float)) and not isinstance(share, bool)
+        if share is not None and not (is_number and 0 < share <= 1):
+            raise ConfigurationError(
+                f"gpu_memory_utilization must be a number above 0 and at most 1, got {share!r}"
+            )
+        if self.enforce_eager is not None:
+            _check_switch("enforce_eager", self.enforce_eager)
+        _check_switch("use_safetensors", self.use_safetensors)
+        if not isinstance(self.engine_args, Mapping):
+            raise ConfigurationError(
+                "engine_args must map names of vLLM's arguments to values, for example "
+                f'{{"quantization": "fp8"}}, got a {type(self.engine_args).__name__}'
+            )
         own = {field.name for field in fields(self)}
         for name in self.engine_args:
             if name in own:
                 raise ConfigurationError(f"{name} is an option of its own: move it out of engine_args")
             if name in RESERVED:
                 raise ConfigurationError(f"engine_args cannot hold {name}, which is set here: {RESERVED[name]}")
+
+
+_COUNTS: Final = {
+    "max_model_len": True,
+    "kv_cache_memory_bytes": True,
+    "tensor_parallel_size": False,
+    "data_parallel_size": False,
+    "block_size": True,
+}
+"""Options that are whole numbers -> whether None leaves them unset."""
 
 
 def parse_options(model_kwargs: Mapping[str, Any] | None) -> VllmOptions:
@@ -96,6 +111,13 @@ def parse_options(model_kwargs: Mapping[str, Any] | None) -> VllmOptions:
     return VllmOptions(**given)
 
 
-def _check_count(name: str, value: int | None) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+def _check_count(name: str, value: object, may_be_unset: bool) -> None:
+    if value is None and may_be_unset:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+def _check_switch(name: str, value: object) -> None:
+    if not isinstance(value, bool):  # "false" would count as true
+        raise ConfigurationError(f"{name} must be True or False, got {value!r}")
