@@ -110,6 +110,15 @@ def test_a_base_url_that_refuses_everything_puts_the_blame_on_no_text(
     assert len(right.requests) == 3 * -(-len(texts) // 4), "what another answers as it is was divided"
 
 
+@pytest.mark.parametrize(
+    "fault", [Reply({}, 429), Reply({}, 503, {"Retry-After": "0.01"}), Reply({}, delay=5.0)]
+)
+def test_nor_while_the_other_is_busy(fault: Reply, serve: Serve, embedder: Make, expected: np.ndarray) -> None:
+    wrong = serve(lambda _: Reply({"message": "this replica was started wrongly"}, 400))
+    right = serve(first([fault], RIGHT))
+    check(embedder([wrong.url, right.url], max_inputs_per_request=4, timeout=0.5), expected)
+
+
 def test_a_text_that_is_refused_by_one_of_three_is_not_named(serve: Serve, embedder: Make) -> None:
     """Two have a lower limit. A request of several texts is divided when two refused it, whoever they are."""
     servers = [serve(no_long_ones), serve(no_long_ones), serve(RIGHT)]

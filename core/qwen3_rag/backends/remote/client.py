@@ -133,17 +133,17 @@ class Client:
         """Try until there is an answer: at once at another host, after a pause at the same one.
 
         A refusal that may be about a text counts when another host agrees, all of them where it is of one
-        text: one that was started wrongly must not put the blame on texts.
+        text, or when no other is well: one that was started wrongly must not put the blame on texts.
         """
         content = json.dumps(call.body, ensure_ascii=False, separators=(",", ":")).encode()
         tries = Tries(most, hosts=len(self._hosts), now=time.monotonic())
-        judges = min(2, len(self._hosts)) if divisible else len(self._hosts)
         others_work = False
         while True:
+            if tries.refusals and not self._hosts.has_other(time.monotonic(), tries.spent):
+                by, failure = next(reversed(tries.refusals.items()))
+                raise refusal(failure, self._dialect.endpoint(by))
             host, wait = self._next(tries)
             url = self._dialect.endpoint(host.base_url)
-            if host.base_url in tries.refusals:  # nobody else can be asked now
-                raise refusal(tries.refusals[host.base_url], url)
             if wait >= self._left(started):
                 raise out_of_time(tries.last, url, wait, self._options)
             if others_work:  # they make way for it then, instead of finding all places taken by what waits
@@ -158,7 +158,7 @@ class Client:
                 return url, outcome
             if not outcome.is_worth_retrying:
                 tries.note_refusal(host.base_url, outcome, time.monotonic())
-                if len(tries.refusals) == judges or not outcome.may_be_one_input:
+                if not outcome.may_be_one_input or (divisible and len(tries.refusals) > 1):
                     raise refusal(outcome, url)
                 others_work = False
                 continue
@@ -197,7 +197,8 @@ class Client:
         the same must not come back together.
         """
         now = time.monotonic()
-        host = self._hosts.choose(now, tries.failed, tries.asked_until)
+        without = tries.spent if tries.refusals else ()
+        host = self._hosts.choose(now, tries.failed, tries.asked_until, without)
         failures = tries.failed[host.base_url]
         closed = max(0.0, max(host.closed_until, tries.asked_until.get(host.base_url, 0.0)) - now)
         return host, closed + (pause(max(1, failures), chance=random.random()) if failures or closed else 0.0)
@@ -219,7 +220,8 @@ class Client:
             self._pace.note_answer(now - sent, tokens)
         if isinstance(outcome, Failure) and outcome.is_worth_retrying:
             if not outcome.is_cut:
-                self._hosts.note_failure(host, now, asked=outcome.asked)
+                is_busy = outcome.is_busy or outcome.is_slow
+                self._hosts.note_failure(host, now, asked=outcome.asked, is_busy=is_busy)
         else:
             self._hosts.note_success(host)
         return outcome

@@ -42,6 +42,11 @@ class Failure:
         return self.status is None or is_worth_retrying(self.status)
 
     @property
+    def is_busy(self) -> bool:
+        """Whether the server says that it will do it later."""
+        return self.status == 429 or self.is_loading
+
+    @property
     def may_be_one_input(self) -> bool:
         return self.status is not None and may_be_one_input(self.status)
 
@@ -57,6 +62,7 @@ class Tries:
     Attributes:
         failed: base URL -> how often it failed there.
         refusals: base URL -> how it refused; it would refuse again.
+        spent: base URLs that refused it, or failed on it otherwise than by being busy.
         asked_until: base URL -> time until which that one asked to be left alone.
         last: the last failure in words, for errors.
         since: when that was noted; when the request began if there was none.
@@ -66,6 +72,7 @@ class Tries:
     def __init__(self, most: int, *, hosts: int, now: float) -> None:
         self.failed: Counter[str] = Counter()
         self.refusals: dict[str, Failure] = {}
+        self.spent: set[str] = set()
         self.asked_until: dict[str, float] = {}
         self.last = "no try yet"
         self.since = self.began = now
@@ -79,6 +86,8 @@ class Tries:
         self.since = now
         self.last = f"try {self.failed.total()}: {failure.text}"
         self._counted += counts
+        if not failure.is_busy:
+            self.spent.add(base_url)
         if failure.asked is not None:
             self.asked_until[base_url] = now + failure.asked
         if failure.is_untrusted:
