@@ -138,8 +138,8 @@ class Embedder(Component):
         """Embed documents as they are, without an instruction.
 
         Args:
-            texts: any number of strings, the empty one included; never changed. Where they are no sequence
-                (a generator, a pandas Series), they are listed first.
+            texts: any number of strings, the empty one included, in whatever can be listed (a generator, a
+                pandas column); never changed. They are listed first: changing yours later has no effect.
             dimensions: overrides the constructor's for this call.
             precision: element type; see `qwen3_rag.quantize`.
             ranges: for int8 and uint8; see `qwen3_rag.quantize`.

@@ -13,6 +13,7 @@ from haystack_integrations.components.embedders.qwen3_rag.documents import (
     check_meta_fields,
     check_separator,
     document_texts,
+    own_documents,
     usage_meta,
 )
 
@@ -124,6 +125,7 @@ class Qwen3DocumentEmbedder(CoreComponent):
             NonFiniteOutputError: the model returned NaN for a document.
             OutOfMemoryError: a document alone does not fit into memory.
         """
+        documents = own_documents(documents)
         result = self.embedder.embed(self._texts(documents), role="document", progress=self.progress_bar)
         return _response(self.model, documents, result)
 
@@ -134,6 +136,7 @@ class Qwen3DocumentEmbedder(CoreComponent):
         Args:
             documents: as `run`.
         """
+        documents = own_documents(documents)
         texts = self._texts(documents)
         result = await self.embedder.aembed(texts, role="document", progress=self.progress_bar)
         return await converted(partial(_response, self.model, documents, result), result.vectors.size)

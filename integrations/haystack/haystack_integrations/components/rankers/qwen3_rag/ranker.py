@@ -14,6 +14,7 @@ from haystack_integrations.components.embedders.qwen3_rag.documents import (
     check_separator,
     check_text,
     document_texts,
+    own_documents,
     usage_meta,
 )
 
@@ -150,6 +151,7 @@ class Qwen3Ranker(CoreComponent):
             OutOfMemoryError: a document alone does not fit into memory.
         """
         limits = self._limits(top_k, score_threshold)
+        documents = own_documents(documents)
         pairs = self._pairs(query, documents, limits)
         scores = self.reranker.evaluate(pairs) if pairs else _NOTHING
         return self._response(documents, scores, limits)
@@ -168,6 +170,7 @@ class Qwen3Ranker(CoreComponent):
             query, documents, top_k, score_threshold: as `run`.
         """
         limits = self._limits(top_k, score_threshold)
+        documents = own_documents(documents)
         pairs = self._pairs(query, documents, limits)
         scores = await self.reranker.aevaluate(pairs) if pairs else _NOTHING
         return self._response(documents, scores, limits)
