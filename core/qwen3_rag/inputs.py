@@ -1,4 +1,4 @@
-"""Checks of what callers give: texts, pairs, numbers."""
+"""Checks of what callers give: texts, pairs, numbers, truth values."""
 
 from __future__ import annotations
 
@@ -75,6 +75,14 @@ def number(name: str, value: Any, meaning: str = "a number") -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be {meaning}, got {value!r:.80}")
     return float(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return a truth value, numpy's too, as a bool; otherwise as `whole`."""
+    # "false", as a file may have it, would count as True.
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r:.80}")
+    return bool(value)
 
 
 def _pair(pair: Any, index: int) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from haystack_integrations.components.embedders.qwen3_rag.documents import (
 
 from qwen3_rag.conversion import converted
 from qwen3_rag.embedder import Embedder, Embeddings
+from qwen3_rag.inputs import flag
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
 from qwen3_rag.settings import DType, Hub
 
@@ -104,6 +105,7 @@ class Qwen3DocumentEmbedder(CoreComponent):
         """
         meta_fields_to_embed = check_meta_fields(meta_fields_to_embed)
         check_separator(embedding_separator)
+        progress_bar = flag("progress_bar", progress_bar)
         self._start(locals())
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
@@ -119,14 +121,15 @@ class Qwen3DocumentEmbedder(CoreComponent):
             `meta` with `model` and `usage`.
 
         Raises:
-            TypeError: `documents` is not a list of documents.
+            TypeError: `documents` is not a list of documents, or an assigned attribute of a wrong type.
             CheckpointError: the model cannot be loaded.
             DeadlineExceededError: it took longer than `timeout`.
             NonFiniteOutputError: the model returned NaN for a document.
             OutOfMemoryError: a document alone does not fit into memory.
         """
         documents = own_documents(documents)
-        result = self.embedder.embed(self._texts(documents), role="document", progress=self.progress_bar)
+        texts, progress = self._texts(documents), flag("progress_bar", self.progress_bar)
+        result = self.embedder.embed(texts, role="document", progress=progress)
         return _response(self.model, documents, result)
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
@@ -137,8 +140,8 @@ class Qwen3DocumentEmbedder(CoreComponent):
             documents: as `run`.
         """
         documents = own_documents(documents)
-        texts = self._texts(documents)
-        result = await self.embedder.aembed(texts, role="document", progress=self.progress_bar)
+        texts, progress = self._texts(documents), flag("progress_bar", self.progress_bar)
+        result = await self.embedder.aembed(texts, role="document", progress=progress)
         return await converted(partial(_response, self.model, documents, result), result.vectors.size)
 
     def _texts(self, documents: Sequence[Document]) -> list[str]:
