@@ -83,4 +83,7 @@ def _own_model_kwargs(model_kwargs: Any) -> dict[str, Any] | None:
         return None
     if not isinstance(model_kwargs, Mapping):  # whose value may be a secret
         raise TypeError(f"model_kwargs must be a mapping or None, got {type(model_kwargs).__name__}")
+    for name in model_kwargs:
+        if not isinstance(name, str):
+            raise TypeError(f"model_kwargs must have a str for each key, got {name!r:.80}")
     return dict(model_kwargs)

@@ -150,6 +150,18 @@ def test_pickled_weights_are_not_loaded_unless_asked(embedding_checkpoint: Path,
     assert vectors.shape == (1, 64)
 
 
+def test_what_transformers_does_not_take_is_blamed_on_model_kwargs_and_not_on_the_checkpoint(
+    embedding_checkpoint: Path, reranking_checkpoint: Path
+) -> None:
+    options = {**OPTIONS, "model_kwargs": {"torch_compile": True}}
+    for made in (
+        Embedder(str(embedding_checkpoint), **options),
+        Reranker(str(reranking_checkpoint), **options),
+    ):
+        with pytest.raises(ConfigurationError, match="model_kwargs holds 'torch_compile', which Transformers"):
+            made.load()
+
+
 def test_damaged_tokenizers_are_refused(embedding_checkpoint: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(embedding_checkpoint, tmp_path / "broken")
     (folder / "tokenizer.json").write_text("{")
