@@ -136,7 +136,8 @@ class Qwen3Ranker(CoreComponent):
             documents: any number of documents; never changed. One without content and without chosen meta
                 values is scored as the empty text.
             top_k: overrides the constructor's; None takes it.
-            score_threshold: overrides the constructor's, 0 to 1; None takes it, 0.0 lets every document through.
+            score_threshold: overrides the constructor's, 0 to 1; None takes it, 0.0 lets every document
+                through.
 
         Returns:
             `documents`, copies with `score` set to P(yes) in [0, 1], and `meta` with `model` and `usage`.
