@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
-import numpy as np
-
-from qwen3_rag.inputs import number, whole
+from qwen3_rag.inputs import flag, number, whole
 from qwen3_rag.models import ModelKind
 from qwen3_rag.settings import EngineSettings
 
 _WHOLE: Final = ("dimensions", "max_tokens", "token_budget", "max_queued")
 _NUMBERS: Final = ("timeout", "max_wait_ms")
+_NAMES: Final = ("backend", "revision")
 _FLAGS: Final = ("parse_special_tokens", "share_prefixes")
-_MAY_BE_NONE: Final = ("dimensions", "token_budget", "timeout")
+_MAY_BE_NONE: Final = ("dimensions", "token_budget", "timeout", "revision")
 _SETTINGS: Final = {field.name for field in fields(EngineSettings)}
 
 
@@ -38,11 +37,11 @@ def own_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     for name in _NUMBERS:
         if not _is_unset(name, kept):
             kept[name] = number(name, kept[name], _meaning("a number", name))
+    for name in _NAMES:
+        if not _is_unset(name, kept) and not isinstance(kept[name], str):
+            raise TypeError(f"{name} must be {_meaning('a str', name)}, got {kept[name]!r:.80}")
     for name in _FLAGS:
-        # "false", as a file may have it, would count as True.
-        if not isinstance(kept[name], bool | np.bool_):
-            raise TypeError(f"{name} must be True or False, got {kept[name]!r:.80}")
-        kept[name] = bool(kept[name])
+        kept[name] = flag(name, kept[name])
     kept["device"] = _own_device(kept["device"])
     kept["model_kwargs"] = _own_model_kwargs(kept["model_kwargs"])
     return kept
@@ -84,4 +83,7 @@ def _own_model_kwargs(model_kwargs: Any) -> dict[str, Any] | None:
         return None
     if not isinstance(model_kwargs, Mapping):  # whose value may be a secret
         raise TypeError(f"model_kwargs must be a mapping or None, got {type(model_kwargs).__name__}")
+    for name in model_kwargs:
+        if not isinstance(name, str):
+            raise TypeError(f"model_kwargs must have a str for each key, got {name!r:.80}")
     return dict(model_kwargs)

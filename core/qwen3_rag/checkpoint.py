@@ -115,8 +115,9 @@ def _local_folder(settings: EngineSettings, *, weights: bool) -> Path:
     except (MissingExtraError, MemoryError):
         raise
     except Exception as error:  # each hub library raises its own and its HTTP client's errors
+        reason = str(error).rstrip(". \n")
         raise CheckpointError(
-            f"cannot get model {model!r} from {settings.hub}: {error}. Give a local folder, or the name of "
+            f"cannot get model {model!r} from {settings.hub}: {reason}. Give a local folder, or the name of "
             "a repository that exists (`qwen3-rag models` lists the published ones)"
         ) from error
 

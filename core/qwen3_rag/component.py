@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 import warnings
 import weakref
@@ -17,6 +16,7 @@ from typing import Any, Final, TypeVar
 from qwen3_rag import engines
 from qwen3_rag.arguments import engine_settings, own_arguments
 from qwen3_rag.backends.base import Backend, BackendOutput
+from qwen3_rag.caller import level_of_caller
 from qwen3_rag.calls import Call, Flow
 from qwen3_rag.engine import Engine
 from qwen3_rag.errors import ConfigurationError, EngineClosedError, TruncationWarning
@@ -46,9 +46,6 @@ _CHARACTERS_BEFORE: Final = 120
 
 _INLINE_NUMBERS: Final = 200_000
 """Likewise so many numbers of results are converted there (about 1 ms)."""
-
-_PACKAGES: Final = {"qwen3_rag", "langchain_qwen3_rag"}
-"""In the names of all modules that are ours: the adapters of LlamaIndex and Haystack end in the first."""
 
 
 class Component:
@@ -217,15 +214,15 @@ class Component:
         return outcome
 
     def _finish(self, outcome: Outcome) -> Outcome:
-        if outcome.usage.truncated_texts:
+        with self._lock:
+            self._usage += outcome.usage
+        if outcome.usage.truncated_texts:  # after that, since a warning may be made an error
             warnings.warn(
                 f"{outcome.usage.truncated_texts} of {outcome.usage.texts} documents were cut to fit "
                 f"max_tokens={self._max_tokens}; raise it or split them",
                 TruncationWarning,
-                stacklevel=_level_of_caller(),
+                stacklevel=level_of_caller(),
             )
-        with self._lock:
-            self._usage += outcome.usage
         return outcome
 
 
@@ -254,14 +251,6 @@ def _chunks(items: Sequence[Item]) -> Iterator[tuple[int, Sequence[Item]]]:
 def _is_short(chunk: Sequence[Any]) -> bool:
     characters = sum(len(item) if isinstance(item, str) else sum(map(len, item)) for item in chunk)
     return characters + len(chunk) * _CHARACTERS_BEFORE <= _INLINE_CHARACTERS
-
-
-def _level_of_caller() -> int:
-    """Return the `stacklevel` with which our caller's warning names the code that called this package."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and _PACKAGES & set(str(frame.f_globals.get("__name__")).split(".")):
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _rebuild(cls: type[Component], arguments: dict[str, Any]) -> Component:

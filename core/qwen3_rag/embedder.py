@@ -25,7 +25,8 @@ from qwen3_rag.vectors import (
     check_dimensions,
     check_precision,
     cut_and_normalise,
-    quantize,
+    quantized,
+    warn_of_few,
 )
 from qwen3_rag.work import Bind, Work
 
@@ -138,8 +139,8 @@ class Embedder(Component):
         """Embed documents as they are, without an instruction.
 
         Args:
-            texts: any number of strings, the empty one included; never changed. Where they are no sequence
-                (a generator, a pandas Series), they are listed first.
+            texts: any number of strings, the empty one included, in whatever can be listed (a generator, a
+                pandas column); never changed. They are listed first: changing yours later has no effect.
             dimensions: overrides the constructor's for this call.
             precision: element type; see `qwen3_rag.quantize`.
             ranges: for int8 and uint8; see `qwen3_rag.quantize`.
@@ -211,7 +212,7 @@ class Embedder(Component):
             texts, instruction, dimensions, precision, ranges, progress: as `embed_queries`.
         """
         texts = as_texts(texts, "text")
-        bind = self._work(role, instruction, dimensions, precision, ranges)
+        bind = self._work(len(texts), role, instruction, dimensions, precision, ranges)
         outcome = self._run(texts, bind, progress=progress)
         return Embeddings(outcome.values, outcome.usage)
 
@@ -265,12 +266,13 @@ class Embedder(Component):
     ) -> Embeddings:
         """`embed` for event loops. Cancelling it drops what is not computed yet."""
         texts = as_texts(texts, "text")
-        bind = self._work(role, instruction, dimensions, precision, ranges)
+        bind = self._work(len(texts), role, instruction, dimensions, precision, ranges)
         outcome = await self._arun(texts, bind, progress=progress)
         return Embeddings(outcome.values, outcome.usage)
 
     def _work(
         self,
+        count: int,
         role: Role,
         instruction: str | None,
         dimensions: int | None,
@@ -279,6 +281,7 @@ class Embedder(Component):
     ) -> Bind[str]:
         """Check what can be checked at once; the rest needs the checkpoint."""
         check_precision(precision)
+        warn_of_few(count, precision, ranges)
         if role not in ("query", "document"):
             raise ConfigurationError(f'role must be "query" or "document", got {role!r}')
         if role == "document" and instruction is not None:
@@ -299,7 +302,7 @@ class Embedder(Component):
             return Work(
                 encode,
                 lambda values: cut_and_normalise(values.reshape(-1, hidden_size), length),
-                lambda vectors: quantize(vectors, precision, ranges),
+                lambda vectors: quantized(vectors, precision, ranges),
             )
 
         return bind

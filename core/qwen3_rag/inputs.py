@@ -1,4 +1,4 @@
-"""Checks of what callers give: texts, pairs, numbers."""
+"""Checks of what callers give: texts, pairs, numbers, truth values."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from numbers import Real
 from typing import Any, TypeVar
+
+import numpy as np
 
 Item = TypeVar("Item")
 
@@ -22,32 +24,33 @@ def check_unicode(text: str, name: str) -> None:
         ) from error
 
 
-def as_texts(texts: Iterable[str], name: str) -> Sequence[str]:
-    """Return texts as a sequence that is read by place, the same object if it is one already.
-
-    A pandas Series is none, because it is read by label; nor is a generator, which is read once.
+def as_texts(texts: Iterable[str], name: str) -> list[str]:
+    """Return texts as a list of its own: what their owner does to theirs while a call waits is not seen.
 
     Raises:
-        TypeError: `texts` is a string itself, a mapping, or no collection, or one of them is not a string
-            (the message names its index).
+        TypeError: `texts` is a string itself, a mapping, a table, or no collection, or one of them is not a
+            string (the message names its index).
     """
-    listed = _as_sequence(texts, f"{name} strings")
+    if _is_table(texts):  # a DataFrame lists the names of its columns
+        raise TypeError(
+            f"expected one column of {name} strings, got {type(texts).__name__} of two dimensions; "
+            'take the column, such as frame["text"]'
+        )
+    listed = _listed(texts, f"{name} strings")
     for index, text in enumerate(listed):
         if not isinstance(text, str):
             raise TypeError(f"{name} {index} must be a str, got {type(text).__name__}")
     return listed
 
 
-def as_pairs(pairs: Iterable[tuple[str, str]]) -> Sequence[tuple[str, str]]:
-    """Return (query, document) pairs as a sequence that is read by place; raises TypeError as `as_texts`."""
-    listed = _as_sequence(pairs, "(query, document) pairs")
-    for index, pair in enumerate(listed):
-        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise TypeError(f"pair {index} must be (query, document), got {pair!r:.80}")
-        for name, text in zip(("query", "document"), pair, strict=True):
-            if not isinstance(text, str):
-                raise TypeError(f"{name} {index} must be a str, got {type(text).__name__}")
-    return listed
+def as_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return (query, document) pairs, which may be rows of an array, as `as_texts` does; raises the same."""
+    if _is_table(pairs) and not isinstance(pairs, np.ndarray):
+        raise TypeError(
+            f"expected a list of (query, document) pairs, got {type(pairs).__name__} of two dimensions; "
+            'take its rows, such as frame[["query", "document"]].to_numpy()'
+        )
+    return [_pair(pair, index) for index, pair in enumerate(_listed(pairs, "(query, document) pairs"))]
 
 
 def whole(name: str, value: Any, meaning: str = "a whole number") -> int:
@@ -74,11 +77,31 @@ def number(name: str, value: Any, meaning: str = "a number") -> float:
     return float(value)
 
 
-def _as_sequence(items: Iterable[Item], what: str) -> Sequence[Item]:
+def flag(name: str, value: Any) -> bool:
+    """Return a truth value, numpy's too, as a bool; otherwise as `whole`."""
+    # "false", as a file may have it, would count as True.
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r:.80}")
+    return bool(value)
+
+
+def _pair(pair: Any, index: int) -> tuple[str, str]:
+    if isinstance(pair, str) or not isinstance(pair, (Sequence, np.ndarray)) or len(pair) != 2:
+        raise TypeError(f"pair {index} must be (query, document), got {pair!r:.80}")
+    query, document = pair
+    for name, text in (("query", query), ("document", document)):
+        if not isinstance(text, str):
+            raise TypeError(f"{name} {index} must be a str, got {type(text).__name__}")
+    return query, document
+
+
+def _is_table(items: Any) -> bool:
+    return bool(getattr(items, "ndim", 1) == 2)
+
+
+def _listed(items: Iterable[Item], what: str) -> list[Item]:
     if isinstance(items, str):
         raise TypeError(f"expected a list of {what}, got one str; wrap it in a list")
-    if isinstance(items, Sequence):
-        return items
     try:
         iterator = iter(items)
     except TypeError:

@@ -105,8 +105,9 @@ class Reranker(Component):
 
         Args:
             query: the question or search text; never cut.
-            documents: any number of strings; never changed. Where they are no sequence (a generator, a
-                pandas Series), they are listed first, and a place is one in that list.
+            documents: any number of strings, in whatever can be listed (a generator, a pandas column); never
+                changed. They are listed first: a place is one in that list, and changing yours later has no
+                effect.
             instruction: task sentence or preset for this call; None takes the constructor's.
             progress: show a progress bar on standard error.
 
@@ -132,7 +133,12 @@ class Reranker(Component):
     ) -> NDArray[np.float32]:
         """Score (query, document) pairs; pairs of one query share its computation wherever they stand.
 
-        Args, returns, raises:
+        Args:
+            pairs: tuples or lists of two strings, or rows of an array of shape (n, 2); otherwise as
+                `documents` of `score`.
+            instruction, progress: as `score`.
+
+        Returns, raises:
             As `score`.
         """
         return self.evaluate(pairs, instruction=instruction, progress=progress).scores

@@ -17,6 +17,14 @@ _LONGEST_WAIT_MS: Final = 1000
 HUB_OPTIONS: Final = ("token", "cache_dir", "local_files_only")
 """In `model_kwargs`: for whoever downloads, not for the backend's loader. The names are huggingface-hub's."""
 
+_OPTIONS_OF_THEIR_OWN: Final = {
+    "dtype": "dtype",
+    "torch_dtype": "dtype",
+    "device": "device",
+    "revision": "revision",
+}
+"""What loaders of Hugging Face take as well -> the option that says it here, which theirs would overrule."""
+
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -37,8 +45,8 @@ class EngineSettings:
         share_prefixes: compute beginnings that prompts have in common once.
         max_wait_ms: how long a batch that is not full waits for more calls, in milliseconds.
         max_queued: pieces of work (up to 512 texts each) that may wait or run; more calls wait in front.
-        model_kwargs: `HUB_OPTIONS`, and what the backend's own loader gets as it is. Never shown: they may
-            hold a key.
+        model_kwargs: `HUB_OPTIONS`, and what the backend's own loader gets as it is; none of the names of
+            options above. Never shown: they may hold a key.
     """
 
     kind: ModelKind
@@ -69,6 +77,11 @@ class EngineSettings:
             raise ConfigurationError(f"max_wait_ms must be 0 to {_LONGEST_WAIT_MS}, got {self.max_wait_ms}")
         if self.max_queued < 1:
             raise ConfigurationError(f"max_queued must be 1 or more, got {self.max_queued}")
+        for name, option in _OPTIONS_OF_THEIR_OWN.items():
+            if name in (self.model_kwargs or {}):
+                raise ConfigurationError(
+                    f"model_kwargs holds {name!r}, which is an option of its own: move it out, as {option}=..."
+                )
         if self.device is not None and not isinstance(self.device, str):
             self._check_devices(self.device)
 

@@ -108,7 +108,8 @@ class _Deadline:
         """Return the seconds left, at least 0, or None without a limit."""
         if self._timeout is None:
             return None
-        return max(0.0, self._started + self._timeout - time.monotonic())
+        # Threads wait no longer at once, and infinity would be an error.
+        return min(max(0.0, self._started + self._timeout - time.monotonic()), threading.TIMEOUT_MAX)
 
     def check(self, done: bool) -> None:
         if not done:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from qwen3_rag.caller import level_of_caller
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.inputs import whole
 
@@ -88,6 +89,24 @@ def quantize(
         ConfigurationError: unknown precision, `ranges` of another shape, or None for no rows.
     """
     check_precision(precision)
+    warn_of_few(len(vectors), precision, ranges)
+    return quantized(vectors, precision, ranges)
+
+
+def warn_of_few(count: int, precision: Precision, ranges: NDArray[np.float32] | None) -> None:
+    """Warn whoever called this package if `count` vectors make poor ranges for int8 or uint8."""
+    if ranges is None and precision in ("int8", "uint8") and 0 < count < _CALIBRATION_ROWS:
+        warnings.warn(
+            f"int8/uint8 ranges measured on only {count} vectors; measure them once on at least "
+            f"{_CALIBRATION_ROWS} and pass ranges=",
+            stacklevel=level_of_caller(),
+        )
+
+
+def quantized(
+    vectors: NDArray[np.float32], precision: Precision, ranges: NDArray[np.float32] | None
+) -> NDArray[Any]:
+    """`quantize` of a precision that is checked, without its warning."""
     if precision == "float32":
         return vectors
     if precision == "float16":
@@ -107,12 +126,6 @@ def _steps(
     if ranges is None:
         if len(vectors) == 0:
             return np.zeros(vectors.shape[1], np.float32), np.ones(vectors.shape[1], np.float32)
-        if len(vectors) < _CALIBRATION_ROWS:
-            warnings.warn(
-                f"int8/uint8 ranges measured on only {len(vectors)} vectors; measure them once on at least "
-                f"{_CALIBRATION_ROWS} and pass ranges=",
-                stacklevel=3,
-            )
         ranges = np.stack([vectors.min(axis=0), vectors.max(axis=0)])
     ranges = np.asarray(ranges, dtype=np.float32)
     if ranges.shape != (2, vectors.shape[1]):

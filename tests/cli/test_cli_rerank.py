@@ -40,6 +40,13 @@ def test_top_k_and_instruction_are_taken(invoke: Invoke, lines: Path, reranking_
     assert [item["score"] for item in other] != [item["score"] for item in two]
 
 
+def test_nothing_is_computed_for_none(invoke: Invoke, lines: Path, reranking_checkpoint: Path) -> None:
+    run = invoke("rerank", QUERY, lines, "--model", reranking_checkpoint, "--top-k", 0, "--json")
+    assert run.code == 0, run.err
+    found = json.loads(run.out)
+    assert (found["ranking"], found["usage"]["texts"]) == ([], 0)
+
+
 def test_the_table_shows_markup_in_texts_as_it_is(
     invoke: Invoke, tmp_path: Path, reranking_checkpoint: Path
 ) -> None:

@@ -27,14 +27,33 @@ every_component = pytest.mark.parametrize("component", [Embedder, Reranker])
         ({"max_wait_ms": None}, "max_wait_ms must be a number, got None"),
         ({"parse_special_tokens": "false"}, "parse_special_tokens must be True or False, got 'false'"),
         ({"share_prefixes": 0}, "share_prefixes must be True or False, got 0"),
+        ({"backend": 7}, "backend must be a str, got 7"),
+        ({"backend": None}, "backend must be a str, got None"),
+        ({"backend": ["vllm"]}, r"backend must be a str, got \['vllm'\]"),
+        ({"revision": 5}, "revision must be a str or None, got 5"),
         ({"device": 0}, 'name such as "cuda:1", a list of such names, or None, got 0'),
         ({"device": ["cpu", 1]}, r"a list of such names, or None, got \['cpu', 1\]"),
         ({"model_kwargs": ["sk-secret"]}, "model_kwargs must be a mapping or None, got list"),
+        ({"model_kwargs": {1: 2}}, "model_kwargs must have a str for each key, got 1"),
     ],
 )
 def test_a_wrong_type_is_told_with_what_is_asked_for(component: Any, wrong: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         component(NOWHERE, **wrong)
+
+
+@every_component
+@pytest.mark.parametrize("backend", ["transformers", "remote"])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("dtype", "dtype"), ("torch_dtype", "dtype"), ("device", "device"), ("revision", "revision")],
+)
+def test_what_is_an_option_of_its_own_is_not_taken_from_model_kwargs(
+    component: Any, backend: str, name: str, option: str
+) -> None:
+    message = rf"model_kwargs holds '{name}', which is an option of its own: move it out, as {option}=\.\.\."
+    with pytest.raises(ConfigurationError, match=message):
+        component(NOWHERE, backend=backend, model_kwargs={name: "cpu"})
 
 
 @pytest.mark.parametrize("wrong", [True, 64.0, "64"])

@@ -110,7 +110,7 @@ def test_options_that_do_not_exist_are_refused_with_those_that_do(embedding_chec
 
 def test_an_unknown_or_absent_model_is_a_checkpoint_error(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(CheckpointError, match="cannot get model 'nobody/nothing'"):
+    with pytest.raises(CheckpointError, match=r"(?s)cannot get model 'nobody/nothing'.*[^. \n]\. Give"):
         Embedder("nobody/nothing").load()
     with pytest.raises(CheckpointError, match="no such folder"):
         Embedder(str(tmp_path / "absent")).load()
@@ -148,6 +148,18 @@ def test_pickled_weights_are_not_loaded_unless_asked(embedding_checkpoint: Path,
         Embedder(str(folder), **OPTIONS).load()
     vectors = Embedder(str(folder), **OPTIONS, model_kwargs={"use_safetensors": False}).embed_documents(["a"])
     assert vectors.shape == (1, 64)
+
+
+def test_what_transformers_does_not_take_is_blamed_on_model_kwargs_and_not_on_the_checkpoint(
+    embedding_checkpoint: Path, reranking_checkpoint: Path
+) -> None:
+    options = {**OPTIONS, "model_kwargs": {"torch_compile": True}}
+    for made in (
+        Embedder(str(embedding_checkpoint), **options),
+        Reranker(str(reranking_checkpoint), **options),
+    ):
+        with pytest.raises(ConfigurationError, match="model_kwargs holds 'torch_compile', which Transformers"):
+            made.load()
 
 
 def test_damaged_tokenizers_are_refused(embedding_checkpoint: Path, tmp_path: Path) -> None:
@@ -314,6 +326,36 @@ def test_the_warning_can_be_made_an_error(embedding_checkpoint: Path) -> None:
         warnings.filterwarnings("error", category=TruncationWarning)
         with pytest.raises(TruncationWarning, match="1 of 1 documents were cut to fit max_tokens=10; raise it"):
             embedder.embed_documents(["word " * 50])
+    assert (embedder.usage.texts, embedder.usage.truncated_texts) == (1, 1)
+
+
+FEW = """
+import asyncio
+from qwen3_rag import Embedder, quantize
+embedder = Embedder("demo", device="cpu", timeout=60)
+vectors = embedder.embed_documents(["a", "b"])
+quantize(vectors, "int8")
+embedder.embed_documents(["a", "b"], precision="int8")
+async def call():
+    await embedder.aembed_queries(["a"], precision="uint8")
+asyncio.run(call())
+embedder.embed_documents([], precision="int8")
+embedder.embed_documents(["a"], precision="int8", ranges=vectors)
+"""
+
+
+@pytest.mark.parametrize("inline", [200_000, 0], ids=["few numbers", "many numbers"])
+def test_few_vectors_for_ranges_are_warned_of_at_the_line_that_called(tmp_path: Path, inline: int) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"import qwen3_rag.component as c; c._INLINE_NUMBERS = {inline}" + FEW)
+    command = [sys.executable, "-W", "always", str(script)]
+    said = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True).stderr
+    found = re.findall(r"(\S+):(\d+): UserWarning: int8/uint8 ranges measured on only (\d)", said)
+    assert [(file, int(line), count) for file, line, count in found] == [
+        (str(script), 6, "2"),
+        (str(script), 7, "2"),
+        (str(script), 9, "1"),
+    ]
 
 
 def test_negative_top_k_is_refused_and_zero_is_none(reranker: Reranker) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -31,6 +34,18 @@ class ByLabel:
         return self._texts[len(self._texts) - 1 - label]
 
 
+class Table:
+    """Lists the names of its columns, which may be pairs, as a pandas DataFrame does."""
+
+    ndim = 2
+
+    def __init__(self, names: list[Any]) -> None:
+        self._names = names
+
+    def __iter__(self) -> Any:
+        return iter(self._names)
+
+
 @pytest.mark.parametrize(
     "form",
     [
@@ -40,8 +55,9 @@ class ByLabel:
         ByLabel,
         lambda texts: dict(enumerate(texts)).values(),
         lambda texts: dict.fromkeys(texts).keys(),
+        deque,
     ],
-    ids=["generator", "tuple", "array", "read by label", "values", "keys"],
+    ids=["generator", "tuple", "array", "read by label", "values", "keys", "deque"],
 )
 def test_the_form_that_texts_come_in_changes_nothing(
     form: Callable[[list[str]], Any], embedder: Embedder, reranker: Reranker
@@ -56,9 +72,90 @@ def test_the_form_that_texts_come_in_changes_nothing(
     )
 
 
-def test_pairs_may_come_from_a_generator(reranker: Reranker) -> None:
+@pytest.mark.parametrize(
+    "form",
+    [
+        iter,
+        deque,
+        np.array,
+        lambda pairs: np.array(pairs, dtype=object),
+        lambda pairs: [list(pair) for pair in pairs],
+    ],
+    ids=["generator", "deque", "array", "array of objects", "lists"],
+)
+def test_the_form_that_pairs_come_in_changes_nothing(
+    form: Callable[[list[tuple[str, str]]], Any], reranker: Reranker
+) -> None:
     pairs = [("q", text) for text in DOCUMENTS]
-    np.testing.assert_array_equal(reranker.score_pairs(pair for pair in pairs), reranker.score_pairs(pairs))
+    np.testing.assert_array_equal(reranker.score_pairs(form(pairs)), reranker.score_pairs(pairs))
+
+
+def test_a_table_is_refused_since_it_lists_the_names_of_its_columns(
+    embedder: Embedder, reranker: Reranker
+) -> None:
+    for table in (Table(["text"]), np.array([DOCUMENTS])):
+        for call in (embedder.embed_documents, embedder.embed_queries, lambda t: reranker.rerank("q", t)):
+            with pytest.raises(TypeError, match=f"one column of .* strings, got {type(table).__name__} of two"):
+                call(table)
+    with pytest.raises(TypeError, match=r"pairs, got Table of two dimensions; take its rows.*to_numpy"):
+        reranker.score_pairs(Table([("a", "b"), ("a", "c")]))
+
+
+@pytest.mark.parametrize("wrong", [{"q": 1, "d": 2}, {"q", "d"}, ("q",), np.array(["q", "d", "e"]), 7])
+def test_what_is_no_pair_is_refused(wrong: Any, reranker: Reranker) -> None:
+    with pytest.raises(TypeError, match=r"pair 1 must be \(query, document\), got"):
+        reranker.score_pairs([("q", "d"), wrong])
+
+
+def _refill(given: list[Any]) -> None:
+    if isinstance(given[0], list):
+        given[-1][:] = ["other", "other"]
+    given[:] = [given[-1]] * len(given)
+
+
+@pytest.mark.parametrize("change", [_refill, list.clear], ids=["refilled", "cleared"])
+@pytest.mark.parametrize("kind", ["texts", "ranking", "pairs"])
+def test_what_the_owner_does_to_a_list_while_a_call_waits_is_not_seen(
+    kind: str,
+    change: Callable[[list[Any]], None],
+    embedder: Embedder,
+    reranker: Reranker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("qwen3_rag.component._CHUNK", 2)
+    used: Any = embedder if kind == "texts" else reranker
+    calls: dict[str, Callable[[list[Any]], Any]] = {
+        "texts": embedder.aembed_documents,
+        "ranking": lambda texts: reranker.arerank("q", texts),
+        "pairs": lambda texts: reranker.aevaluate(texts),
+    }
+    given: list[Any] = [f"text {i}" for i in range(40)]
+    if kind == "pairs":
+        given = [["q", text] for text in given]
+    expected = asyncio.run(calls[kind](copy.deepcopy(given)))
+    backend = used.load().backend
+    running, gate, run = threading.Event(), threading.Event(), backend.run
+
+    def held_up(prompts: Any) -> Any:
+        running.set()
+        assert gate.wait(60)
+        return run(prompts)
+
+    async def changed() -> Any:
+        task = asyncio.create_task(calls[kind](given))
+        while not running.is_set():
+            await asyncio.sleep(0.001)
+        change(given)
+        gate.set()
+        return await task
+
+    monkeypatch.setattr(backend, "run", held_up)
+    found = asyncio.run(changed())
+    if kind == "ranking":
+        found, expected = ([(one.index, one.text) for one in ranking] for ranking in (found, expected))
+    elif kind == "pairs":
+        found, expected = found.scores, expected.scores
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(

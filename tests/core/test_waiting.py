@@ -52,7 +52,19 @@ def test_a_call_ends_at_its_timeout_and_its_work_is_dropped(embedding_checkpoint
         patient.close()
 
 
-@pytest.mark.parametrize("timeout", [0, -1.0])
+@pytest.mark.parametrize("timeout", [float("inf"), 1e12])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_timeout_may_be_longer_than_a_thread_can_wait(
+    embedding_checkpoint: Path, timeout: float, is_async: bool
+) -> None:
+    with Embedder(str(embedding_checkpoint), timeout=timeout, **OPTIONS) as embedder:
+        call: Any = embedder.embed_queries
+        if is_async:
+            call = lambda texts: asyncio.run(embedder.aembed_queries(texts))  # noqa: E731
+        assert call(["patient"]).shape == (1, 64)
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
 def test_a_timeout_must_be_positive(timeout: float) -> None:
     with pytest.raises(ConfigurationError, match="seconds above 0"):
         Embedder(timeout=timeout)

@@ -11,7 +11,7 @@ import pytest
 from haystack import Document
 from haystack.dataclasses import ByteStream
 from haystack_integrations.components.embedders.qwen3_rag import Qwen3DocumentEmbedder
-from haystack_integrations.components.embedders.qwen3_rag.documents import document_texts
+from haystack_integrations.components.embedders.qwen3_rag.documents import document_texts, own_documents
 from haystack_integrations.components.rankers.qwen3_rag import Qwen3Ranker
 from qwen3_rag import Embedder, Reranker, Usage
 from qwen3_rag.reranker import Scores
@@ -38,7 +38,7 @@ def test_text_is_chosen_meta_values_then_content(document: Document, text: str) 
 def test_message_names_the_document_that_is_none() -> None:
     documents: list[Any] = [Document(content="c"), "text"]
     with pytest.raises(TypeError, match=r"documents\[1\] must be a Document, got str"):
-        document_texts(documents, [], "-")
+        own_documents(documents)
 
 
 @pytest.mark.parametrize("kind", ["embedder", "ranker"])

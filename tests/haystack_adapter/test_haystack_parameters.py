@@ -95,6 +95,7 @@ WRONG_TYPES: list[tuple[dict[str, Any], str]] = [
     ({"top_k": "2"}, "top_k must be a whole number, 0 or more, or None for all, got '2'"),
     ({"score_threshold": "0.5"}, "score_threshold must be a number, 0 to 1, or None for no limit, got '0.5'"),
     ({"score_threshold": True}, "score_threshold must be a number, .* got True"),
+    ({"progress_bar": "no"}, "progress_bar must be True or False, got 'no'"),
 ]
 
 
@@ -108,14 +109,30 @@ def test_a_wrong_type_is_told_where_it_is_given_and_nothing_is_computed(
         if name in parameters(adapter):
             with pytest.raises(TypeError, match=message):
                 adapter(model="no/such-model", **wrong)
-    ranker = Qwen3Ranker(model="no/such-model")
+    made: Any = Qwen3Ranker(model="no/such-model")
     if name in ("top_k", "score_threshold"):
         with pytest.raises(TypeError, match=message):
-            ranker.run("q", documents, **wrong)
-    setattr(ranker, name, value)
-    for run in (ranker.run, lambda *given: asyncio.run(ranker.run_async(*given))):
+            made.run("q", documents, **wrong)
+    given: list[Any] = ["q", documents]
+    if name == "progress_bar":
+        made, given = Qwen3DocumentEmbedder(model="no/such-model"), [documents]
+    setattr(made, name, value)
+    for run in (made.run, lambda *given: asyncio.run(made.run_async(*given))):
         with pytest.raises(TypeError, match=message):
-            run("q", documents)
+            run(*given)
+
+
+@pytest.mark.parametrize("wrong", [5.0, -0.1, float("nan")])
+def test_a_threshold_that_no_score_can_have_is_refused_and_nothing_is_computed(wrong: float) -> None:
+    message = f"score_threshold must be a number, 0 to 1, or None for no limit, got {wrong}"
+    with pytest.raises(ConfigurationError, match=message):
+        Qwen3Ranker(model="no/such-model", score_threshold=wrong)
+    ranker = Qwen3Ranker(model="no/such-model")
+    with pytest.raises(ConfigurationError, match=message):
+        ranker.run("q", [Document(content="a")], score_threshold=wrong)
+    ranker.score_threshold = wrong
+    with pytest.raises(ConfigurationError, match=message):
+        ranker.run("q", [Document(content="a")])
 
 
 def test_numbers_may_be_numpys_and_are_saved_as_pythons(reranker: Reranker) -> None:

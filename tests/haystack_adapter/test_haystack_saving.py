@@ -106,8 +106,10 @@ def test_objects_that_a_pickle_can_hold_are_pickled() -> None:
 
 
 def test_keys_that_are_no_strings_are_refused() -> None:
-    with pytest.raises(SerializationError, match="keys of model_kwargs must be strings, got 3"):
-        Qwen3TextEmbedder(model_kwargs={3: "x"}).to_dict()  # type: ignore[dict-item]
+    with pytest.raises(
+        SerializationError, match=r"keys of model_kwargs\['max_memory'\] must be strings, got 3"
+    ):
+        Qwen3TextEmbedder(model_kwargs={"max_memory": {3: "x"}}).to_dict()
 
 
 def test_deep_copy_keeps_tokens_and_never_shows_them() -> None:

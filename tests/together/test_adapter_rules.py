@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -214,3 +216,47 @@ def test_numpys_whole_numbers_are_taken(adapter: Any) -> None:
     made = adapter(model="no/such-model", max_tokens=np.int64(77))
     assert made.max_tokens == component(made).arguments["max_tokens"] == 77
     assert type(component(made).arguments["max_tokens"]) is int
+
+
+def nodes(texts: list[str]) -> list[NodeWithScore]:
+    return [NodeWithScore(node=TextNode(text=text)) for text in texts]
+
+
+def haystack_documents(texts: list[str]) -> list[HaystackDocument]:
+    return [HaystackDocument(content=text) for text in texts]
+
+
+LISTS: dict[Any, tuple[Callable[[list[str]], list[Any]], Callable[[Any, list[Any]], Any]]] = {
+    Qwen3Reranker: (lambda texts: [*map(Document, texts)], lambda a, given: a.acompress_documents(given, "q")),
+    Qwen3Rerank: (nodes, lambda a, given: a.apostprocess_nodes(given, query_str="q")),
+    Qwen3DocumentEmbedder: (haystack_documents, lambda a, given: a.run_async(given)),
+    Qwen3Ranker: (haystack_documents, lambda a, given: a.run_async("q", given)),
+}
+
+
+@pytest.mark.parametrize("adapter", LISTS)
+@pytest.mark.parametrize("change", [list.reverse, list.clear], ids=["reversed", "cleared"])
+def test_what_the_owner_does_to_a_list_while_a_call_waits_is_not_seen(
+    adapter: Any, change: Callable[[list[Any]], None], own: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, call = LISTS[adapter]
+    given = make(["Beijing is a city.", "Cats sleep.", "Gravity pulls."])
+    expected = asyncio.run(call(own, list(given)))
+    backend = component(own).backend
+    running, gate, run = threading.Event(), threading.Event(), backend.run
+
+    def held_up(prompts: Any) -> Any:
+        running.set()
+        assert gate.wait(60)
+        return run(prompts)
+
+    async def changed() -> Any:
+        task = asyncio.create_task(call(own, given))
+        while not running.is_set():
+            await asyncio.sleep(0.001)
+        change(given)
+        gate.set()
+        return await task
+
+    monkeypatch.setattr(backend, "run", held_up)
+    assert asyncio.run(changed()) == expected

@@ -32,7 +32,10 @@ def rerank(
         ),
     ],
     model: Annotated[str, typer.Option(help="Hub repository or local folder.")] = DEFAULT_RERANKING_MODEL,
-    top_k: Annotated[int | None, typer.Option(min=0, help="Most documents to print; all by default.")] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(min=0, help="Most documents to print; all by default, and nothing is computed for 0."),
+    ] = None,
     instruction: options.Instruction = None,
     field: options.Field = "text",
     device: options.Devices = None,
@@ -67,8 +70,9 @@ def rerank(
         hide_library_bars()
     with Reranker(model, instruction=instruction, **arguments) as reranker, without_warning():
         progress = sys.stderr.isatty() and not quiet
-        scores, usage = reranker.evaluate([(query, document) for document in documents], progress=progress)
-    ranking = rank(scores, documents, top_k)
+        wanted = [] if top_k == 0 else documents
+        scores, usage = reranker.evaluate([(query, document) for document in wanted], progress=progress)
+    ranking = rank(scores, wanted, top_k)
     if as_json:
         print_json(
             {

@@ -64,6 +64,7 @@ class Qwen3Reranker(RerankerOptions, BaseDocumentCompressor):
             NonFiniteOutputError: the model returned NaN for a document.
             OutOfMemoryError: a document alone does not fit into memory.
         """
+        documents = list(documents)  # what their owner does to theirs meanwhile is not seen
         return _pick(documents, self.reranker.rerank(query, _texts(documents), top_k=self.top_n))
 
     async def acompress_documents(
@@ -77,6 +78,7 @@ class Qwen3Reranker(RerankerOptions, BaseDocumentCompressor):
         Args:
             documents, query, callbacks: as `compress_documents`.
         """
+        documents = list(documents)
         return _pick(documents, await self.reranker.arerank(query, _texts(documents), top_k=self.top_n))
 
 

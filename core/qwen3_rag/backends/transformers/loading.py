@@ -55,7 +55,8 @@ def load_model(
     Raises:
         CheckpointError: weights are absent, corrupt or incomplete, a reranker's head is quantised, attention
             uses a sliding window, or positions are scaled by the length of what is computed.
-        ConfigurationError: a `device_map` leaves weights outside the devices that run the model.
+        ConfigurationError: `model_kwargs` holds what Transformers does not take, or a `device_map` that leaves
+            weights outside the devices that run the model.
     """
     config = transformers.AutoConfig.from_pretrained(
         str(checkpoint.folder), trust_remote_code=model_kwargs.get("trust_remote_code", False)
@@ -129,6 +130,12 @@ def _from_pretrained(
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # safetensors, torch and transformers each raise their own
+        # What Transformers does not know it hands to the model's class.
+        unknown = [name for name in model_kwargs if f"unexpected keyword argument {name!r}" in str(error)]
+        if unknown:
+            raise ConfigurationError(
+                f"model_kwargs holds {unknown[0]!r}, which Transformers does not take for this model: {error}"
+            ) from error
         raise CheckpointError(f"cannot load weights from {checkpoint.folder}: {error}") from error
     # Transformers fills missing weights with random numbers and only logs a warning.
     missing = sorted(report["missing_keys"])

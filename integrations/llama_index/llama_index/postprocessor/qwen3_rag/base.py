@@ -94,6 +94,7 @@ class Qwen3Rerank(CoreOptions, BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
+        nodes = list(nodes)  # what their owner does to theirs meanwhile is not seen
         with self._announced(nodes, query_bundle) as best:
             query, texts = self._question(nodes, query_bundle)
             if texts:
@@ -104,6 +105,7 @@ class Qwen3Rerank(CoreOptions, BaseNodePostprocessor):
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
+        nodes = list(nodes)
         with self._announced(nodes, query_bundle) as best:
             query, texts = self._question(nodes, query_bundle)
             if texts:

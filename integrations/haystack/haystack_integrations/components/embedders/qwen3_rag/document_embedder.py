@@ -13,11 +13,13 @@ from haystack_integrations.components.embedders.qwen3_rag.documents import (
     check_meta_fields,
     check_separator,
     document_texts,
+    own_documents,
     usage_meta,
 )
 
 from qwen3_rag.conversion import converted
 from qwen3_rag.embedder import Embedder, Embeddings
+from qwen3_rag.inputs import flag
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
 from qwen3_rag.settings import DType, Hub
 
@@ -103,6 +105,7 @@ class Qwen3DocumentEmbedder(CoreComponent):
         """
         meta_fields_to_embed = check_meta_fields(meta_fields_to_embed)
         check_separator(embedding_separator)
+        progress_bar = flag("progress_bar", progress_bar)
         self._start(locals())
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
@@ -118,13 +121,15 @@ class Qwen3DocumentEmbedder(CoreComponent):
             `meta` with `model` and `usage`.
 
         Raises:
-            TypeError: `documents` is not a list of documents.
+            TypeError: `documents` is not a list of documents, or an assigned attribute of a wrong type.
             CheckpointError: the model cannot be loaded.
             DeadlineExceededError: it took longer than `timeout`.
             NonFiniteOutputError: the model returned NaN for a document.
             OutOfMemoryError: a document alone does not fit into memory.
         """
-        result = self.embedder.embed(self._texts(documents), role="document", progress=self.progress_bar)
+        documents = own_documents(documents)
+        texts, progress = self._texts(documents), flag("progress_bar", self.progress_bar)
+        result = self.embedder.embed(texts, role="document", progress=progress)
         return _response(self.model, documents, result)
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
@@ -134,8 +139,9 @@ class Qwen3DocumentEmbedder(CoreComponent):
         Args:
             documents: as `run`.
         """
-        texts = self._texts(documents)
-        result = await self.embedder.aembed(texts, role="document", progress=self.progress_bar)
+        documents = own_documents(documents)
+        texts, progress = self._texts(documents), flag("progress_bar", self.progress_bar)
+        result = await self.embedder.aembed(texts, role="document", progress=progress)
         return await converted(partial(_response, self.model, documents, result), result.vectors.size)
 
     def _texts(self, documents: Sequence[Document]) -> list[str]:

@@ -47,11 +47,25 @@ def check_text(name: str, value: object, instead: str) -> None:
         raise TypeError(f"{name} must be a str, got {type(value).__name__}; {instead}")
 
 
+def own_documents(documents: Sequence[Document]) -> list[Document]:
+    """Return documents as a list of its own: what their owner does to theirs while a run waits is not seen.
+
+    Raises:
+        TypeError: `documents` is not a list of documents; the message names the first that is none.
+    """
+    if not isinstance(documents, (list, tuple)):
+        raise TypeError(f"documents must be a list of Document, got {type(documents).__name__}")
+    for i, document in enumerate(documents):
+        if not isinstance(document, Document):
+            raise TypeError(f"documents[{i}] must be a Document, got {type(document).__name__}")
+    return list(documents)
+
+
 def document_texts(documents: Sequence[Document], meta_fields: Sequence[str], separator: str) -> list[str]:
     """Return one text per document: the chosen meta values, then the content, with separators between.
 
     Args:
-        documents: a list of Haystack documents.
+        documents: Haystack's.
         meta_fields: list of the names of meta values to put first; one that is missing or None is left
             out, 0, False and "" are kept.
         separator: stands between the parts.
@@ -61,17 +75,11 @@ def document_texts(documents: Sequence[Document], meta_fields: Sequence[str], se
         and without chosen meta values gives the empty string.
 
     Raises:
-        TypeError: `documents` is not a list of documents (the message names the first that is none), or
-            `meta_fields` no list of strings, or `separator` no string.
+        TypeError: `meta_fields` is no list of strings, or `separator` no string.
         ConfigurationError: `meta_fields` is one string.
     """
     meta_fields = check_meta_fields(meta_fields)
     check_separator(separator)
-    if not isinstance(documents, (list, tuple)):
-        raise TypeError(f"documents must be a list of Document, got {type(documents).__name__}")
-    for i, document in enumerate(documents):
-        if not isinstance(document, Document):
-            raise TypeError(f"documents[{i}] must be a Document, got {type(document).__name__}")
     return [separator.join(_parts(document, meta_fields)) for document in documents]
 
 

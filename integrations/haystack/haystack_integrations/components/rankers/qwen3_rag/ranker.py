@@ -14,9 +14,11 @@ from haystack_integrations.components.embedders.qwen3_rag.documents import (
     check_separator,
     check_text,
     document_texts,
+    own_documents,
     usage_meta,
 )
 
+from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.inputs import number
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
 from qwen3_rag.ranking import check_top_k, rank
@@ -134,7 +136,8 @@ class Qwen3Ranker(CoreComponent):
             documents: any number of documents; never changed. One without content and without chosen meta
                 values is scored as the empty text.
             top_k: overrides the constructor's; None takes it.
-            score_threshold: overrides the constructor's; None takes it, 0.0 lets every document through.
+            score_threshold: overrides the constructor's, 0 to 1; None takes it, 0.0 lets every document
+                through.
 
         Returns:
             `documents`, copies with `score` set to P(yes) in [0, 1], and `meta` with `model` and `usage`.
@@ -142,7 +145,7 @@ class Qwen3Ranker(CoreComponent):
 
         Raises:
             TypeError: an argument is of a wrong type.
-            ConfigurationError: `top_k` is negative, wherever it was given.
+            ConfigurationError: `top_k` or `score_threshold` is out of range, wherever it was given.
             PromptTooLongError: template, instruction and query leave no room for a document.
             CheckpointError: the model cannot be loaded.
             DeadlineExceededError: it took longer than `timeout`.
@@ -150,6 +153,7 @@ class Qwen3Ranker(CoreComponent):
             OutOfMemoryError: a document alone does not fit into memory.
         """
         limits = self._limits(top_k, score_threshold)
+        documents = own_documents(documents)
         pairs = self._pairs(query, documents, limits)
         scores = self.reranker.evaluate(pairs) if pairs else _NOTHING
         return self._response(documents, scores, limits)
@@ -168,6 +172,7 @@ class Qwen3Ranker(CoreComponent):
             query, documents, top_k, score_threshold: as `run`.
         """
         limits = self._limits(top_k, score_threshold)
+        documents = own_documents(documents)
         pairs = self._pairs(query, documents, limits)
         scores = await self.reranker.aevaluate(pairs) if pairs else _NOTHING
         return self._response(documents, scores, limits)
@@ -193,7 +198,11 @@ class Qwen3Ranker(CoreComponent):
 def _threshold(given: float | None) -> float | None:
     if given is None:
         return None
-    return number("score_threshold", given, "a number, 0 to 1, or None for no limit")
+    meaning = "a number, 0 to 1, or None for no limit"
+    threshold = number("score_threshold", given, meaning)
+    if not 0 <= threshold <= 1:
+        raise ConfigurationError(f"score_threshold must be {meaning}, got {threshold}")
+    return threshold
 
 
 def _ranked(documents: Sequence[Document], result: Scores, limits: _Limits) -> list[Document]:

@@ -1,0 +1,20 @@
+"""Which line of code called this package, for warnings about what it asked for."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+_PACKAGES: Final = {"qwen3_rag", "langchain_qwen3_rag"}
+"""In the names of all modules that are ours: the adapters of LlamaIndex and Haystack end in the first."""
+
+
+def level_of_caller() -> int:
+    """Return the `stacklevel` with which our caller's warning names the code that called this package.
+
+    Ask in the caller's own thread or task: nobody called a thread of ours.
+    """
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and _PACKAGES & set(str(frame.f_globals.get("__name__")).split(".")):
+        level, frame = level + 1, frame.f_back
+    return level
