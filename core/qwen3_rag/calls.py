@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_rag.backends.base import BackendOutput
+from qwen3_rag.errors import own_copy
 from qwen3_rag.plan import WITH_LAST_PART, sort_sequences
 from qwen3_rag.tokenization import Prompt
 
@@ -132,9 +133,9 @@ class Call:
             self.future.set_result(BackendOutput(values, self._computed))
 
     def fail(self, error: BaseException) -> None:
-        """Give the caller an error; nothing happens if the call was cancelled in the meantime."""
+        """Give the caller a copy of an error; nothing happens if the call was cancelled in the meantime."""
         with suppress(InvalidStateError):
-            self.future.set_exception(error)
+            self.future.set_exception(own_copy(error))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from qwen3_rag.models import ModelKind
 from qwen3_rag.opening import Opening, Source, open_source
 from qwen3_rag.progress import call_bar
 from qwen3_rag.secret import check_no_secret
-from qwen3_rag.steps import Steps, Task, drive, drive_async
+from qwen3_rag.steps import Steps, Task, drive, drive_async, result_of
 from qwen3_rag.tokenization import Prompts
 from qwen3_rag.usage import Usage
 from qwen3_rag.work import Bind, Collector, Item, Outcome, Pending, Work
@@ -121,18 +121,17 @@ class Component:
         Raises:
             CheckpointError, ConfigurationError, MissingExtraError: what is wrong with the settings.
         """
-        self._open()
-        self._acquire().load()
+        self._acquire(self._open()).load()
         return self
 
     def close(self) -> None:
         """Give the engine back. The last component to do so frees the weights."""
         with self._lock:
             self._closed = True
-            release, self._release, self._engine = self._release, None, None
-        held = release.detach() if release is not None else None
-        if held is not None:
-            engines.release(held[2][0])
+            engine, self._engine = self._engine, None
+            release, self._release = self._release, None
+        if engine is not None and release is not None and release.detach():
+            engines.release(engine)
 
     def __enter__(self: Self) -> Self:
         return self
@@ -157,17 +156,18 @@ class Component:
         return f"{type(self).__name__}({self.model!r}, {shown})"
 
     def _open(self) -> Source:
-        return self._opening.ask().result()
+        return result_of(self._opening.ask())
 
-    def _acquire(self) -> Engine:
+    def _acquire(self, source: Source) -> Engine:
         with self._lock:
             if self._closed:
                 raise EngineClosedError(f"this {type(self).__name__} is closed; create a new one")
             if self._engine is None:
-                self._engine = engines.acquire(self._settings)
+                engine = engines.acquire(source.settings, source.version)
                 # For an object that nobody closed. Garbage is collected in any thread, which must not wait.
-                self._release = weakref.finalize(self, engines.release, self._engine, wait=False)
+                self._release = weakref.finalize(self, engines.release, engine, wait=False)
                 self._release.atexit = False  # `engines` closes them all
+                self._engine = engine
             return self._engine
 
     def _run(self, items: Sequence[Item], bind: Bind[Item], *, progress: bool) -> Outcome:
@@ -181,7 +181,7 @@ class Component:
     def _steps(self, items: Sequence[Item], bind: Bind[Item], progress: bool) -> Steps[Outcome]:
         source: Source = yield self._opening.ask()
         work = bind(source)
-        engine, flow = self._acquire(), Flow()
+        engine, flow = self._acquire(source), Flow()
         collected = Collector(work.finish)
         pending: deque[Pending] = deque()
 

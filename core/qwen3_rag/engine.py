@@ -139,7 +139,7 @@ class Engine:
             self._closing = True
             self._changed.notify_all()
         self._gate.close(_closed)
-        self._fail(self._resting(), _closed)
+        self._fail(self._resting(), _closed())
         if not wait:
             return
         for seat in self._seats:
@@ -183,7 +183,7 @@ class Engine:
         for helper in seat.threads[1:]:
             helper.join()
         # Calls that another device is computing are failed by that one, if they are not done then.
-        self._fail(self._resting(), _closed)
+        self._fail(self._resting(), _closed())
         backend, seat.backend = seat.backend, None
         if backend is not None:
             backend.close()
@@ -197,7 +197,7 @@ class Engine:
                     assert seat.backend is not None
                     self._run(seat.backend, self._pick(seat.backend, seat.number))
             except BaseException as error:  # a defect here must not leave callers waiting for ever
-                self._fail(list(self._calls), lambda error=error: error)  # type: ignore[misc]
+                self._fail(list(self._calls), error)
 
     def _wait(self, seat: _Seat) -> bool:
         """Wait for calls that this seat may take; False when closing."""
@@ -230,15 +230,15 @@ class Engine:
     def _loaded(self, seat: _Seat) -> bool:
         """Load a seat's backend. A failure goes to the calls that wait, and the next call tries again."""
         self._drop_cancelled()
-        if not self._waiting(seat.number):
+        with self._changed:  # in one step, so that `close` never waits for a load
+            seat.is_loading = not self._closing and bool(self._waiting(seat.number))
+        if not seat.is_loading:
             return False
-        seat.is_loading = True
         try:
             seat.backend = seat.load()
         except BaseException as error:
-            failed = error
             calls = [call for call in self._resting() if call.seat in (None, seat.number)]
-            self._fail(calls, lambda: failed)
+            self._fail(calls, error)
             return False
         finally:
             seat.is_loading = False
@@ -248,9 +248,9 @@ class Engine:
             self._start(seat, self._work)
         return True
 
-    def _fail(self, calls: Iterable[Call], error: Callable[[], BaseException]) -> None:
+    def _fail(self, calls: Iterable[Call], error: BaseException) -> None:
         for call in calls:
-            self._end(call, error())
+            self._end(call, error)
 
     def _drop_cancelled(self) -> None:
         with self._changed:
@@ -286,11 +286,11 @@ class Engine:
                 if call.is_complete:
                     self._end(call, None)
         elif isinstance(error, RunAbandonedError):
-            self._fail(calls, _closed)  # those that are done already keep what they got
+            self._fail(calls, _closed())  # those that are done already keep what they got
         elif len(calls) == 1 or concerns_every_prompt(error):
-            self._fail(calls, lambda: error)
+            self._fail(calls, error)
         elif self._closing:
-            self._fail(calls, _closed)
+            self._fail(calls, _closed())
         else:
             first = {id(call) for call in calls[: len(calls) // 2]}
             self._run(backend, [p for p in portions if id(p.call) in first])
@@ -304,6 +304,8 @@ class Engine:
             output = self._output(backend, prompts, calls_of(portions)) if prompts else None
             if output is not None:
                 _check_shape(output, len(prompts), backend)
+        except RunAbandonedError as error:
+            return error
         except BaseException as error:
             with self._changed:
                 self._count(failed_rounds=1, compute_seconds=time.monotonic() - started)

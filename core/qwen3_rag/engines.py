@@ -12,7 +12,6 @@ from functools import partial
 
 from qwen3_rag.backends.base import Backend
 from qwen3_rag.backends.process import ProcessBackend
-from qwen3_rag.checkpoint import settled
 from qwen3_rag.engine import Engine
 from qwen3_rag.plugins import BACKENDS, load_plugin
 from qwen3_rag.settings import EngineSettings
@@ -32,13 +31,15 @@ _ending: weakref.WeakSet[Engine] = weakref.WeakSet()
 _lock = threading.RLock()
 
 
-def acquire(settings: EngineSettings) -> Engine:
+def acquire(settings: EngineSettings, version: object) -> Engine:
     """Return the engine for these settings, made on first request. Pair it with `release`.
 
-    Nothing is loaded or imported here: the engine's own threads do that, so that nobody waits for
+    Nothing is read, loaded or imported here: the engine's own threads do that, so that nobody waits for
     another model than his own.
+
+    Args:
+        settings, version: what `settled` returned.
     """
-    settings, version = settled(settings)
     key = f"{settings.key} {version}"
     with _lock:
         shared = _engines.get(key)

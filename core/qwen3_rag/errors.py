@@ -31,6 +31,7 @@ A text that is not a string is a plain ``TypeError`` naming its index, as is an 
 from __future__ import annotations
 
 import warnings
+from copy import copy
 from typing import ClassVar
 
 
@@ -117,3 +118,21 @@ class ForkedProcessError(Qwen3RagError, RuntimeError):
 def concerns_every_prompt(error: BaseException) -> bool:
     """Whether computing other prompts alone, after a batch failed with this error, is of no use."""
     return not isinstance(error, Exception) or getattr(error, "concerns_every_prompt", False)
+
+
+def own_copy(error: BaseException) -> BaseException:
+    """Return a copy of an error for one caller alone; the same object where a copy would not say the same.
+
+    Raising adds the raiser's frames to an error. Of one object that many callers got, each would see the frames
+    of all of them, with their texts.
+    """
+    try:
+        copied = copy(error)
+        says_the_same = type(copied) is type(error) and str(copied) == str(error)
+    except Exception:  # whatever an error's own reduction and constructor raise
+        return error
+    if not says_the_same:
+        return error
+    copied.__cause__, copied.__context__ = error.__cause__, error.__context__
+    copied.__suppress_context__ = error.__suppress_context__
+    return copied.with_traceback(error.__traceback__)

@@ -19,7 +19,7 @@ class EngineMetrics:
         longest_wait_seconds: of all calls' times from asking for a place to their first round.
         wait_seconds: the sum of these times.
         rounds: how often a backend ran and gave values.
-        failed_rounds: how often it raised instead.
+        failed_rounds: how often it raised instead; runs given up because nobody waited do not count.
         compute_seconds: how long both took, summed over devices.
         prompts: prompts computed.
         prompt_tokens: their tokens.

@@ -8,15 +8,23 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from qwen3_rag.checkpoint import Checkpoint, check_share_of_context, open_checkpoint
+from qwen3_rag.checkpoint import Checkpoint, check_share_of_context, open_checkpoint, settled
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import PromptTokenizer
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is opened: files may have been downloaded for it, no weights."""
+    """An opened checkpoint without weights: description and tokenizer.
 
+    Attributes:
+        settings: those that it was opened by, as `settled` returns them.
+        version: of its files, likewise.
+        checkpoint, tokenizer: what was read.
+    """
+
+    settings: EngineSettings
+    version: object
     checkpoint: Checkpoint
     tokenizer: PromptTokenizer
 
@@ -28,6 +36,7 @@ def open_source(settings: EngineSettings, *, max_tokens: int, parse_special_toke
         CheckpointError, WrongModelKindError: see `open_checkpoint` and `PromptTokenizer`.
         ConfigurationError: `max_tokens` is more than the model's context.
     """
+    settled_settings, version = settled(settings)
     checkpoint = open_checkpoint(settings, weights=False)
     check_share_of_context(max_tokens, checkpoint)
     tokenizer = PromptTokenizer.from_folder(
@@ -37,7 +46,7 @@ def open_source(settings: EngineSettings, *, max_tokens: int, parse_special_toke
     )
     if settings.kind == "reranking":
         tokenizer.check_reranking()
-    return Source(checkpoint, tokenizer)
+    return Source(settled_settings, version, checkpoint, tokenizer)
 
 
 class Opening:
@@ -58,13 +67,11 @@ class Opening:
         """Return the future of an attempt, the same to all who ask until it fails. It cannot be cancelled."""
         with self._lock:
             if self._asked is None or (self._asked.done() and self._asked.exception() is not None):
-                self._asked = Future()
-                self._asked.set_running_or_notify_cancel()
-                work = contextvars.copy_context().run
-                name = "qwen3-rag-open"
-                threading.Thread(
-                    target=work, args=(_try, self._run, self._asked), name=name, daemon=True
-                ).start()
+                asked: Future[Source] = Future()
+                asked.set_running_or_notify_cancel()
+                work, name = contextvars.copy_context().run, "qwen3-rag-open"
+                threading.Thread(target=work, args=(_try, self._run, asked), name=name, daemon=True).start()
+                self._asked = asked  # only now: what could not be started would never be done
             return self._asked
 
     def renew_after_fork(self) -> None:

@@ -1,7 +1,8 @@
 """One description of a call's work, driven by a thread that blocks or by an event loop that does not.
 
 A generator yields what it waits for and is sent the result: a `Task` to run, or a future of the
-engine. So the order of things is written once for sync and async callers.
+engine. So the order of things is written once for sync and async callers. What a step raises ends the
+steps: the generator is closed, nothing is thrown into it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from qwen3_rag.errors import DeadlineExceededError
+from qwen3_rag.errors import DeadlineExceededError, own_copy
 
 Result = TypeVar("Result")
 
@@ -65,7 +66,7 @@ def drive(steps: Steps[Result], timeout: float | None) -> Result:
             if not step.done():
                 concurrent.futures.wait([step], deadline.remaining())
                 deadline.check(step.done())
-            answer = step.result()
+            answer = result_of(step)
 
 
 async def drive_async(steps: Steps[Result], timeout: float | None) -> Result:
@@ -83,7 +84,7 @@ async def drive_async(steps: Steps[Result], timeout: float | None) -> Result:
                 answer = step.run()
                 continue
             if isinstance(step, Future) and step.done():
-                answer = step.result()
+                answer = result_of(step)
                 continue
             waiting = asyncio.ensure_future(
                 asyncio.wrap_future(_beside(step) if isinstance(step, Task) else step)
@@ -94,7 +95,15 @@ async def drive_async(steps: Steps[Result], timeout: float | None) -> Result:
             except BaseException:
                 waiting.cancel()
                 raise
-            answer = waiting.result()
+            answer = result_of(waiting)
+
+
+def result_of(future: Future[Result] | asyncio.Future[Result]) -> Result:
+    """Return a future's result, or raise a copy of its error: others may wait for the same future."""
+    error = future.exception()
+    if error is not None:
+        raise own_copy(error)
+    return future.result()
 
 
 class _Deadline:

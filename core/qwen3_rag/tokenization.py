@@ -176,7 +176,7 @@ class PromptTokenizer:
             encoded = self._encode_batch([prompt + text for text in texts], "text", texts, first)
         else:
             encoded = self._encode_documents([prompt] * len(texts), texts, "text", room, first)
-        head = np.array(self._text.encode(prompt).ids if prompt else [], dtype=np.int32)
+        head = np.array(self._text.encode(prompt, add_special_tokens=False).ids, dtype=np.int32)
         if len(head) > room:
             raise _too_long("the instruction and template", len(head) + 1, max_tokens)
         made: list[Prompt] = []
@@ -190,7 +190,7 @@ class PromptTokenizer:
                 ids = ids[:room]
             token_ids = np.array([*ids, self.end_of_text], dtype=np.int32)
             words = EmbeddingWords(prompt, text, is_query)
-            made.append(Prompt(token_ids, words, index, common_prefix(head, token_ids) if prompt else 0))
+            made.append(Prompt(token_ids, words, index, common_prefix(head, token_ids)))
         return Prompts(made, truncated)
 
     def encode_pairs(

@@ -92,10 +92,13 @@ def test_an_error_in_a_worker_reaches_the_caller_as_it_is(tmp_path: Path) -> Non
         Reranker(str(tmp_path), device=["cpu", "cpu"]).score("q", ["d"])
 
 
-def test_a_failed_load_leaves_no_process(embedding_checkpoint: Path) -> None:
+def test_a_failed_load_leaves_no_process_and_tells_where_it_failed(embedding_checkpoint: Path) -> None:
     before = _child_pids()
-    with pytest.raises(ValueError, match="nonsense"):
+    with pytest.raises(ValueError, match="nonsense") as caught:
         one_worker(embedding_checkpoint, "nonsense")
+    there = str(caught.value.__cause__)
+    assert "in the process of nonsense" in there
+    assert "in choose_device" in there, "where it happened"
     assert _child_pids() <= before
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from qwen3_rag import (
     engines,
     opening,
 )
-from qwen3_rag.backends.base import BackendOutput
+from qwen3_rag.backends.base import BackendOutput, RunAbandonedError
 from qwen3_rag.engine import Engine
 from qwen3_rag.tokenization import Prompt
 from sum_backend import POISON, SumBackend, ids, submit
@@ -51,6 +51,17 @@ class ForgetfulBackend(SumBackend):
         return BackendOutput(super().run(prompts).values, np.zeros(0, np.int64))
 
 
+class PatientBackend(SumBackend):
+    """Answers never, and can be stopped."""
+
+    def run_while(self, prompts: Sequence[Prompt], is_wanted: Callable[[], bool]) -> BackendOutput:
+        assert prompts
+        self.running.set()
+        while is_wanted():
+            time.sleep(0.001)
+        raise RunAbandonedError("nobody waits for it")
+
+
 def merged(backend: SumBackend, tokens: Sequence[int]) -> list[BaseException | None]:
     """Submit one call per token while the backend is held up, so that they share a round; how each ended."""
     engine = Engine(lambda: backend)
@@ -70,13 +81,14 @@ def test_an_error_of_the_backend_itself_is_not_asked_for_once_per_call() -> None
     backend = DownBackend()
     ends = merged(backend, range(2, 66))
     assert all(isinstance(end, BackendDownError) for end in ends)
+    assert len({id(end) for end in ends}) == len(ends), "a traceback holds what one caller was about"
     assert len(backend.rounds) == 2
 
 
 def test_an_error_carries_nothing_of_other_calls() -> None:
     ends = merged(SumBackend(), [POISON, 2, POISON, 3, POISON])
     assert [type(end) for end in ends] == [ArithmeticError, type(None)] * 2 + [ArithmeticError]
-    assert {id(end) for end in ends if end is not None} != 1
+    assert len({id(end) for end in ends if end is not None}) == 3
     for end in ends:
         assert end is None or (end.__context__, end.__cause__) == (None, None)
 
@@ -84,6 +96,16 @@ def test_an_error_carries_nothing_of_other_calls() -> None:
 def test_a_backend_that_gives_too_little_is_an_error_and_nobody_waits_for_ever() -> None:
     ends = merged(ForgetfulBackend(), [2, 3, 4])
     assert all(isinstance(end, BackendError) and "a cost for each" in str(end) for end in ends)
+
+
+def test_a_run_that_nobody_wanted_any_more_is_no_failure_of_the_backend() -> None:
+    backend = PatientBackend()
+    engine = Engine(lambda: backend)
+    future = submit(engine, [ids(1)])
+    assert backend.running.wait(30)
+    assert future.cancel()
+    engine.close()
+    assert (engine.metrics.cancelled_calls, engine.metrics.failed_rounds) == (1, 0)
 
 
 def test_closing_while_loading_fails_what_waits_at_once() -> None:
@@ -103,6 +125,51 @@ def test_closing_while_loading_fails_what_waits_at_once() -> None:
     engine._seats[0].threads[0].join(30)
     assert backend.closed
     assert backend.rounds == []
+
+
+def test_closing_waits_for_no_load_that_is_about_to_begin() -> None:
+    may_load, closed = threading.Event(), threading.Event()
+
+    def load() -> SumBackend:
+        assert may_load.wait(60)
+        return SumBackend()
+
+    def close() -> None:
+        engine.close()
+        closed.set()
+
+    def interrupted(seat: int) -> Any:
+        found = waiting(seat)
+        if found and sys._getframe(1).f_code.co_name == "_loaded":
+            closer.start()
+            closer.join(0.3)  # a moment in which it may come between
+        return found
+
+    engine = Engine(load)
+    closer = threading.Thread(target=close)
+    waiting, engine._waiting = engine._waiting, interrupted  # type: ignore[method-assign]
+    future = submit(engine, [ids(1)])
+    try:
+        assert closed.wait(20)
+        assert isinstance(future.exception(20), EngineClosedError)
+    finally:
+        may_load.set()
+
+
+def test_callers_of_a_model_that_cannot_be_loaded_get_errors_of_their_own() -> None:
+    may_fail = threading.Event()
+
+    def load() -> SumBackend:
+        assert may_fail.wait(30)
+        raise OSError("no such device")
+
+    engine = Engine(load)
+    futures = [submit(engine, [ids(token)]) for token in range(8)]
+    may_fail.set()
+    ends = [future.exception(30) for future in futures]
+    assert all(isinstance(end, OSError) and str(end) == "no such device" for end in ends)
+    assert len({id(end) for end in ends}) == len(ends)
+    engine.close()
 
 
 def test_a_device_that_cannot_load_does_not_fail_what_another_computes() -> None:

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import huggingface_hub
 import pytest
-from qwen3_rag import CheckpointError, Embedder, EngineClosedError, Reranker
+from qwen3_rag import CheckpointError, Embedder, EngineClosedError, Reranker, checkpoint
 from qwen3_rag.settings import EngineSettings
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
@@ -69,13 +69,42 @@ def test_all_who_wait_share_one_attempt_and_its_failure(embedding_checkpoint: Pa
         for _ in calls:
             assert waiting.acquire(timeout=60)
         hub.go.set()
-        for call in calls:
-            with pytest.raises(CheckpointError, match="no such host"):
-                call.result(60)
+        ends = [call.exception(60) for call in calls]
+        assert all(isinstance(end, CheckpointError) and "no such host" in str(end) for end in ends)
+        assert len({id(end) for end in ends}) == len(ends), "a traceback holds what one caller was about"
         assert len(hub.asked) == 1
     with slow_hub(lambda: str(embedding_checkpoint)) as hub:
         hub.go.set()
         assert embedder.embed_documents(["a"]).shape == (1, 64), "the next call tries again"
+
+
+def test_a_thread_that_cannot_start_leaves_no_call_waiting_for_it(embedding_checkpoint: Path) -> None:
+    embedder = Embedder(str(embedding_checkpoint), timeout=60, **OPTIONS)
+    no_more = patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread"))
+    with no_more, pytest.raises(RuntimeError, match="can't start"):
+        embedder.embed_documents(["a"])
+    assert embedder.embed_documents(["a"]).shape == (1, 64)
+
+
+def test_a_slow_disk_holds_up_no_close(embedding_checkpoint: Path) -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def slow(*_: Any) -> tuple[()]:
+        asked.set()
+        assert go.wait(60)
+        return ()
+
+    embedder = Embedder(str(embedding_checkpoint), **OPTIONS)
+    with patch.object(checkpoint, "file_stamps", slow), ThreadPoolExecutor(2) as pool:
+        call = pool.submit(embedder.embed_documents, ["a"])
+        assert asked.wait(60)
+        closing = pool.submit(embedder.close)
+        try:
+            closing.result(20)
+        finally:
+            go.set()
+        with pytest.raises(EngineClosedError):
+            call.result(60)
 
 
 def test_a_hub_that_does_not_answer_holds_up_no_other_model(reranking_checkpoint: Path) -> None:

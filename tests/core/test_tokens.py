@@ -126,6 +126,17 @@ def test_a_query_with_exactly_enough_room_is_taken() -> None:
         TOKENIZER.encode_pairs([("why?", "word")], instruction=TASK, max_tokens=fixed - 1)
 
 
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, PARSING], ids=["data", "parsing"])
+def test_of_an_instruction_no_closing_token_is_counted(tokenizer: PromptTokenizer) -> None:
+    prompt = query_prompt(TASK)
+    (whole,) = tokenizer.encode_texts([""], prompt=prompt, max_tokens=99, is_query=True).prompts
+    assert whole.beginning == len(whole.token_ids) - 1
+    (exact,) = tokenizer.encode_texts(
+        [""], prompt=prompt, max_tokens=len(whole.token_ids), is_query=True
+    ).prompts
+    assert exact.token_ids.tolist() == whole.token_ids.tolist()
+
+
 def test_lone_surrogates_are_refused_by_index() -> None:
     for prompt in ("", "Instruct: a\nQuery:"):
         with pytest.raises(ValueError, match="text 1 is not valid Unicode: lone surrogate at character 1"):

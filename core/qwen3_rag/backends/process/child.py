@@ -13,7 +13,6 @@ from qwen3_rag.backends.process.messages import (
     Failure,
     Ready,
     begin_messages,
-    picklable,
     read_message,
     write_message,
 )
@@ -39,14 +38,14 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     try:
         backend: Backend = load_plugin(BACKENDS, settings.backend)(settings)
     except BaseException as error:
-        write_message(answers, Failure(picklable(error)))
+        write_message(answers, Failure.of(error))
         return
     write_message(answers, Ready(backend.token_budget))
     while (prompts := read_message(requests)) is not None:
         try:
             output = backend.run(prompts)
         except BaseException as error:
-            write_message(answers, Failure(picklable(error)))
+            write_message(answers, Failure.of(error))
         else:
             write_message(answers, Answer(output, backend.token_budget))
     backend.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import struct
+import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
@@ -33,9 +35,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Failure:
-    """What loading or a run raised."""
+    """What loading or a run raised, and where: a pickled exception has neither traceback nor cause."""
 
     error: BaseException
+    traceback: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Return what can travel of an error."""
+        return cls(_picklable(error), "".join(traceback.format_exception(error)))
 
 
 def begin_messages(stream: IO[bytes]) -> None:
@@ -82,13 +90,12 @@ def read_message(stream: IO[bytes]) -> Any:
     return pickle.loads(_read_exactly(stream, length))
 
 
-def picklable(error: BaseException) -> BaseException:
+def _picklable(error: BaseException) -> BaseException:
     """Return the error, or one of the same text when it cannot travel."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever an error's own reduction raises
-        return BackendError(f"{type(error).__name__}: {error}")
-    return error
+    with suppress(Exception):  # whatever an error's own reduction and constructor raise
+        if str(pickle.loads(pickle.dumps(error))) == str(error):
+            return error
+    return BackendError(f"{type(error).__name__}: {error}")
 
 
 def _read_exactly(stream: IO[bytes], length: int) -> bytes:

@@ -19,7 +19,7 @@ from qwen3_rag.backends.process.messages import (
     read_message,
     write_message,
 )
-from qwen3_rag.errors import WorkerDiedError
+from qwen3_rag.errors import BackendError, WorkerDiedError
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import Prompt
 
@@ -133,7 +133,9 @@ class ProcessBackend:
         except (OSError, EOFError) as error:
             raise self._died(child) from error
         if isinstance(answer, Failure):
-            raise answer.error
+            raise answer.error from BackendError(
+                f"in the process of {self._settings.device}:\n{answer.traceback}"
+            )
         assert isinstance(answer, Ready | Answer)
         return answer
 
