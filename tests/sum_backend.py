@@ -11,7 +11,7 @@ from qwen3_rag.backends.base import BackendOutput
 from qwen3_rag.calls import Call, Flow
 from qwen3_rag.engine import Engine
 from qwen3_rag.prompts import EmbeddingWords
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 
 POISON = 66_666
 

@@ -15,7 +15,7 @@ import numpy as np
 from qwen3_rag import Embedder
 from qwen3_rag.backends.base import BackendOutput
 from qwen3_rag.component import Component
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 
 from benchmarks.peers import ours
 from benchmarks.texts import QUERY, uniform

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import torch
 from qwen3_rag import Embedder
 from qwen3_rag.backends.base import BackendOutput
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 from torch.profiler import ProfilerActivity
 
 from benchmarks import texts

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from qwen3_rag.backends.base import BackendOutput
 from qwen3_rag.errors import own_copy
 from qwen3_rag.plan import WITH_LAST_PART, sort_sequences
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 
 
 @dataclass(eq=False)

@@ -26,7 +26,7 @@ from qwen3_rag.opening import Opening, Source, open_source
 from qwen3_rag.progress import call_bar
 from qwen3_rag.secret import check_no_secret
 from qwen3_rag.steps import Steps, Task, drive, drive_async, result_of
-from qwen3_rag.tokenization import Prompts
+from qwen3_rag.tokens import Prompts
 from qwen3_rag.usage import Usage
 from qwen3_rag.work import Bind, Collector, Item, Outcome, Pending, Work
 

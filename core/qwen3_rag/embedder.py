@@ -17,7 +17,7 @@ from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
 from qwen3_rag.opening import Source
 from qwen3_rag.settings import DType, Hub
-from qwen3_rag.tokenization import Prompts
+from qwen3_rag.tokens import Prompts
 from qwen3_rag.usage import Usage
 from qwen3_rag.vectors import (
     Precision,

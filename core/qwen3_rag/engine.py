@@ -21,7 +21,7 @@ from qwen3_rag.calls import Call, Portion, calls_of, pick_portions
 from qwen3_rag.errors import BackendError, EngineClosedError, ForkedProcessError, concerns_every_prompt
 from qwen3_rag.gate import Gate, Place
 from qwen3_rag.metrics import EngineMetrics
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 
 _MIN_SPREAD_TOKENS: Final = 1024
 """Idle devices divide what waits among them, but not into rounds smaller than this: a prefix that

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3_rag.tokenization import TokenIds, common_prefix
+from qwen3_rag.tokens import TokenIds, common_prefix
 
 MIN_SHARED_TOKENS: Final = 8
 """A common beginning that adds fewer tokens than this is recomputed: each segment costs one more

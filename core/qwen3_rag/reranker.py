@@ -15,7 +15,7 @@ from qwen3_rag.models import DEFAULT_RERANKING_MODEL
 from qwen3_rag.opening import Source
 from qwen3_rag.ranking import Ranked, check_top_k, rank, yes_probability
 from qwen3_rag.settings import DType, Hub
-from qwen3_rag.tokenization import Prompts
+from qwen3_rag.tokens import Prompts
 from qwen3_rag.usage import Usage
 from qwen3_rag.work import Bind, Work
 

@@ -9,13 +9,11 @@ are not "special".) Only the template's own strings are encoded with added token
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from qwen3_rag import prompts
@@ -24,6 +22,7 @@ from qwen3_rag.errors import CheckpointError, PromptTooLongError
 from qwen3_rag.inputs import check_unicode
 from qwen3_rag.prompts import EmbeddingWords, RerankingWords
 from qwen3_rag.stamps import file_stamps
+from qwen3_rag.tokens import Prompt, Prompts, common_prefix
 
 _TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json")
 
@@ -38,45 +37,6 @@ _PLENTY_PER_TOKEN: Final = 16
 
 _CHARACTERS_PER_TOKEN: Final = 6
 """More than texts have on average: of a long one that is encoded again, so much is tried first."""
-
-TokenIds = NDArray[np.int32]
-"""One prompt's token ids, shape (length,), at least one."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One prompt, as every backend gets it.
-
-    Attributes:
-        token_ids: what the model is to see, exactly.
-        words: the same before tokenisation, for servers that take only text.
-        index: place of its text or pair in the caller's list, for errors. A round merges calls, so this
-            is not its place there.
-        beginning: so many of the first tokens are template and instruction alone; 0 where that is not known.
-    """
-
-    token_ids: TokenIds
-    words: EmbeddingWords | RerankingWords
-    index: int = 0
-    beginning: int = 0
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """Prompts of one call, tokenised.
-
-    Attributes:
-        prompts: in the caller's order.
-        truncated: how many documents were cut.
-    """
-
-    prompts: list[Prompt]
-    truncated: int
-
-    @property
-    def token_ids(self) -> list[TokenIds]:
-        """Token ids of each prompt."""
-        return [prompt.token_ids for prompt in self.prompts]
 
 
 class PromptTokenizer:
@@ -297,13 +257,6 @@ class PromptTokenizer:
                 "this is not a Qwen3 tokenizer"
             )
         return ids[0]
-
-
-def common_prefix(a: TokenIds, b: TokenIds) -> int:
-    """Return how many leading tokens two sequences have in common."""
-    length = min(len(a), len(b))
-    differs = a[:length] != b[:length]
-    return int(differs.argmax()) if differs.any() else length
 
 
 def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:

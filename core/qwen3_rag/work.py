@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qwen3_rag.backends.base import BackendOutput
 from qwen3_rag.errors import NonFiniteOutputError
 from qwen3_rag.opening import Source
-from qwen3_rag.tokenization import Prompts
+from qwen3_rag.tokens import Prompts
 from qwen3_rag.usage import Usage
 
 Item = TypeVar("Item")

@@ -18,7 +18,8 @@ from qwen3_rag.backends.transformers.backend import TransformersBackend
 from qwen3_rag.backends.transformers.beginnings import MOST_TOKENS, Beginning, Beginnings
 from qwen3_rag.plan import plan_batches
 from qwen3_rag.prompts import EmbeddingWords, query_prompt
-from qwen3_rag.tokenization import Prompt, PromptTokenizer
+from qwen3_rag.tokenization import PromptTokenizer
+from qwen3_rag.tokens import Prompt
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
 QUERIES = ["gravity", "What is the capital of China?", "", "gravity", "why do stars shine", ":) 北京"]

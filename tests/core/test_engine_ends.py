@@ -28,7 +28,7 @@ from qwen3_rag import (
 )
 from qwen3_rag.backends.base import BackendOutput, RunAbandonedError
 from qwen3_rag.engine import Engine
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 from sum_backend import POISON, SumBackend, ids, submit
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qwen3_rag.plan import MIN_SHARED_TOKENS, PackedBatch, plan_batches
-from qwen3_rag.tokenization import TokenIds
+from qwen3_rag.tokens import TokenIds
 
 _tokens = st.integers(0, 2)
 

@@ -21,7 +21,8 @@ from qwen3_rag.testing.backend import EmbeddingBackendContract
 from qwen3_rag.testing.event_loop import EventLoopContract, Gate, run_while_held
 from qwen3_rag.testing.recording import holding, recording
 from qwen3_rag.testing.weights import holds_tensor
-from qwen3_rag.tokenization import Prompts, PromptTokenizer
+from qwen3_rag.tokenization import PromptTokenizer
+from qwen3_rag.tokens import Prompts
 
 
 class Adapter:

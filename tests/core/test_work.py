@@ -16,7 +16,8 @@ from qwen3_rag import DEFAULT_INSTRUCTION, Embedder, Reranker
 from qwen3_rag.backends.transformers.decoder import Decoder
 from qwen3_rag.backends.transformers.elementwise import EAGER
 from qwen3_rag.prompts import EmbeddingWords
-from qwen3_rag.tokenization import Prompt, PromptTokenizer, common_prefix
+from qwen3_rag.tokenization import PromptTokenizer
+from qwen3_rag.tokens import Prompt, common_prefix
 from tokenizers import Tokenizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from oracle import RERANK_PREFIX, RERANK_SUFFIX
 from qwen3_rag import Embedder, Reranker
 from qwen3_rag.prompts import EmbeddingWords
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 from server import Answer, Reply, Request
 from tokenizers import Tokenizer
 

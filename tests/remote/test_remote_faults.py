@@ -33,7 +33,7 @@ from qwen3_rag.backends.remote import (
 from qwen3_rag.backends.remote.pace import Pace
 from qwen3_rag.backends.remote.servers import Setup, dialect_of
 from qwen3_rag.prompts import EmbeddingWords
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 from server import Answer, Reply, Request, Server, dead_url, fail, first, serving
 from workload import RIGHT, TEXTS, check
 

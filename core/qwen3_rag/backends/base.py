@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qwen3_rag.errors import BackendError
 from qwen3_rag.settings import EngineSettings
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 
 
 @dataclass(frozen=True)

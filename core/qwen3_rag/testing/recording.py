@@ -15,7 +15,7 @@ from qwen3_rag.backends.base import Backend, BackendOutput, StoppableBackend
 from qwen3_rag.component import Component
 from qwen3_rag.opening import Opening, Source
 from qwen3_rag.testing.event_loop import Gate
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 
 _PATIENCE_SECONDS: Final = 30.0
 

@@ -9,7 +9,7 @@ from qwen3_rag.plugins import BACKENDS, load_plugin
 from qwen3_rag.prompts import EmbeddingWords, RerankingWords
 from qwen3_rag.ranking import yes_probability
 from qwen3_rag.settings import EngineSettings
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 from qwen3_rag.verification.diagnosis import finding
 from qwen3_rag.verification.embedding_faults import Text
 from qwen3_rag.verification.report import Check, Report

@@ -14,7 +14,8 @@ from qwen3_rag.backends.transformers.loading import LoadedModel, load_model
 from qwen3_rag.checkpoint import Checkpoint, open_checkpoint
 from qwen3_rag.prompts import EmbeddingWords
 from qwen3_rag.settings import EngineSettings
-from qwen3_rag.tokenization import Prompt, PromptTokenizer
+from qwen3_rag.tokenization import PromptTokenizer
+from qwen3_rag.tokens import Prompt
 from qwen3_rag.verification.matching import Floats
 
 TokenList = list[int]

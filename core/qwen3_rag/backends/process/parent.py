@@ -21,7 +21,7 @@ from qwen3_rag.backends.process.messages import (
 )
 from qwen3_rag.errors import BackendError, WorkerDiedError
 from qwen3_rag.settings import EngineSettings
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 
 _SECONDS_TO_CLOSE: Final = 60
 """A child that has not ended by then is killed."""

@@ -22,7 +22,8 @@ from qwen3_rag.backends.remote.splitting import split
 from qwen3_rag.checkpoint import open_checkpoint
 from qwen3_rag.plan import WITH_LAST_PART
 from qwen3_rag.settings import EngineSettings
-from qwen3_rag.tokenization import Prompt, PromptTokenizer
+from qwen3_rag.tokenization import PromptTokenizer
+from qwen3_rag.tokens import Prompt
 
 
 def create(settings: EngineSettings) -> RemoteBackend:

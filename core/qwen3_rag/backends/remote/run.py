@@ -23,7 +23,7 @@ from qwen3_rag.backends.remote.servers import Dialect, Values
 from qwen3_rag.backends.remote.splitting import halves
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION
 from qwen3_rag.prompts import EmbeddingWords, RerankingWords
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 
 _FAILED_INSIDE: Final = 500
 """Status of a server in which something failed, perhaps over a text. What 502, 503 and 504 tell of is no text's

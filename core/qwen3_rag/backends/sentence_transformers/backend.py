@@ -19,7 +19,8 @@ from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
 from qwen3_rag.backends.transformers.memory import choose_token_budget
 from qwen3_rag.checkpoint import open_checkpoint
 from qwen3_rag.settings import EngineSettings
-from qwen3_rag.tokenization import Prompt, PromptTokenizer
+from qwen3_rag.tokenization import PromptTokenizer
+from qwen3_rag.tokens import Prompt
 
 
 def create(settings: EngineSettings) -> SentenceTransformersBackend:

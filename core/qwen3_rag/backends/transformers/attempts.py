@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qwen3_rag.backends.transformers.memory import empty_cuda_cache, is_out_of_memory, return_freed_memory
 from qwen3_rag.errors import OutOfMemoryError
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 
 
 def attempt(forward: Callable[[], Tensor], device: torch.device) -> Tensor | None:

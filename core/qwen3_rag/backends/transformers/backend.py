@@ -27,7 +27,7 @@ from qwen3_rag.checkpoint import open_checkpoint
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.plan import PackedBatch, plan_batches
 from qwen3_rag.settings import EngineSettings
-from qwen3_rag.tokenization import Prompt, TokenIds
+from qwen3_rag.tokens import Prompt, TokenIds
 
 _CUDA_BATCH_TOKENS: Final = 16384
 """Most tokens of a batch on CUDA, where a round may be several: while the device computes one, the host packs

@@ -16,7 +16,7 @@ from typing import Final
 from torch import Tensor
 
 from qwen3_rag.plan import MIN_SHARED_TOKENS, PackedBatch
-from qwen3_rag.tokenization import TokenIds
+from qwen3_rag.tokens import TokenIds
 
 MOST_TOKENS: Final = 1024
 """Kept in all, tens of beginnings: 112 MiB in 28 layers with 8 key heads of 128, in bfloat16."""

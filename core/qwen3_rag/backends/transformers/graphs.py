@@ -23,7 +23,7 @@ from qwen3_rag.backends.transformers.kernels import VarlenKernel
 from qwen3_rag.backends.transformers.layout import DeviceBatch, device_batch, host_rows, upload, views
 from qwen3_rag.backends.transformers.memory import CAPTURING
 from qwen3_rag.plan import PackedBatch, Segment
-from qwen3_rag.tokenization import TokenIds
+from qwen3_rag.tokens import TokenIds
 
 _ROWS: Final = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 _SEGMENTS: Final = (1, 2, 4, 8, 16)

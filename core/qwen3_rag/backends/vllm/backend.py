@@ -21,7 +21,7 @@ from qwen3_rag.checkpoint import open_checkpoint
 from qwen3_rag.errors import ConfigurationError, PromptTooLongError, Qwen3RagError
 from qwen3_rag.models import ModelKind
 from qwen3_rag.settings import EngineSettings
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 
 
 def create(settings: EngineSettings) -> VllmBackend:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qwen3_rag.backends.remote.options import RemoteOptions
 from qwen3_rag.prompts import EmbeddingWords, RerankingWords
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 
 Values = NDArray[np.float32]
 """Embedding: shape (n, hidden_size). Reranking: log-odds, shape (n,)."""

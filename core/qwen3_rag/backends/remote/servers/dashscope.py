@@ -24,7 +24,7 @@ from qwen3_rag.backends.remote.servers.base import (
 from qwen3_rag.backends.remote.servers.text import check_no_template, user_text
 from qwen3_rag.errors import PromptTooLongError
 from qwen3_rag.prompts import EmbeddingWords, query_prompt
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 
 _ROOT: Final = "/api/v1/services"
 _WHO: Final = "DashScope applies its own template"

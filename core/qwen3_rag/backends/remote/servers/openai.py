@@ -15,7 +15,7 @@ from qwen3_rag.backends.remote.servers.base import (
     joined_to_version,
 )
 from qwen3_rag.backends.remote.servers.text import check_no_template, user_text
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 
 
 def embedding(setup: Setup) -> Dialect:

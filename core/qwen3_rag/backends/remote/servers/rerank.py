@@ -20,7 +20,7 @@ from qwen3_rag.backends.remote.servers.text import (
     instruction_fields,
     query_and_document,
 )
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 
 
 def cohere(setup: Setup) -> Dialect:

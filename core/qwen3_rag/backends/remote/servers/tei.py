@@ -29,7 +29,7 @@ from qwen3_rag.backends.remote.servers.text import (
     query_and_document,
     user_text,
 )
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 
 _MAX_INPUTS = 32  # TEI's own default of --max-client-batch-size
 _MAX_TOKENS = 16384  # TEI's own default of --max-batch-tokens

@@ -23,7 +23,7 @@ from qwen3_rag.backends.remote.servers.answers import (
 from qwen3_rag.backends.remote.servers.base import Call, Dialect, Setup, Values, joined
 from qwen3_rag.backends.remote.servers.text import check_no_template
 from qwen3_rag.ranking import yes_probability
-from qwen3_rag.tokenization import Prompt
+from qwen3_rag.tokens import Prompt
 
 _WHO = "vLLM gets token ids"
 
