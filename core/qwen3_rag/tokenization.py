@@ -33,10 +33,10 @@ _RERANK_TOKENS: Final = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
 """Control tokens of the rerank template, each one token. Source: token ids of the published rerankers."""
 
 _PLENTY_PER_TOKEN: Final = 16
-"""So many characters fill the room for a token in all but odd texts (runs of spaces, say)."""
+"""This many characters fill the room for a token in all but odd texts (runs of spaces, say)."""
 
 _CHARACTERS_PER_TOKEN: Final = 6
-"""More than texts have on average: of a long one that is encoded again, so much is tried first."""
+"""More than texts have on average: of a long one that is encoded again, this much is tried first."""
 
 
 class PromptTokenizer:
@@ -132,26 +132,19 @@ class PromptTokenizer:
         if self._breaks:
             texts, prompt = [prompts.broken(text) for text in texts], prompts.broken(prompt)
         room = max_tokens - 1
+        (start,) = self._encode_batch([prompt], "prompt", [prompt], 0)
+        if len(start) > room:
+            raise _too_long("the instruction and template", len(start) + 1, max_tokens)
         if is_query:
-            encoded = self._encode_batch([prompt + text for text in texts], "text", texts, first)
-        else:
-            encoded = self._encode_documents([prompt] * len(texts), texts, "text", room, first)
-        head = np.array(self._text.encode(prompt, add_special_tokens=False).ids, dtype=np.int32)
-        if len(head) > room:
-            raise _too_long("the instruction and template", len(head) + 1, max_tokens)
-        made: list[Prompt] = []
-        truncated = 0
-        for index, (text, ids) in enumerate(zip(texts, encoded, strict=True), first):
-            if len(ids) > room:
-                if is_query:
+            bodies = self._encode_batch([prompt + text for text in texts], "text", texts, first)
+            for index, ids in enumerate(bodies, first):
+                if len(ids) > room:
                     raise _too_long(f"text {index} with its instruction", len(ids) + 1, max_tokens)
-                truncated += 1
-                text = self._kept(prompt, text, ids, room)
-                ids = ids[:room]
-            token_ids = np.array([*ids, self.end_of_text], dtype=np.int32)
-            words = EmbeddingWords(prompt, text, is_query)
-            made.append(Prompt(token_ids, words, index, common_prefix(head, token_ids)))
-        return Prompts(made, truncated)
+            kept, truncated = texts, 0
+        else:
+            bodies, kept, truncated = self._encode_documents([prompt] * len(texts), texts, "text", room, first)
+        words = [EmbeddingWords(prompt, text, is_query) for text in kept]
+        return Prompts(_joined([], bodies, [self.end_of_text], words, start, first), truncated)
 
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]], *, instruction: str, max_tokens: int, first: int = 0
@@ -171,49 +164,56 @@ class PromptTokenizer:
         if self._breaks:
             pairs = [(prompts.broken(query), prompts.broken(document)) for query, document in pairs]
             instruction = prompts.broken(instruction)
-        room = max_tokens - len(self._rerank_prefix) - len(self._rerank_suffix)
-        fixed: dict[str, int] = {}
-        for index, (query, _) in enumerate(pairs, first):
-            if query not in fixed:
-                # The space before the document may merge into the document's first token, so it
-                # is not part of what must stay.
-                head = prompts.rerank_head(instruction, query).rstrip(" ")
-                fixed[query] = len(self._encode_batch([head], "query", [query], index)[0])
-                if fixed[query] > room:
-                    needed = fixed[query] + max_tokens - room
-                    raise _too_long(f"query {index} with instruction and template", needed, max_tokens)
+        before, after = self._rerank_prefix, self._rerank_suffix
+        room = max_tokens - len(before) - len(after)
         heads = [prompts.rerank_head(instruction, query) for query, _ in pairs]
-        bodies = self._encode_documents(heads, [text for _, text in pairs], "document", room, first)
-        (before_query,) = self._encode_batch([prompts.rerank_head(instruction, "")], "instruction", [], 0)
-        start = np.array([*self._rerank_prefix, *before_query], dtype=np.int32)
-        made: list[Prompt] = []
-        truncated = 0
-        for index, ((query, document), ids) in enumerate(zip(pairs, bodies, strict=True), first):
+        self._check_queries(heads, pairs, room, max_tokens, first)
+        documents = [document for _, document in pairs]
+        bodies, kept, truncated = self._encode_documents(heads, documents, "document", room, first)
+        words = [RerankingWords(instruction, query, text) for (query, _), text in zip(pairs, kept, strict=True)]
+        (start,) = self._encode_batch([prompts.rerank_head(instruction, "")], "instruction", [instruction], 0)
+        return Prompts(_joined(before, bodies, after, words, [*before, *start], first), truncated)
+
+    def _check_queries(
+        self, heads: list[str], pairs: Sequence[tuple[str, str]], room: int, max_tokens: int, first: int
+    ) -> None:
+        """Raise PromptTooLongError unless each query leaves its head within the room."""
+        checked: set[str] = set()
+        for index, (head, (query, _)) in enumerate(zip(heads, pairs, strict=True), first):
+            if query in checked:
+                continue
+            checked.add(query)
+            # The space before the document may merge into the document's first token, so it is not part of
+            # what must stay.
+            (ids,) = self._encode_batch([head.rstrip(" ")], "query", [query], index)
             if len(ids) > room:
-                truncated += 1
-                document = self._kept(prompts.rerank_head(instruction, query), document, ids, room)
-                ids = ids[:room]
-            token_ids = np.array([*self._rerank_prefix, *ids, *self._rerank_suffix], dtype=np.int32)
-            words = RerankingWords(instruction, query, document)
-            made.append(Prompt(token_ids, words, index, common_prefix(start, token_ids)))
-        return Prompts(made, truncated)
+                needed = len(ids) + max_tokens - room
+                raise _too_long(f"query {index} with instruction and template", needed, max_tokens)
 
     def _encode_documents(
         self, heads: list[str], documents: Sequence[str], name: str, room: int, first: int
-    ) -> list[list[int]]:
-        """Encode head and document each; of a long one no more than fills the room, if that is sure to do."""
+    ) -> tuple[list[list[int]], list[str], int]:
+        """Encode head and document each, and cut what the room does not hold.
+
+        Returns:
+            Token ids, what is kept of each document, and how many were cut.
+        """
+        # Of a long document no more is encoded than fills the room, if that is sure to do.
         given = [document[: self._enough(document, room)] for document in documents]
         joined = [head + document for head, document in zip(heads, given, strict=True)]
         encoded = self._encode_batch(joined, name, documents, first)
-        for i, ids in enumerate(encoded):
-            if len(ids) <= room and len(given[i]) < len(documents[i]):
-                (encoded[i],) = self._encode_batch(
-                    [heads[i] + documents[i]], name, documents[i : i + 1], first + i
-                )
-        return encoded
+        kept, truncated = list(documents), 0
+        for i, document in enumerate(documents):
+            if len(encoded[i]) <= room and len(given[i]) < len(document):
+                (encoded[i],) = self._encode_batch([heads[i] + document], name, [document], first + i)
+            if len(encoded[i]) > room:
+                kept[i] = self._kept(heads[i], document, encoded[i], room)
+                encoded[i] = encoded[i][:room]
+                truncated += 1
+        return encoded, kept, truncated
 
     def _enough(self, document: str, room: int) -> int:
-        """Return how many characters of a document to encode, where there is room for so many tokens."""
+        """Return how many characters of a document to encode, where there is room for `room` tokens."""
         plenty = _PLENTY_PER_TOKEN * (room + 1)
         if not self._can_break_off or len(document) <= 2 * plenty:
             return len(document)
@@ -257,6 +257,23 @@ class PromptTokenizer:
                 "this is not a Qwen3 tokenizer"
             )
         return ids[0]
+
+
+def _joined(
+    before: list[int],
+    bodies: list[list[int]],
+    after: list[int],
+    words: Sequence[EmbeddingWords | RerankingWords],
+    start: list[int],
+    first: int,
+) -> list[Prompt]:
+    """Return prompts of ids before, body and after; `start` is what all have in common unless tokens merge."""
+    common = np.array(start, dtype=np.int32)
+    made: list[Prompt] = []
+    for index, (ids, one) in enumerate(zip(bodies, words, strict=True), first):
+        token_ids = np.array([*before, *ids, *after], dtype=np.int32)
+        made.append(Prompt(token_ids, one, index, common_prefix(common, token_ids)))
+    return made
 
 
 def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
