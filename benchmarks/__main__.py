@@ -20,7 +20,7 @@ from typing import Final
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is local; a peer may not wait for a network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
-from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
+from qwen3_rag.backends.device.choice import choose_device, choose_dtype
 
 from benchmarks import gpu, peers, tables
 from benchmarks.arguments import chosen_of

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
+from qwen3_rag.backends.device.choice import choose_device, choose_dtype
 
 from benchmarks import runner, tables
 from benchmarks.arguments import chosen_of

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from qwen3_rag.backends.transformers.device import computes_bfloat16
+from qwen3_rag.backends.device.choice import computes_bfloat16
 
 _FLAGS: Final = frozenset(
     {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from command import Invoke
 from qwen3_rag import Embedder, Reranker
-from qwen3_rag.backends.transformers import device
+from qwen3_rag.backends.device import choice
 
 
 def test_doctor_passes_and_reports_what_it_found(invoke: Invoke) -> None:
@@ -37,7 +37,7 @@ def test_doctor_tests_the_checkpoints_it_is_given(
 def test_the_element_type_that_is_used_is_tested_too(
     is_right: bool, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "computes_bfloat16", lambda _: True)
+    monkeypatch.setattr(choice, "computes_bfloat16", lambda _: True)
     right = Embedder.embed_documents
 
     def documents(self: Embedder, texts: Any) -> Any:

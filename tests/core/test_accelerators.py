@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from qwen3_rag import Embedder
-from qwen3_rag.backends.one_at_a_time import taking_turns
-from qwen3_rag.backends.transformers import backend, memory
+from qwen3_rag.backends.device import memory
+from qwen3_rag.backends.device.turns import taking_turns
+from qwen3_rag.backends.transformers import backend
 from qwen3_rag.backends.transformers.layout import upload
 
 ENGINE = "qwen3-rag-engine"

@@ -28,7 +28,7 @@ from qwen3_rag import (
     TruncationWarning,
     WrongModelKindError,
 )
-from qwen3_rag.backends.transformers.memory import TokenBudget
+from qwen3_rag.backends.device.memory import TokenBudget
 from safetensors.torch import load_file, save_file
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}

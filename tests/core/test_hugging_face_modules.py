@@ -131,7 +131,7 @@ def test_positions_that_this_release_would_misread_are_refused(
     embedding_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = saved_by_transformers_5(embedding_checkpoint, tmp_path / "yarn", rope_type="yarn", factor=4.0)
-    monkeypatch.setattr(loading, "_release", lambda: (4, 57))
+    monkeypatch.setattr(loading, "release", lambda: (4, 57))
     with pytest.raises(CheckpointError, match=r"transformers>=5"), Embedder(str(folder), **OPTIONS) as embedder:
         embedder.load()
 

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracle import TASK, EmbeddingOracle, RerankingOracle
 from qwen3_rag import PRESETS, Embedder, Reranker
-from qwen3_rag.backends.transformers.device import computes_bfloat16
+from qwen3_rag.backends.device.choice import computes_bfloat16
 
 TOLERANCE = 1e-5
 WORDS = [

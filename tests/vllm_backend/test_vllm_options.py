@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from qwen3_rag import ConfigurationError, Embedder
-from qwen3_rag.backends.transformers.device import computes_bfloat16
+from qwen3_rag.backends.device.choice import computes_bfloat16
 from qwen3_rag.backends.vllm.arguments import cache_bytes_per_token, engine_arguments
 from qwen3_rag.backends.vllm.options import parse_options
 from qwen3_rag.checkpoint import open_checkpoint

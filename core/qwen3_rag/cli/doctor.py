@@ -76,7 +76,7 @@ def doctor(
     order; vectors in the device's own bfloat16 or float16 pass from a cosine of 0.999 on. Exit code 1 if it
     fails.
     """
-    from qwen3_rag.backends.transformers.device import choose_device
+    from qwen3_rag.backends.device.choice import choose_device
 
     chosen = choose_device(device)
     machine = _examine(chosen)
@@ -96,7 +96,7 @@ def doctor(
 
 
 def _examine(device: torch.device) -> Machine:
-    from qwen3_rag.backends.transformers.device import choose_dtype
+    from qwen3_rag.backends.device.choice import choose_dtype
     from qwen3_rag.backends.transformers.kernels import Heads, find_varlen_kernel
 
     dtype = choose_dtype("auto", device)
@@ -111,7 +111,7 @@ def _examine(device: torch.device) -> Machine:
 def _devices() -> list[str]:
     import torch
 
-    from qwen3_rag.backends.transformers.device import computes_bfloat16
+    from qwen3_rag.backends.device.choice import computes_bfloat16
 
     found = []
     for index in range(torch.cuda.device_count()):

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from qwen3_rag import prompts
+from qwen3_rag.backends.device.choice import choose_device, choose_dtype
 from qwen3_rag.backends.transformers.backend import TransformersBackend
-from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
 from qwen3_rag.backends.transformers.loading import LoadedModel, load_model
 from qwen3_rag.checkpoint import Checkpoint, open_checkpoint
 from qwen3_rag.prompts import EmbeddingWords

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from qwen3_rag.backends.base import BackendOutput
-from qwen3_rag.backends.one_at_a_time import taking_turns
+from qwen3_rag.backends.device.attempts import attempt, does_not_fit, in_order, release_memory
+from qwen3_rag.backends.device.choice import choose_device, choose_dtype
+from qwen3_rag.backends.device.memory import choose_token_budget
+from qwen3_rag.backends.device.turns import taking_turns
 from qwen3_rag.backends.sentence_transformers.inputs import check_inputs
 from qwen3_rag.backends.sentence_transformers.loading import LoadedModel, load_model
 from qwen3_rag.backends.sentence_transformers.options import Options
-from qwen3_rag.backends.transformers.attempts import attempt, does_not_fit, in_order, release_memory
-from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
-from qwen3_rag.backends.transformers.memory import choose_token_budget
 from qwen3_rag.checkpoint import open_checkpoint
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import PromptTokenizer

@@ -14,9 +14,9 @@ from sentence_transformers.cross_encoder.modules import LogitScore
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch import nn
 
-from qwen3_rag.backends.one_at_a_time import one_at_a_time
+from qwen3_rag.backends.device.turns import one_at_a_time
+from qwen3_rag.backends.releases import dtype_keyword
 from qwen3_rag.backends.sentence_transformers.options import Options
-from qwen3_rag.backends.transformers.loading import dtype_keyword
 from qwen3_rag.checkpoint import Checkpoint
 from qwen3_rag.errors import CheckpointError
 from qwen3_rag.models import ModelKind

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from qwen3_rag.backends.base import BackendOutput
-from qwen3_rag.backends.one_at_a_time import taking_turns
-from qwen3_rag.backends.transformers.attempts import attempt, does_not_fit, in_order, release_memory
+from qwen3_rag.backends.device.attempts import attempt, does_not_fit, in_order, release_memory
+from qwen3_rag.backends.device.choice import choose_device, choose_dtype
+from qwen3_rag.backends.device.memory import TokenBudget, choose_token_budget
+from qwen3_rag.backends.device.turns import taking_turns
 from qwen3_rag.backends.transformers.beginnings import MOST_TOKENS, Beginning, Beginnings
 from qwen3_rag.backends.transformers.decoder import Decoder
-from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
 from qwen3_rag.backends.transformers.elementwise import EAGER, Elementwise, compiled
 from qwen3_rag.backends.transformers.graphs import CudaRecorder, Graphs
 from qwen3_rag.backends.transformers.kernels import Heads, find_varlen_kernel
 from qwen3_rag.backends.transformers.layout import DeviceBatch, to_device
 from qwen3_rag.backends.transformers.linear import PackedLinear, filled_count, pack_linears
 from qwen3_rag.backends.transformers.loading import LoadedModel, load_model
-from qwen3_rag.backends.transformers.memory import TokenBudget, choose_token_budget
 from qwen3_rag.checkpoint import open_checkpoint
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.plan import PackedBatch, plan_batches

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qwen3_rag.backends.device.memory import CAPTURING
 from qwen3_rag.backends.transformers.kernels import VarlenKernel
 from qwen3_rag.backends.transformers.layout import DeviceBatch, device_batch, host_rows, upload, views
-from qwen3_rag.backends.transformers.memory import CAPTURING
 from qwen3_rag.plan import PackedBatch, Segment
 from qwen3_rag.tokens import TokenIds
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qwen3_rag.backends.transformers.memory import return_freed_memory
+from qwen3_rag.backends.device.memory import return_freed_memory
 
 _PACKED_FOR_ROWS: Final = 64
 """Rows of a call that oneDNN chooses the weight's arrangement for: a query or a few. On an AMD EPYC the

@@ -10,7 +10,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from qwen3_rag.backends.one_at_a_time import one_at_a_time
+from qwen3_rag.backends.device.turns import one_at_a_time
+from qwen3_rag.backends.releases import dtype_keyword, release
 from qwen3_rag.checkpoint import Checkpoint
 from qwen3_rag.errors import CheckpointError, ConfigurationError
 from qwen3_rag.models import ModelKind
@@ -158,7 +159,7 @@ def _with_rope_theta(checkpoint: Checkpoint, config: Any, model_kwargs: dict[str
     """
     saved = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
     rope = saved.get("rope_parameters")
-    if not rope or "rope_theta" in saved or _release() >= (5, 0):
+    if not rope or "rope_theta" in saved or release() >= (5, 0):
         return model_kwargs
     if rope.get("rope_type", "default") != "default" or "rope_theta" not in rope:
         raise CheckpointError(
@@ -179,16 +180,6 @@ def _with_place_of_quantised(config: Any, device: torch.device, model_kwargs: di
     if chosen == (None, None) or "device_map" in model_kwargs:
         return model_kwargs
     return {**model_kwargs, "device_map": {"": str(device)}}
-
-
-def dtype_keyword() -> str:
-    """Return the name by which `from_pretrained` takes the element type: renamed in transformers 4.56."""
-    return "dtype" if _release() >= (4, 56) else "torch_dtype"
-
-
-def _release() -> tuple[int, int]:
-    major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
-    return major, minor
 
 
 def _place(decoder: nn.Module, device: torch.device, model_kwargs: dict[str, Any]) -> nn.Module:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import torch
 
-from qwen3_rag.backends.transformers.device import choose_device, choose_dtype
+from qwen3_rag.backends.device.choice import choose_device, choose_dtype
 from qwen3_rag.backends.vllm.options import VllmOptions
 from qwen3_rag.checkpoint import Checkpoint
 from qwen3_rag.errors import ConfigurationError

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qwen3_rag.backends.base import BackendOutput
-from qwen3_rag.backends.transformers.memory import (
+from qwen3_rag.backends.device.memory import (
     ACCELERATOR_TOKEN_BUDGET,
     CPU_TOKEN_BUDGET,
     is_out_of_memory,

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qwen3_rag.backends.transformers.memory import empty_cuda_cache, is_out_of_memory, return_freed_memory
+from qwen3_rag.backends.device.memory import empty_cuda_cache, is_out_of_memory, return_freed_memory
 from qwen3_rag.errors import OutOfMemoryError
 from qwen3_rag.tokens import Prompt
 
