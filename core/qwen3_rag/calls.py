@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from qwen3_rag.backends.base import BackendOutput
 from qwen3_rag.errors import own_copy
-from qwen3_rag.plan import WITH_LAST_PART, sort_sequences
+from qwen3_rag.plan import MAX_OVERFILL, sort_sequences
 from qwen3_rag.tokens import Prompt
 
 
@@ -95,7 +95,7 @@ class Call:
 
         Args:
             tokens: may be negative.
-            at_least: as many prompts are taken whatever they cost, if so many wait.
+            at_least: take at least this many of the waiting prompts, even beyond `tokens`.
 
         Returns:
             None if nothing was taken. A call without prompts gives one empty portion.
@@ -187,7 +187,7 @@ def pick_portions(calls: Sequence[Call], token_budget: int) -> list[Portion]:
         if left > 0:
             take(call, left, at_least=0 if portions else 1)
     rest = sum(call.waiting_tokens for call in calls)
-    if token_budget - left + rest <= token_budget * WITH_LAST_PART:
+    if token_budget - left + rest <= token_budget * MAX_OVERFILL:
         for call in calls:
             take(call, math.inf)
     busy = {id(call.flow) for call in calls if call.waiting_prompts}

@@ -42,10 +42,10 @@ _INLINE_CHARACTERS: Final = 20_000
 """An async call tokenises up to this much text on the event loop itself (about 4 ms), more in a thread."""
 
 _CHARACTERS_BEFORE: Final = 120
-"""An instruction and what stands around it, which is encoded with each text."""
+"""Characters counted per text for instruction and template, which are encoded with each."""
 
 _INLINE_NUMBERS: Final = 200_000
-"""Likewise so many numbers of results are converted there (about 1 ms)."""
+"""Results of up to this many numbers are post-processed on the event loop (about 1 ms), more in a thread."""
 
 
 class Component:
@@ -172,20 +172,20 @@ class Component:
 
     def _run(self, items: Sequence[Item], bind: Bind[Item], *, progress: bool) -> Outcome:
         """Encode and run items chunk by chunk, tokenising ahead of the model."""
-        return self._finish(drive(self._steps(items, bind, progress), self._timeout))
+        return self._count_and_warn(drive(self._steps(items, bind, progress), self._timeout))
 
     async def _arun(self, items: Sequence[Item], bind: Bind[Item], *, progress: bool) -> Outcome:
         """`_run` for an event loop: waits without blocking it, and cancels its work when cancelled."""
-        return self._finish(await drive_async(self._steps(items, bind, progress), self._timeout))
+        return self._count_and_warn(await drive_async(self._steps(items, bind, progress), self._timeout))
 
     def _steps(self, items: Sequence[Item], bind: Bind[Item], progress: bool) -> Steps[Outcome]:
         source: Source = yield self._opening.ask()
         work = bind(source)
         engine, flow = self._acquire(source), Flow()
-        collected = Collector(work.finish)
+        collected = Collector(work.per_chunk)
         pending: deque[Pending] = deque()
 
-        def ready() -> Steps[int]:
+        def oldest_done() -> Steps[int]:
             """Wait for the oldest chunk, take its values and return how many inputs it had."""
             output: BackendOutput = yield pending[0].future
             is_short = output.values.size <= _INLINE_NUMBERS
@@ -205,15 +205,15 @@ class Component:
                     raise
                 pending.append(Pending(start, prompts, engine.submit(call)))
                 while len(pending) > _CHUNKS_AHEAD:
-                    bar.update((yield from ready()))
+                    bar.update((yield from oldest_done()))
             while pending:
-                bar.update((yield from ready()))
+                bar.update((yield from oldest_done()))
         outcome: Outcome = yield Task(
-            partial(collected.outcome, work.complete), collected.numbers <= _INLINE_NUMBERS
+            partial(collected.outcome, work.on_all), collected.numbers <= _INLINE_NUMBERS
         )
         return outcome
 
-    def _finish(self, outcome: Outcome) -> Outcome:
+    def _count_and_warn(self, outcome: Outcome) -> Outcome:
         with self._lock:
             self._usage += outcome.usage
         if outcome.usage.truncated_texts:  # after that, since a warning may be made an error

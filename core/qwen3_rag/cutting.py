@@ -48,7 +48,7 @@ def safe_end(text: str, least: int) -> int:
     All of them, if no place to break it off is near.
     """
     for place in _PLACES.finditer(text, least, least + _LOOKED_AT):
-        # A letter of old: younger ones may be unknown to the tokenizer's expression.
+        # A letter already in Unicode 3.2: younger ones may be unknown to the tokenizer's expression.
         if ucd_3_2_0.category(place.group()).startswith("L"):
             return place.end()
     return len(text)

@@ -287,7 +287,7 @@ class Embedder(Component):
         if role == "document" and instruction is not None:
             raise ConfigurationError("documents take no instruction; Qwen3 puts it before queries only")
         chosen = self._instruction if instruction is None else resolve_instruction(instruction)
-        asked_length = self._dimensions if dimensions is None else dimensions
+        asked_length = self._dimensions if dimensions is None else asked_dimensions(dimensions)
 
         def bind(source: Source) -> Work[str]:
             hidden_size = source.checkpoint.hidden_size

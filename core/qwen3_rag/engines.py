@@ -25,7 +25,7 @@ class _Shared:
 
 _engines: dict[str, _Shared] = {}
 _ending: weakref.WeakSet[Engine] = weakref.WeakSet()
-"""Closed, and perhaps not waited for."""
+"""Released engines whose threads may still run; joined at exit."""
 
 # Reentrant: a garbage collection while it is held may release an engine in the same thread.
 _lock = threading.RLock()

@@ -30,9 +30,10 @@ MAX_PREFIX_DEPTH: Final = 4
 """Longest chain of segments before a continuation. Template, instruction and query need two; the
 limit keeps the number of attention calls bounded for texts that nest without end."""
 
-WITH_LAST_PART: Final = 9 / 8
-"""A batch or round may exceed its budget by this factor if nothing is left then: a batch of a few tokens takes
-as long as one of hundreds, since all weights are read. Callers estimate what prompts add, and may be off."""
+MAX_OVERFILL: Final = 9 / 8
+"""A batch or round may exceed its budget by up to this factor if that leaves nothing over: a batch of a few
+tokens takes as long as one of hundreds, since all weights are read. Callers estimate what prompts add, and may
+be off."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def plan_batches(
         last, tokens = first, 0
         while last < len(paths):
             added = int(cost[last]) if last > first else _added(paths[last], [])
-            is_full = tokens + added > token_budget and tokens + rest[last] > token_budget * WITH_LAST_PART
+            is_full = tokens + added > token_budget and tokens + rest[last] > token_budget * MAX_OVERFILL
             if last > first and added and is_full:
                 break
             tokens += added

@@ -14,7 +14,7 @@ _joined: ContextVar[Any] = ContextVar("qwen3_rag_progress_bar", default=None)
 
 @contextmanager
 def one_bar(total: int, description: str) -> Iterator[None]:
-    """Within, all calls of components in this context move one bar, whatever they were asked to show.
+    """Inside this context all calls of components move one bar, whatever they were asked to show.
 
     Args:
         total: texts of all calls together. Those that no call computed count as done at the end.

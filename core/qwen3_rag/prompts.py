@@ -26,7 +26,7 @@ _ADDED_TOKEN: Final = re.compile(r"<(?=\|[a-z_]+\|>|/?think>|/?tool_call>|/?tool
 """The `<` of what Qwen3's tokenizers know as added tokens. Source: the published tokenizer.json."""
 
 
-def broken(text: str) -> str:
+def break_added_tokens(text: str) -> str:
     """Return a text in which no string reads as an added token: `<|im_end|>` becomes `< |im_end|>`.
 
     For servers that tokenise texts themselves and know such tokens in them.

@@ -41,9 +41,8 @@ class Reranker(Component):
     process. All methods may be called from any thread.
 
     Args:
-        model: hub repository or local folder ("demo" is a tiny model inside this package, for
-            trying out); causal checkpoints and their conversions to
-            sequence classification are both understood.
+        model: hub repository or local folder ("demo" is a tiny model inside this package, for trying out);
+            causal checkpoints and their conversions to sequence classification are both understood.
         backend: what runs the model; `qwen3-rag plugins` lists the names.
         instruction: task sentence, or a preset's name. None takes the published default.
         max_tokens: longest prompt, template included; longer documents are cut at their end,

@@ -130,7 +130,8 @@ class PromptTokenizer:
             PromptTooLongError: the part that may not be cut exceeds `max_tokens`.
         """
         if self._breaks:
-            texts, prompt = [prompts.broken(text) for text in texts], prompts.broken(prompt)
+            mend = prompts.break_added_tokens
+            texts, prompt = [mend(text) for text in texts], mend(prompt)
         room = max_tokens - 1
         (start,) = self._encode_batch([prompt], "prompt", [prompt], 0)
         if len(start) > room:
@@ -162,8 +163,9 @@ class PromptTokenizer:
             PromptTooLongError: template, instruction and query alone exceed `max_tokens`.
         """
         if self._breaks:
-            pairs = [(prompts.broken(query), prompts.broken(document)) for query, document in pairs]
-            instruction = prompts.broken(instruction)
+            mend = prompts.break_added_tokens
+            pairs = [(mend(query), mend(document)) for query, document in pairs]
+            instruction = mend(instruction)
         before, after = self._rerank_prefix, self._rerank_suffix
         room = max_tokens - len(before) - len(after)
         heads = [prompts.rerank_head(instruction, query) for query, _ in pairs]

@@ -29,31 +29,33 @@ def asked_dimensions(dimensions: int | None) -> int | None:
     """Return the vector length that is asked for, checked as far as it can be without a checkpoint.
 
     Raises:
+        TypeError: no whole number.
         ConfigurationError: less than 32.
     """
-    if dimensions is not None and dimensions < MIN_DIMENSIONS:
+    if dimensions is None:
+        return None
+    length = whole("dimensions", dimensions, "a whole number or None")
+    if length < MIN_DIMENSIONS:
         raise ConfigurationError(
             f"dimensions must be {MIN_DIMENSIONS} or more, at most the model's hidden size, or None for all, "
-            f"got {dimensions}"
+            f"got {length}"
         )
-    return dimensions
+    return length
 
 
 def check_dimensions(dimensions: int | None, hidden_size: int) -> int:
     """Return the vector length to cut to; None means the model's own.
 
     Raises:
-        TypeError: no whole number.
         ConfigurationError: not within 32 and the model's hidden size.
     """
     if dimensions is None:
         return hidden_size
-    length = whole("dimensions", dimensions, "a whole number or None")
-    if not MIN_DIMENSIONS <= length <= hidden_size:
+    if not MIN_DIMENSIONS <= dimensions <= hidden_size:
         raise ConfigurationError(
-            f"dimensions must be {MIN_DIMENSIONS} to {hidden_size} (the model's hidden size), got {length}"
+            f"dimensions must be {MIN_DIMENSIONS} to {hidden_size} (the model's hidden size), got {dimensions}"
         )
-    return length
+    return dimensions
 
 
 def check_precision(precision: Precision) -> None:

@@ -25,14 +25,14 @@ class Work(Generic[Item]):
     """What a call does with its inputs before and after the model. Made once its checkpoint is open.
 
     Attributes:
-        encode: turns a chunk of inputs, the first of which has the given number, into token ids.
-        finish: turns the backend's values of a chunk, which may be empty, into results.
-        complete: turns the results of all chunks together into what the caller gets.
+        encode: (chunk, index of its first input) -> token ids.
+        per_chunk: turns the backend's values of a chunk, which may be empty, into results.
+        on_all: turns the results of all chunks together into what the caller gets.
     """
 
     encode: Callable[[Sequence[Item], int], Prompts]
-    finish: Callable[[Floats], Floats]
-    complete: Callable[[Floats], NDArray[Any]]
+    per_chunk: Callable[[Floats], Floats]
+    on_all: Callable[[Floats], NDArray[Any]]
 
 
 Bind = Callable[[Source], Work[Item]]
@@ -59,11 +59,11 @@ class Collector:
     """Gathers the chunks of a call and checks their numbers.
 
     Args:
-        finish: turns a chunk's values into results.
+        per_chunk: as in `Work`.
     """
 
-    def __init__(self, finish: Callable[[Floats], Floats]) -> None:
-        self._finish = finish
+    def __init__(self, per_chunk: Callable[[Floats], Floats]) -> None:
+        self._per_chunk = per_chunk
         self._results: list[Floats] = []
         self._usage = Usage()
 
@@ -84,13 +84,13 @@ class Collector:
                 f"the model returned NaN or infinity for text {chunk.start + int(finite.argmin())}; "
                 "its weights may be damaged, or float16 overflows (use bfloat16 or float32)"
             )
-        self._results.append(self._finish(output.values))
+        self._results.append(self._per_chunk(output.values))
         prompts = chunk.prompts.prompts
         given = sum(len(prompt.token_ids) for prompt in prompts)
         self._usage += Usage(len(prompts), given, int(output.computed.sum()), chunk.prompts.truncated)
         return len(prompts)
 
-    def outcome(self, complete: Callable[[Floats], NDArray[Any]]) -> Outcome:
-        """Return all results, completed, and what they cost."""
-        results = self._results if self._results else [self._finish(np.zeros(0, np.float32))]
-        return Outcome(complete(np.concatenate(results)), self._usage)
+    def outcome(self, on_all: Callable[[Floats], NDArray[Any]]) -> Outcome:
+        """Return what `on_all` makes of all results, and what they cost."""
+        results = self._results if self._results else [self._per_chunk(np.zeros(0, np.float32))]
+        return Outcome(on_all(np.concatenate(results)), self._usage)

@@ -73,6 +73,9 @@ def test_no_prompt_is_that_short(component: Any, wrong: int) -> None:
 def test_no_vector_is_that_short(wrong: int) -> None:
     with pytest.raises(ConfigurationError, match=f"dimensions must be 32 or more, at most .*, got {wrong}"):
         Embedder(NOWHERE, dimensions=wrong)
+    embedder = Embedder("./no-such-folder")
+    with pytest.raises(ConfigurationError, match=f"dimensions must be 32 or more, at most .*, got {wrong}"):
+        embedder.embed_documents(["a"], dimensions=wrong)  # before the checkpoint is looked for
 
 
 def test_numpys_numbers_are_taken_and_become_pythons() -> None:

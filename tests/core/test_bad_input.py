@@ -80,7 +80,7 @@ def test_one_string_in_place_of_a_list_is_refused(embedder: Embedder, reranker: 
 
 @pytest.mark.parametrize("dimensions", [0, -1, 31, 65])
 def test_dimensions_out_of_range_are_refused(embedder: Embedder, dimensions: int) -> None:
-    with pytest.raises(ConfigurationError, match=f"dimensions must be 32 to 64 .*got {dimensions}"):
+    with pytest.raises(ConfigurationError, match=f"dimensions must be 32 (to 64|or more).*got {dimensions}"):
         embedder.embed_documents(["a"], dimensions=dimensions)
 
 

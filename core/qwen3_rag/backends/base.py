@@ -16,7 +16,7 @@ from qwen3_rag.tokens import Prompt
 
 @dataclass(frozen=True)
 class BackendOutput:
-    """What the model said of some prompts, in their order.
+    """Result of one run, one row per prompt, in order.
 
     Attributes:
         values: float32. Embedding: final hidden state (after the last norm) of each prompt's

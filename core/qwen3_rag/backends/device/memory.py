@@ -84,7 +84,7 @@ class TokenBudget:
         return limit if self._ceiling is None else min(limit, self._ceiling)
 
     def ran_out(self, tokens: int) -> None:
-        """A batch of so many tokens did not fit."""
+        """A batch of this many tokens did not fit."""
         self._ceiling, self._batches_since, self._asked = max(1, tokens // 2), 0, None
 
     def succeeded(self) -> None:
@@ -146,7 +146,7 @@ def empty_cuda_cache() -> None:
 def return_freed_memory() -> None:
     """Have the C library give back what was freed, where it keeps that: glibc does, for each thread.
 
-    Weights that were loaded by other threads would else stay as much memory as they were.
+    Otherwise freed weights that other threads loaded stay with the process.
     """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none

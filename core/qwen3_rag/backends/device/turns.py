@@ -26,7 +26,7 @@ def one_at_a_time() -> Iterator[None]:
 
 @contextmanager
 def taking_turns(device_type: str) -> Iterator[None]:
-    """Only one thread at a time can be inside this block for a device of this type, where that matters."""
+    """Serialise the body across threads on MPS; no effect on other devices."""
     if device_type != "mps":
         yield
         return

@@ -20,7 +20,7 @@ from qwen3_rag.backends.remote.run import Run
 from qwen3_rag.backends.remote.servers import Dialect, Setup, Values, dialect_of
 from qwen3_rag.backends.remote.splitting import split
 from qwen3_rag.checkpoint import open_checkpoint
-from qwen3_rag.plan import WITH_LAST_PART
+from qwen3_rag.plan import MAX_OVERFILL
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import PromptTokenizer
 from qwen3_rag.tokens import Prompt
@@ -82,7 +82,7 @@ class RemoteBackend:
         token_budget: int | None,
     ) -> None:
         self.concurrency = connections
-        whole = max(1, int(max_tokens / WITH_LAST_PART))
+        whole = max(1, int(max_tokens / MAX_OVERFILL))
         self.token_budget = token_budget if token_budget is not None else whole
         self._dialect = dialect
         self._max_inputs, self._max_tokens = max_inputs, max_tokens

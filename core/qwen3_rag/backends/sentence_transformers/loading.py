@@ -37,7 +37,7 @@ class LoadedModel:
     Attributes:
         model: `SentenceTransformer` or `CrossEncoder`, in evaluation mode.
         output: name of the feature that its last module writes.
-        keeps_logits: the logits of so many last positions are asked for; None where there are none.
+        keeps_logits: the logits of this many last positions are asked for; None where there are none.
             Given too few, a causal model builds (tokens, vocabulary) numbers.
         pads_left: what reads the last column, rather than the last unmasked one, needs padding on
             the left. Everything else gets it on the right, where a causal model cannot see it.

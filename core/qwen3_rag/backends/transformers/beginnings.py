@@ -21,9 +21,9 @@ from qwen3_rag.tokens import TokenIds
 MOST_TOKENS: Final = 1024
 """Kept in all, tens of beginnings: 112 MiB in 28 layers with 8 key heads of 128, in bfloat16."""
 
-_WORTH: Final = 8
-"""A beginning counts where at least one of so many tokens of its batch is in it: batches of documents, which
-would gain nothing, pay nothing. Chosen, not tuned."""
+_SMALLEST_SHARE: Final = 1 / 8
+"""A beginning is computed by itself only if it is at least this share of the batch's tokens: batches of
+documents gain nothing and are left alone. Chosen, not tuned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +62,11 @@ class Beginnings:
 
         Args:
             batch: the batch.
-            tokens: so many are template and instruction in each of its prompts.
+            tokens: this many are template and instruction in each of its prompts.
         """
         root, *others = batch.segments
         tokens = min(tokens, root.stop - 1)  # something of the root is left to compute
-        worth = MIN_SHARED_TOKENS <= tokens <= self._most and tokens * _WORTH >= len(batch.token_ids)
+        worth = MIN_SHARED_TOKENS <= tokens <= self._most and tokens >= _SMALLEST_SHARE * len(batch.token_ids)
         if not worth or any(segment.parent is None for segment in others):
             return None
         return batch.token_ids[:tokens].copy()

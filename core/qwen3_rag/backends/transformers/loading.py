@@ -62,33 +62,44 @@ def load_model(
     config = transformers.AutoConfig.from_pretrained(
         str(checkpoint.folder), trust_remote_code=model_kwargs.get("trust_remote_code", False)
     )
+    _check_config(config, checkpoint)
     model_kwargs = _with_rope_theta(checkpoint, config, model_kwargs)
     model_kwargs = _with_place_of_quantised(config, device, model_kwargs)
-    if getattr(config, "use_sliding_window", False):
-        raise CheckpointError(f"{checkpoint.folder} uses sliding-window attention, which is not supported")
-    _check_positions(config, checkpoint)
-    if config.hidden_act != "silu":
-        raise CheckpointError(f'{checkpoint.folder} has hidden_act={config.hidden_act!r}; Qwen3 has "silu"')
     if kind == "embedding":
         decoder = _from_pretrained(transformers.AutoModel, checkpoint, dtype, model_kwargs)
         return LoadedModel(_place(decoder, device, model_kwargs), None)
-    if checkpoint.is_classifier:
-        model = _from_pretrained(
-            transformers.AutoModelForSequenceClassification, checkpoint, dtype, model_kwargs
-        )
-        rows = _unquantised(model.score.weight, checkpoint)
-        if len(rows) != 1:
-            raise CheckpointError(
-                f"{checkpoint.folder} classifies into {len(rows)} labels; a converted Qwen3 reranker has 1"
-            )
-        direction = rows[0].float()
-    else:
-        model = _from_pretrained(transformers.AutoModelForCausalLM, checkpoint, dtype, model_kwargs)
-        yes, no = PromptTokenizer.from_folder(checkpoint.folder).answer_ids()
-        head = _unquantised(model.get_output_embeddings().weight, checkpoint)
-        direction = head[yes].float() - head[no].float()
+    auto_class = (
+        transformers.AutoModelForSequenceClassification
+        if checkpoint.is_classifier
+        else transformers.AutoModelForCausalLM
+    )
+    model = _from_pretrained(auto_class, checkpoint, dtype, model_kwargs)
+    direction = _answer_direction(model, checkpoint)
     decoder = _place(model.base_model, device, model_kwargs)
     return LoadedModel(decoder, direction.to(next(decoder.parameters()).device, copy=True))
+
+
+def _answer_direction(model: Any, checkpoint: Checkpoint) -> Tensor:
+    """Return what the head says of yes rather than no: float32, shape (hidden_size,)."""
+    if not checkpoint.is_classifier:
+        yes, no = PromptTokenizer.from_folder(checkpoint.folder).answer_ids()
+        head = _unquantised(model.get_output_embeddings().weight, checkpoint)
+        return head[yes].float() - head[no].float()
+    rows = _unquantised(model.score.weight, checkpoint)
+    if len(rows) != 1:
+        raise CheckpointError(
+            f"{checkpoint.folder} classifies into {len(rows)} labels; a converted Qwen3 reranker has 1"
+        )
+    return rows[0].float()
+
+
+def _check_config(config: Any, checkpoint: Checkpoint) -> None:
+    """Refuse what the layers here do not compute as the checkpoint means it."""
+    if getattr(config, "use_sliding_window", False):
+        raise CheckpointError(f"{checkpoint.folder} uses sliding-window attention, which is not supported")
+    if config.hidden_act != "silu":
+        raise CheckpointError(f'{checkpoint.folder} has hidden_act={config.hidden_act!r}; Qwen3 has "silu"')
+    _check_positions(config, checkpoint)
 
 
 def _check_positions(config: Any, checkpoint: Checkpoint) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from qwen3_rag.backends.remote.options import RemoteOptions
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION
-from qwen3_rag.prompts import RerankingWords, broken, rerank_halves
+from qwen3_rag.prompts import RerankingWords, break_added_tokens, rerank_halves
 
 
 def user_text(options: RemoteOptions) -> Callable[[str], str]:
@@ -17,7 +17,7 @@ def user_text(options: RemoteOptions) -> Callable[[str], str]:
     component's prompts that is done already, before they are cut (`EngineSettings.breaks_special_strings`);
     then nothing changes here, but where a query's prompt and its text form such a string together.
     """
-    return broken if options.special_tokens == "break" else lambda text: text
+    return break_added_tokens if options.special_tokens == "break" else lambda text: text
 
 
 def query_and_document(words: RerankingWords, options: RemoteOptions) -> tuple[str, str]:
