@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -60,6 +60,7 @@ class Served:
         key: what requests must be authorised with, if anything.
         listed: names of the models that it says it has.
         failures: statuses of its next answers to POST, which then are no answers.
+        form: makes of a vector or score, and the number of them in the answer, what is written in its place.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,6 +70,7 @@ class Served:
         self.key: str | None = None
         self.listed = ["the-model"]
         self.failures: list[int] = []
+        self.form: Callable[[Any, int], Any] = lambda value, _: value
 
     @cached_property
     def rough(self) -> Model:
@@ -236,12 +238,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(400 if self.served.fault == "refused" else 200, {"error": {"message": said}})
             return
         try:
-            self._reply(200, self._answer(body))
+            self._reply(200, self._formed(self._answer(body)))
         except KeyError as error:
             self._reply(404, {"error": f"unknown {error}"})
         except Exception as error:
             self._reply(500, {"error": repr(error)})
             raise
+
+    def _formed(self, answer: Any) -> Any:
+        rows = answer.get("data", answer.get("results", [])) if isinstance(answer, dict) else []
+        for row in rows:
+            name = "embedding" if "embedding" in row else "relevance_score"
+            row[name] = self.served.form(row.get(name), len(rows))
+        return answer
 
     def _answer(self, body: dict[str, Any]) -> Any:
         served = self.served

@@ -35,10 +35,11 @@ def subject_of(
     dimensions: int | None = None,
     tolerance: float | None = None,
     max_tokens: int | None = None,
+    instruction: str | None = None,
 ) -> Subject:
     return make_subject(
         reference_of(kind, folder),
-        instruction=None,
+        instruction=instruction,
         tolerance=tolerance,
         norms_count=True,
         dimensions=dimensions,
@@ -70,6 +71,7 @@ def reranker(reranking_checkpoint: Path) -> Served:
 def _no_fault_is_left(embedder: Served, reranker: Served) -> Iterator[None]:
     yield
     embedder.fault = reranker.fault = ""
+    embedder.form = reranker.form = lambda value, _: value
     embedder.listed = ["the-model"]
 
 
@@ -203,6 +205,38 @@ def test_a_faulty_treatment_of_text_is_named(
     assert named(report, "/embed") == names, report
 
 
+@pytest.mark.parametrize(
+    ("form", "fault", "seen"),
+    [
+        (lambda *_: 0.5, "malformed", "expected a list of numbers, got a float"),
+        (lambda *_: None, "malformed", "expected a list of numbers, got null"),
+        (lambda *_: [], "malformed", "theirs are [0]"),
+        (lambda vector, count: vector[: 32 if count == 1 else 64], "malformed", "theirs are [32, 64]"),
+        (lambda vector, _: [None, *vector[1:]], "not-finite", "null in place of a number"),
+        (lambda vector, count: [np.nan if count == 1 else x for x in vector], "not-finite", "3 of 3 texts"),
+        (lambda vector, _: [0.0 for _ in vector], "unexplained", "11 of 11 short texts are off"),
+    ],
+    ids=["a number", "null", "empty", "other length alone", "nulls", "NaN alone", "zeros"],
+)
+@pytest.mark.filterwarnings("error")
+def test_an_answer_that_holds_no_vectors_is_named(
+    form: Any, fault: str, seen: str, embedding: Subject, embedder: Served
+) -> None:
+    embedder.form = form
+    report = verified(embedding, embedder, "openai")
+    assert named(report, "text")[0] == fault, report
+    assert "batch-dependent" not in named(report, "text")
+    assert seen in report.checks[0].findings[0].what
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_scores_that_are_lists_are_malformed(length: int, reranking: Subject, reranker: Served) -> None:
+    """numpy would compare lists of one with all right scores, and find a fault that fits."""
+    reranker.form = lambda score, _: [score] * length
+    report = verified(reranking, reranker, "cohere")
+    assert named(report, "/rerank") == ["malformed"], report
+
+
 def test_token_ids_are_right_where_only_the_text_path_is_wrong(embedding: Subject, embedder: Served) -> None:
     report = verified(embedding, embedder, "vllm", "chat-template")
     assert [check.passed for check in report.checks] == [True, False]
@@ -295,6 +329,15 @@ def test_rounding_to_bfloat16_passes_at_any_length(
 def test_a_length_at_which_a_reranker_shows_no_cut_is_refused(reranking_checkpoint: Path) -> None:
     with pytest.raises(ConfigurationError, match="a limit would not show"):
         subject_of("reranking", reranking_checkpoint, max_tokens=2500)
+
+
+@pytest.mark.parametrize("kind", ["embedding", "reranking"])
+def test_a_length_that_an_instruction_takes_up_is_refused(
+    kind: str, embedding_checkpoint: Path, reranking_checkpoint: Path
+) -> None:
+    folder = embedding_checkpoint if kind == "embedding" else reranking_checkpoint
+    with pytest.raises(ConfigurationError, match=r"256 is too few: .* has [345]\d\d tokens already"):
+        subject_of(kind, folder, max_tokens=256, instruction="word " * 300)
 
 
 @pytest.mark.parametrize("length", [300, 1000, 2049])

@@ -59,11 +59,11 @@ def batch_dependence(together: Floats, alone: Floats, tolerance: float) -> Findi
         together, alone: as they came, of the same shape.
         tolerance: largest distance that passes, relative to a vector's length.
     """
-    scale = np.linalg.norm(together, axis=-1).mean() if together.ndim > 1 else 1.0
-    largest = float((distances(together, alone) / scale).max())
-    if largest <= tolerance:
+    scale = np.linalg.norm([together, alone], axis=-1).mean() if together.ndim > 1 else 1.0
+    largest = distances(together, alone).max()
+    if largest <= tolerance * scale:  # no quotient: vectors of zeros have no length to divide by
         return None
-    return finding("batch-dependent", f"the largest difference is {largest:.3g}")
+    return finding("batch-dependent", f"the largest difference is {largest / scale:.3g}")
 
 
 def is_off(answered: Floats, right: Floats) -> bool:

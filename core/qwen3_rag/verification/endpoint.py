@@ -85,8 +85,8 @@ class Endpoint:
             listed = []
         return chosen_name(model, listed)
 
-    def ask(self, route: Route, inputs: Sequence[Input], *, at_once: int = _PER_REQUEST) -> Floats:
-        """Return the raw values of all inputs, in order.
+    def ask(self, route: Route, inputs: Sequence[Input], *, at_once: int = _PER_REQUEST) -> list[Any]:
+        """Return the raw values of all inputs, in order, of whatever form.
 
         Raises:
             AnswerError: it refused, or answered what cannot be read.
@@ -101,7 +101,7 @@ class Endpoint:
             except UnusableAnswerError as error:
                 raise self._unreadable(route, answer, error) from error
             values.update(zip(positions, found, strict=True))
-        return _as_array([values[i] for i in range(len(inputs))])
+        return [values[i] for i in range(len(inputs))]
 
     def _unreadable(self, route: Route, answer: Any, error: UnusableAnswerError) -> AnswerError:
         said = error_within(answer)
@@ -109,6 +109,30 @@ class Endpoint:
             return AnswerError("malformed", self._connection.hidden(str(error)))
         told = self._connection.hidden(" ".join(said.split()))[:QUOTED]
         return AnswerError("refused", f"HTTP 200 from {route.url}, but an error within: {told}")
+
+
+def as_floats(values: Sequence[Any], kind: ModelKind) -> Floats:
+    """Return raw values in the form that their kind has: vectors of one length, or numbers.
+
+    Args:
+        values: all that is to be compared.
+        kind: what was asked for.
+
+    Raises:
+        AnswerError: they have another form, or several.
+    """
+    try:
+        if kind == "reranking":
+            return numbers(list(values))
+        rows = [numbers(row) for row in values]
+    except NotFiniteError as error:
+        raise AnswerError("not-finite", "it writes null in place of a number") from error
+    except UnusableAnswerError as error:
+        raise AnswerError("malformed", str(error)) from error
+    lengths = sorted({len(row) for row in rows})
+    if len(lengths) > 1 or not lengths[0]:
+        raise AnswerError("malformed", f"vectors must have one length, above 0, theirs are {lengths}")
+    return np.stack(rows)
 
 
 def chosen_name(model: str, listed: Sequence[str]) -> str:
@@ -147,17 +171,3 @@ def _requests(route: Route, inputs: Sequence[Input], at_once: int) -> list[list[
         for positions in groups.values()
         for start in range(0, len(positions), at_once)
     ]
-
-
-def _as_array(values: list[Any]) -> Floats:
-    try:
-        if not values or not isinstance(values[0], list):
-            return numbers(values)
-        rows = [numbers(row, position) for position, row in enumerate(values)]
-    except NotFiniteError as error:
-        raise AnswerError("not-finite", str(error)) from error
-    except UnusableAnswerError as error:
-        raise AnswerError("malformed", str(error)) from error
-    if len({len(row) for row in rows}) != 1:
-        raise AnswerError("malformed", f"vectors of several lengths: {sorted({len(row) for row in rows})}")
-    return np.stack(rows)

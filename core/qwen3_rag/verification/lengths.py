@@ -37,6 +37,15 @@ def check_length(max_tokens: int | None, context: int) -> None:
         )
 
 
+def check_room(needed: int, tokens: int) -> None:
+    """Raise ConfigurationError unless texts that need so many tokens, prompt and all, have them."""
+    if needed > tokens:
+        raise ConfigurationError(
+            f"--max-tokens {tokens} is too few: with its instruction a short text has {needed} tokens already; "
+            "give more, or a shorter instruction"
+        )
+
+
 def longest_texts(reference: Reference, tokens: int) -> list[Text]:
     """Return two documents that differ in their last sentence alone."""
     prompt = reference.checkpoint.document_prompt
@@ -58,7 +67,7 @@ def longest_pair(reference: Reference, tokens: int, instruction: str) -> Pair:
     query shows little, the others are tried.
 
     Raises:
-        ConfigurationError: with no query does the end count.
+        ConfigurationError: with no query does the end count, or the instruction leaves no room.
     """
     best: tuple[float, Pair] | None = None
     for query, end in zip(texts.QUERIES, texts.SHORT_DOCUMENTS, strict=False):
@@ -88,12 +97,16 @@ def document_of_length(tokens: int, length: Callable[[str], int], end: str) -> s
         tokens: how long the whole prompt must be; it is a little shorter where no word fits.
         length: document -> tokens of its prompt, template and all.
         end: last sentence.
+
+    Raises:
+        ConfigurationError: the last sentence alone is longer.
     """
     filler = _FILLER.split()
 
     def made(words: int, padding: int = 0) -> str:
         return " ".join([*islice(cycle(filler), words), *["and"] * padding, end])
 
+    check_room(length(made(0)), tokens)
     # Words are tokenised one by one, so lengths grow with their number.
     words = bisect_right(range(tokens), tokens, key=lambda count: length(made(count))) - 1
     padded = made(words, tokens - length(made(words)))

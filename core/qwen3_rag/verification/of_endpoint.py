@@ -9,7 +9,7 @@ from qwen3_rag.backends.remote.options import ServerName, TemplateSide
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.verification.connection import AnswerError
 from qwen3_rag.verification.diagnosis import finding
-from qwen3_rag.verification.endpoint import Endpoint
+from qwen3_rag.verification.endpoint import Endpoint, as_floats
 from qwen3_rag.verification.matching import Floats
 from qwen3_rag.verification.report import Check, Report
 from qwen3_rag.verification.reranking_faults import are_symmetric
@@ -75,9 +75,10 @@ def verify_endpoint(
 
 def _ask(subject: Subject, endpoint: Endpoint, way: Route) -> Check:
     try:
-        answered = endpoint.ask(way, subject.inputs)
+        together = endpoint.ask(way, subject.inputs)
         alone = endpoint.ask(way, subject.inputs[:ASKED_ALONE], at_once=1)
-        check = subject.check(way.name, answered, alone)
+        answered = as_floats([*together, *alone], subject.kind)
+        check = subject.check(way.name, answered[: len(together)], answered[len(together) :])
         if [one.fault for one in check.findings] != ["unexplained"] or way.takes_ids:
             return check
         if subject.kind == "embedding" or not _answers_cosines(endpoint, way, answered[: len(PAIRS)]):
@@ -92,4 +93,4 @@ def _ask(subject: Subject, endpoint: Endpoint, way: Route) -> Check:
 def _answers_cosines(endpoint: Endpoint, way: Route, answered: Floats) -> bool:
     """Ask for the short pairs with query and document swapped: a reranker tells the two apart."""
     swapped = [Input((document, query), []) for query, document in PAIRS]
-    return are_symmetric(answered, endpoint.ask(way, swapped))
+    return are_symmetric(answered, as_floats(endpoint.ask(way, swapped), "reranking"))

@@ -17,9 +17,9 @@ from qwen3_rag.verification.compare import (
     EmbeddingJudge,
     RerankingJudge,
 )
-from qwen3_rag.verification.diagnosis import batch_dependence
+from qwen3_rag.verification.diagnosis import batch_dependence, not_finite
 from qwen3_rag.verification.embedding_faults import Text
-from qwen3_rag.verification.lengths import check_length, longest_pair, longest_texts
+from qwen3_rag.verification.lengths import check_length, check_room, longest_pair, longest_texts
 from qwen3_rag.verification.matching import Floats
 from qwen3_rag.verification.reference import Reference, TokenList
 from qwen3_rag.verification.report import Check
@@ -74,7 +74,7 @@ class Subject:
         outcome = self.judge.judge(answered)
         found = outcome.findings
         if outcome.difference is not None and "out-of-order" not in [one.fault for one in found]:
-            depends = batch_dependence(answered[: len(alone)], alone, self.tolerance)
+            depends = not_finite(alone) or batch_dependence(answered[: len(alone)], alone, self.tolerance)
             found = found if depends is None else (depends, *found)
         longest = max(len(one.token_ids) for one in self.inputs)
         return Check(path, len(answered), longest, outcome.difference, self.measure, self.tolerance, found)
@@ -139,6 +139,8 @@ def _embedding_subject(
     if max_tokens is not None:
         long += longest_texts(reference, max_tokens)
     inputs = [Input(text, embedding_faults.right_ids(reference, text)) for text in (*short, *long)]
+    if max_tokens is not None:
+        check_room(max(len(one.token_ids) for one in inputs[: len(short)]), max_tokens)
     judge = EmbeddingJudge(
         reference,
         short,
