@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property
@@ -60,6 +61,7 @@ class Served:
         key: what requests must be authorised with, if anything.
         listed: names of the models that it says it has.
         failures: statuses of its next answers to POST, which then are no answers.
+        broken: paths at which it answers with a status alone, or, if that is 0, ends the connection.
         form: makes of a vector or score, and the number of them in the answer, what is written in its place.
     """
 
@@ -70,6 +72,7 @@ class Served:
         self.key: str | None = None
         self.listed = ["the-model"]
         self.failures: list[int] = []
+        self.broken: dict[str, int] = {}
         self.form: Callable[[Any, int], Any] = lambda value, _: value
 
     @cached_property
@@ -210,6 +213,11 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        if self.path in self.served.broken:
+            if status := self.served.broken[self.path]:
+                self._reply(status, {}, headers={"Retry-After": "0.01"})
+            self.close_connection = True
+            return
         known: dict[str, Any] = {"/v1/models": {"data": [{"id": name} for name in self.served.listed]}}
         if self.speaks == "vllm":
             known["/version"] = {"version": "0.32.0"}
@@ -229,6 +237,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.served.fault == "redirect":
             self._reply(308, {}, headers={"Location": "https://example.com/v1/embeddings?token=secret"})
             return
+        if self.served.fault == "never ends":
+            self.send_response(200)
+            self.end_headers()
+            while not self.wfile.closed:
+                self.wfile.write(b" ")
+                self.wfile.flush()  # which fails when the client has gone
+                time.sleep(0.05)
         if self.served.fault == "no JSON":
             self._reply(200, None, f"<html>{self.headers['Authorization']}".encode())
             return

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from faulty_server import Served, running
 from qwen3_rag.backends.remote.keys import ApiKey
@@ -37,9 +38,11 @@ def url(served: Served) -> Iterator[str]:
         yield url
     served.fault = ""
     served.failures = []
+    served.broken = {}
 
 
 LIVE = "the running server's"
+DEAD = "http://127.0.0.1:9"
 
 
 def run(*arguments: object) -> Any:
@@ -81,18 +84,16 @@ def test_json_holds_all_of_it(url: str, served: Served, embedding_checkpoint: Pa
     ("arguments", "said"),
     [
         ([], "give either --url"),
-        (["--url", "http://127.0.0.1:9", "--backend", "transformers"], "give either --url"),
-        (["--url", "http://127.0.0.1:9", "--server", "openai"], "cannot be reached"),
+        (["--url", DEAD, "--backend", "transformers"], "give either --url"),
+        (["--url", DEAD, "--server", "openai"], "cannot be reached"),
         (["--url", "user:secret@host"], "url must look like"),
         (["--url", "http://user:secret@127.0.0.1:9"], "holds a user name, a password or a query"),
         (["--url", "http://127.0.0.1:9?key=secret"], "holds a user name, a password or a query"),
         (["--url", "http://user:secret@[127"], "url must look like"),
         (["--url", "http://é_é.example"], "url must look like"),
-        (["--url", LIVE, "--server", "cohere"], "not for embedding"),
-        (["--url", LIVE, "--server", "tei", "--send", "ids"], "takes no ids"),
-        (["--url", "http://127.0.0.1:9", "--api-key-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE is not set"),
-        (["--url", "http://127.0.0.1:9", "--api-key-env", "sk-secret-5f1d"], "is it the key itself?"),
-        (["--url", "http://127.0.0.1:9", "--api-key-env", "jina_secret5f1d"], "is it the key itself?"),
+        (["--url", DEAD, "--api-key-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE is not set"),
+        (["--url", DEAD, "--api-key-env", "sk-secret-5f1d"], "is it the key itself?"),
+        (["--url", DEAD, "--api-key-env", "jina_secret5f1d"], "is it the key itself?"),
         (["--backend", "transformers", "--max-tokens", "40000"], "must be 256 to 32768"),
         (["--backend", "transformers", "--max-tokens", "100"], "must be 256 to 32768"),
         (["--backend", "nothing"], "unknown backend 'nothing'"),
@@ -105,28 +106,86 @@ def test_json_holds_all_of_it(url: str, served: Served, embedding_checkpoint: Pa
             "--server, --template, --served-model goes with --url; leave it out with --backend",
         ),
         (["--backend", "transformers", "--api-key-env", "HOME"], "--api-key-env goes with --url"),
-        (["--url", "http://127.0.0.1:9", "--model-kwargs", "{}"], "--model-kwargs goes with --backend"),
+        (["--url", DEAD, "--model-kwargs", "{}"], "--model-kwargs goes with --backend"),
     ],
 )
-def test_what_cannot_be_asked_exits_with_2(
-    arguments: list[str], said: str, url: str, embedding_checkpoint: Path
-) -> None:
-    result = run(*[url if one == LIVE else one for one in arguments], "--model", embedding_checkpoint)
+def test_what_cannot_be_asked_exits_with_2(arguments: list[str], said: str, embedding_checkpoint: Path) -> None:
+    result = run(*arguments, "--model", embedding_checkpoint)
     assert result.exit_code == 2, result.output
     assert said in result.stderr
     assert "secret" not in result.output
 
 
-def test_that_nobody_answers_is_told_before_the_reference_is_loaded(
-    embedding_checkpoint: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--url", DEAD], "9) (ConnectError)"),
+        (["--url", DEAD, "--server", "openai", "--served-model", "m"], f"{DEAD} cannot be reached: "),
+        (["--url", LIVE, "--server", "cohere"], "not for embedding"),
+        (["--url", LIVE, "--server", "tei", "--send", "ids"], "takes no ids"),
+        (["--url", LIVE, "--kind", "reranking", "--dimensions", "32"], "for embedding models only"),
+    ],
+)
+def test_what_cannot_be_asked_is_told_before_the_reference_is_loaded(
+    arguments: list[str], said: str, url: str, embedding_checkpoint: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(
         embedding_checkpoint, tmp_path / "no weights", ignore=lambda *_: ["model.safetensors"]
     )
-    for more in ([], ["--server", "openai", "--served-model", "m"]):
-        result = run("--url", "http://127.0.0.1:9", "--model", folder, *more)
-        assert result.exit_code == 2, result.output
-        assert "http://127.0.0.1:9 cannot be reached: ConnectError" in result.stderr
+    result = run(*(url if one == LIVE else one for one in arguments), "--model", folder)
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "spared"), [("/version", ["--server", "vllm"]), ("/v1/models", ["--served-model", "the-model"])]
+)
+@pytest.mark.parametrize(
+    ("status", "said"), [(0, "does not answer: Server disconnected"), (503, "could not be asked: HTTP 503")]
+)
+def test_that_a_question_got_no_answer_is_not_taken_for_one(
+    status: int, said: str, path: str, spared: list[str], url: str, served: Served, embedding_checkpoint: Path
+) -> None:
+    """The server would be another kind of server, and its token ids never checked."""
+    served.broken = {path: status}
+    result = run("--url", url, "--model", embedding_checkpoint)
+    assert result.exit_code == 2, result.output
+    assert f"{url}{path} {said}" in result.stderr
+    assert f"{spared[0]} " in result.stderr
+    told = run("--url", url, "--model", embedding_checkpoint, *spared)
+    assert told.exit_code == 0, told.output
+
+
+def test_the_timeout_is_that_of_a_whole_answer(url: str, served: Served) -> None:
+    """Every byte of this one comes in time, and the last one never."""
+    served.fault = "never ends"
+    connection = Connection(None, timeout=0.3)
+    with pytest.raises(OSError, match=r"/v1/embeddings does not answer: no whole answer within 0\.3 s"):
+        connection.post(url + "/v1/embeddings", {})
+    connection.close()
+
+
+def test_a_host_that_swallows_connections_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def swallowed(client: httpx.AsyncClient, *_: object, **__: object) -> None:
+        assert client.timeout.connect == 10
+        raise httpx.ConnectTimeout("")
+
+    monkeypatch.setattr(httpx.AsyncClient, "request", swallowed)
+    with (
+        Endpoint(DEAD, key=None, timeout=120) as endpoint,
+        pytest.raises(OSError, match="cannot be reached: no connection within 10 s"),
+    ):
+        endpoint.check_reachable()
+
+
+def test_that_it_went_by_a_proxy_is_told(embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", DEAD)
+    for name in ("http_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    result = run("--url", "http://gpu.example:8000", "--model", embedding_checkpoint)
+    assert result.exit_code == 2, result.output
+    assert "http://gpu.example:8000 cannot be reached: " in result.stderr
+    assert "(ConnectError) through the proxy set in HTTP_PROXY" in result.stderr
 
 
 def test_model_and_connections_are_closed_also_when_it_ends_early(
@@ -174,7 +233,7 @@ def test_no_exception_holds_the_api_key(fault: str, url: str, served: Served) ->
     served.fault = fault
     key = "k-5f1d-not-a-real-one"
     endpoint = Endpoint(
-        "http://127.0.0.1:9" if fault in ("nobody", "unreachable") else url,
+        DEAD if fault in ("nobody", "unreachable") else url,
         key=ApiKey(key, source="test"),
         timeout=5,
     )
@@ -215,7 +274,7 @@ def test_an_environment_that_no_client_can_be_made_with_is_named_without_its_val
 ) -> None:
     monkeypatch.setenv(name, value)
     monkeypatch.setitem(sys.modules, "socksio", None)  # what SOCKS needs is not installed
-    result = run("--url", "http://127.0.0.1:9", "--model", embedding_checkpoint)
+    result = run("--url", DEAD, "--model", embedding_checkpoint)
     assert result.exit_code == 2, result.output
     assert name in result.stderr
     assert "hunter2" not in result.output

@@ -17,7 +17,7 @@ from qwen3_rag.kinds import find_kind
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.verification import Report
 from qwen3_rag.verification.endpoint import Endpoint, chosen_name
-from qwen3_rag.verification.of_endpoint import verify_endpoint
+from qwen3_rag.verification.of_endpoint import find_ways, verify_endpoint
 from qwen3_rag.verification.reference import Reference
 from qwen3_rag.verification.reranking_faults import are_symmetric
 from qwen3_rag.verification.subject import Subject, make_subject
@@ -79,14 +79,16 @@ def verified(subject: Subject, served: Served, speaks: str, fault: str = "", **c
     served.fault = fault
     options: dict[str, Any] = {"send": "both", "template": "server", "dimensions": None, **changes}
     with running(served, speaks) as url, Endpoint(url, key=None, timeout=60) as endpoint:
-        return verify_endpoint(
-            subject,
+        ways = find_ways(
             endpoint,
+            subject.kind,
             server=options.pop("server", None),
             model="the-model",
             served_model=None,
+            instruction=None,
             **options,
         )
+        return verify_endpoint(subject, ways, model="the-model")
 
 
 def named(report: Report, path: str) -> list[str]:
@@ -387,9 +389,8 @@ def test_a_last_part_that_several_models_have_chooses_none() -> None:
 def test_only_dashscopes_own_hosts_are_taken_for_it(
     url: str, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endpoint = Endpoint(url, key=None, timeout=1)
-    monkeypatch.setattr(endpoint, "_connection", Silent())
-    assert endpoint.detect("embedding") == server
+    monkeypatch.setattr("qwen3_rag.verification.endpoint.Connection", lambda *_, **__: Silent())
+    assert Endpoint(url, key=None, timeout=1).detect("embedding") == server
 
 
 class Silent:

@@ -120,36 +120,37 @@ def verify(
     task = None if instruction is None else resolve_instruction(instruction)
     hide_library_bars()
     with ExitStack() as opened:
-        endpoint = None
-        if url is not None:
-            endpoint = opened.enter_context(_endpoint(url, api_key_env, timeout))
-            endpoint.check_reachable()  # before minutes are spent on the reference
+        endpoint = None if url is None else opened.enter_context(_endpoint(url, api_key_env, timeout))
         found = EngineSettings("embedding", model, device=device, dtype=dtype, hub=hub, revision=revision)
         settings = replace(found, kind=find_kind(found) if kind is None else kind)
-        subject = make_subject(
-            opened.enter_context(Reference(settings)),
-            instruction=task,
-            tolerance=tolerance,
-            norms_count=endpoint is not None,
-            dimensions=dimensions,
-            max_tokens=max_tokens,
-        )
-        if endpoint is None:
-            assert backend is not None, "one of the two is given"
-            report = verify_backend(subject, replace(settings, backend=backend, model_kwargs=given))
-        else:
-            from qwen3_rag.verification.of_endpoint import verify_endpoint
+        ways = None
+        if endpoint is not None:
+            from qwen3_rag.verification.of_endpoint import find_ways, verify_endpoint
 
-            report = verify_endpoint(
-                subject,
+            ways = find_ways(
                 endpoint,
+                settings.kind,
                 server=server,
                 model=model,
                 served_model=served_model,
                 send="auto" if send is None else send,
                 template="server" if template is None else template,
+                instruction=task,
                 dimensions=dimensions,
             )
+        subject = make_subject(
+            opened.enter_context(Reference(settings)),
+            instruction=task,
+            tolerance=tolerance,
+            norms_count=ways is not None,
+            dimensions=dimensions,
+            max_tokens=max_tokens,
+        )
+        if ways is None:
+            assert backend is not None, "one of the two is given"
+            report = verify_backend(subject, replace(settings, backend=backend, model_kwargs=given))
+        else:
+            report = verify_endpoint(subject, ways, model=model)
     if as_json:
         print_json(report.as_dict())
     else:

@@ -30,7 +30,7 @@ class Endpoint:
     Args:
         url: base URL.
         key: sent as a bearer token, if any.
-        timeout: most seconds of one request, and of all pauses between its tries.
+        timeout: as `Connection`.
 
     Attributes:
         url: the base URL without slashes at its end.
@@ -59,7 +59,11 @@ class Endpoint:
         self._connection.check_reachable(self.url)
 
     def detect(self, kind: ModelKind) -> ServerName:
-        """Find out what the server speaks by what only one kind of server answers."""
+        """Find out what the server speaks by what only one kind of server answers.
+
+        Raises:
+            OSError: it does not answer.
+        """
         if is_vendors(self.url, "dashscope"):
             return "dashscope"
         base = root(self.url)
@@ -77,6 +81,7 @@ class Endpoint:
 
         Raises:
             ConfigurationError: the server lists several, and not one is the checkpoint's.
+            OSError: it does not answer.
         """
         answer = self._connection.get(root(self.url) + "/v1/models")
         try:
@@ -90,7 +95,7 @@ class Endpoint:
 
         Raises:
             AnswerError: it refused, or answered what cannot be read.
-            OSError: it cannot be reached, or stays busy.
+            OSError: it does not answer, or stays busy.
             ConfigurationError: it wants another key or another URL.
         """
         values: dict[int, Any] = {}

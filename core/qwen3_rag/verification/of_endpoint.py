@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from qwen3_rag.backends.remote.options import ServerName, TemplateSide
 from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.instructions import DEFAULT_INSTRUCTION
+from qwen3_rag.models import ModelKind
 from qwen3_rag.verification.connection import AnswerError
 from qwen3_rag.verification.diagnosis import finding
 from qwen3_rag.verification.endpoint import Endpoint, as_floats
@@ -20,57 +22,96 @@ from qwen3_rag.verification.texts import PAIRS
 Send = Literal["auto", "ids", "text", "both"]
 
 
-def verify_endpoint(
-    subject: Subject,
+@dataclass(frozen=True)
+class Ways:
+    """How a server is asked.
+
+    Attributes:
+        endpoint: the server.
+        server: what it speaks.
+        served_model: the model's name there; None where none is sent.
+        routes: the ways of asking, at least one.
+        text_is_note: whether what text gives does not count.
+    """
+
+    endpoint: Endpoint
+    server: ServerName
+    served_model: str | None
+    routes: tuple[Route, ...]
+    text_is_note: bool
+
+
+def find_ways(
     endpoint: Endpoint,
+    kind: ModelKind,
     *,
     server: ServerName | None,
     model: str,
     served_model: str | None,
     send: Send,
     template: TemplateSide,
+    instruction: str | None,
     dimensions: int | None,
-) -> Report:
-    """Ask a server in every way that it understands, and compare.
+) -> Ways:
+    """Find out what a server is and how it can be asked, before minutes are spent on what is right.
 
     Args:
-        subject: what is right.
         endpoint: the server.
+        kind: what is asked for.
         server: what it speaks; None finds out.
         model: the checkpoint's name.
         served_model: its name at the server; None finds it in the server's list.
         send: "ids" and "text" ask in those ways only. "auto" counts token ids where the server takes them,
             as this package sends them there, and notes what text gives.
         template: who renders rerank prompts that are sent as text.
+        instruction: as `make_subject`.
         dimensions: as `make_subject`.
 
     Raises:
-        OSError: the server cannot be reached, or keeps saying that it is busy.
-        ConfigurationError: it wants another key or URL, lists several models of other names, or `server` and
-            `send` leave no way to ask.
+        OSError: the server cannot be reached, or does not answer.
+        ConfigurationError: it lists several models of other names, or `server`, `kind`, `send` and
+            `dimensions` leave no way to ask.
     """
-    spoken = endpoint.detect(subject.kind) if server is None else server
+    endpoint.check_reachable()
+    spoken = endpoint.detect(kind) if server is None else server
     name = served_model
     if name is None and spoken != "tei":  # which serves one model, and is asked for none
         name = endpoint.model_name(model)
     ways = routes(
         endpoint.url,
         spoken,
-        subject.kind,
+        kind,
         model=model if name is None else name,
         template=template,
-        instruction=subject.instruction,
+        instruction=DEFAULT_INSTRUCTION if instruction is None else instruction,
         dimensions=dimensions,
     )
     if send in ("ids", "text"):
         ways = [way for way in ways if way.takes_ids == (send == "ids")]
     if not ways:
         raise ConfigurationError(f"--send {send}: a server of kind {spoken} takes no {send}")
-    notes_text = send == "auto" and any(way.takes_ids for way in ways)
+    text_is_note = send == "auto" and any(way.takes_ids for way in ways)
+    return Ways(endpoint, spoken, name, tuple(ways), text_is_note)
+
+
+def verify_endpoint(subject: Subject, ways: Ways, *, model: str) -> Report:
+    """Ask a server in all these ways, and compare.
+
+    Args:
+        subject: what is right.
+        ways: of its kind and instruction.
+        model: the checkpoint's name.
+
+    Raises:
+        OSError: the server does not answer, or keeps saying that it is busy.
+        ConfigurationError: it wants another key or URL.
+    """
     checks = tuple(
-        replace(_ask(subject, endpoint, way), is_note=notes_text and not way.takes_ids) for way in ways
+        replace(_ask(subject, ways.endpoint, way), is_note=ways.text_is_note and not way.takes_ids)
+        for way in ways.routes
     )
-    return Report(f"{endpoint.url} ({spoken})", model, subject.kind, checks, name)
+    target = f"{ways.endpoint.url} ({ways.server})"
+    return Report(target, model, subject.kind, checks, ways.served_model)
 
 
 def _ask(subject: Subject, endpoint: Endpoint, way: Route) -> Check:
