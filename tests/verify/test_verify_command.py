@@ -7,7 +7,8 @@ import re
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from faulty_server import Served, running
 from qwen3_rag.backends.remote.keys import ApiKey
 from qwen3_rag.cli import app
 from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.plugins import BACKENDS, load_plugin
+from qwen3_rag.verification import of_backend
 from qwen3_rag.verification.connection import AnswerError, Connection
 from qwen3_rag.verification.embedding_faults import Text
 from qwen3_rag.verification.endpoint import Endpoint
@@ -352,26 +355,52 @@ def test_a_backend_that_finds_nan_is_named(url: str, served: Served, embedding_c
     assert check["difference"] is None
 
 
-def test_a_wrong_backend_is_named(reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plugin's numbers, not ours: `verify` is how a third party's backend is checked."""
-    from qwen3_rag.verification import of_backend
+def third_partys(change: Callable[[Any], Any]) -> Any:
+    """A class of backends whose values are changed ones of ours."""
 
-    load = of_backend.load_plugin
-
-    class Swapped:
+    class Changed:
         def __init__(self, settings: Any) -> None:
-            self.right = load("qwen3_rag.backends", "transformers")(settings)
+            self.right = load_plugin(BACKENDS, "transformers")(settings)
 
         def run(self, prompts: Any) -> Any:
-            from dataclasses import replace
-
             output = self.right.run(prompts)
-            return replace(output, values=-output.values)
+            return replace(output, values=change(output.values))
 
         def close(self) -> None:
             self.right.close()
 
-    monkeypatch.setattr(of_backend, "load_plugin", lambda *_: Swapped)
+    return Changed
+
+
+def test_a_wrong_backend_is_named(reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugin's numbers, not ours: `verify` is how a third party's backend is checked."""
+    monkeypatch.setattr(of_backend, "load_plugin", lambda *_: third_partys(lambda values: -values))
     result = run("--backend", "transformers", "--model", reranking_checkpoint)
     assert result.exit_code == 1
     assert "answers-swapped" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "shapes"),
+    [
+        (lambda values: values[:, None], "reranking", "(14, 1) and (1, 1)"),
+        (lambda values: values[:1], "reranking", "(1,)"),
+        (lambda values: values[:, 0], "embedding", "(13,)"),
+        (lambda values: values[:, : 32 if len(values) == 1 else None], "embedding", "(13, 64) and (1, 32)"),
+    ],
+    ids=["a list of each score", "a score too few", "no vectors", "two lengths"],
+)
+def test_a_backend_whose_values_have_another_form_is_told_so(
+    change: Any,
+    kind: str,
+    shapes: str,
+    embedding_checkpoint: Path,
+    reranking_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """numpy would compare some of them with all that is right."""
+    monkeypatch.setattr(of_backend, "load_plugin", lambda *_: third_partys(change))
+    model = embedding_checkpoint if kind == "embedding" else reranking_checkpoint
+    result = run("--backend", "transformers", "--model", model)
+    assert result.exit_code == 2, result.output
+    assert f"it gave {shapes}" in result.stderr

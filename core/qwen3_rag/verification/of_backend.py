@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from qwen3_rag.errors import NonFiniteOutputError
+from qwen3_rag.errors import BackendError, NonFiniteOutputError
+from qwen3_rag.models import ModelKind
 from qwen3_rag.plugins import BACKENDS, load_plugin
 from qwen3_rag.prompts import EmbeddingWords, RerankingWords
 from qwen3_rag.ranking import yes_probability
@@ -12,6 +15,7 @@ from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokens import Prompt
 from qwen3_rag.verification.diagnosis import finding
 from qwen3_rag.verification.embedding_faults import Text
+from qwen3_rag.verification.matching import Floats
 from qwen3_rag.verification.report import Check, Report
 from qwen3_rag.verification.subject import ASKED_ALONE, Input, Subject
 
@@ -26,13 +30,16 @@ def verify_backend(subject: Subject, settings: EngineSettings) -> Report:
         settings: the backend's.
 
     Raises:
-        Qwen3RagError: the backend cannot be loaded or fails.
+        Qwen3RagError: the backend cannot be loaded, fails, or gives values of another form than its kind's.
     """
     backend = load_plugin(BACKENDS, settings.backend)(settings)
     try:
         made = [_prompt(one, subject.instruction, index) for index, one in enumerate(subject.inputs)]
-        values = backend.run(made).values
-        alone = np.concatenate([backend.run([made[i]]).values for i in range(ASKED_ALONE)])
+        values, *each = [
+            backend.run(prompts).values for prompts in (made, *([one] for one in made[:ASKED_ALONE]))
+        ]
+        _check_shapes([values, *each], len(made), subject.kind)
+        alone = np.concatenate(each)
         if subject.kind == "reranking":
             values, alone = yes_probability(values), yes_probability(alone)
         check = subject.check(_PATH, values, alone)
@@ -42,6 +49,17 @@ def verify_backend(subject: Subject, settings: EngineSettings) -> Report:
     finally:
         backend.close()
     return Report(f'backend "{settings.backend}"', settings.model, subject.kind, (check,))
+
+
+def _check_shapes(found: Sequence[Floats], prompts: int, kind: ModelKind) -> None:
+    """Raise BackendError unless all prompts, and then single ones, got vectors of one length, or numbers."""
+    row = found[0].shape[1:]
+    shapes = [values.shape for values in found]
+    if len(row) != (kind == "embedding") or shapes != [(prompts, *row), *[(1, *row)] * (len(found) - 1)]:
+        raise BackendError(
+            f"the backend must give a prompt {'a vector' if kind == 'embedding' else 'a number'}, all of one "
+            f"shape; for {prompts} prompts and for one it gave {' and '.join(map(str, dict.fromkeys(shapes)))}"
+        )
 
 
 def _prompt(one: Input, instruction: str, index: int) -> Prompt:
