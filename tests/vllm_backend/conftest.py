@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 FLOAT32: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
 
-EARLY = ("embedding_server", "reranking_server", "apart", "unguarded")
+EARLY = ("embedding_server", "reranking_server", "apart", "unguarded", "printed_script", "printed_options")
 """Fixtures that start processes and do not wait for them."""
 
 
@@ -144,3 +145,40 @@ def unguarded(embedding_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     log = tmp_path_factory.mktemp("unguarded") / "log"
     with running(log, str(script), str(embedding_folder), VLLM_ENABLE_V1_MULTIPROCESSING="1") as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def printed_script(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The running script of docs/vllm.md, which prints a little more here."""
+    from snippets import python_blocks
+
+    script, *_ = (block.code for block in python_blocks("docs/vllm.md") if block.exception is not None)
+    code = script.replace("\n\n\nif __name__", "\n    print(vectors.shape, best[0].index)\n\n\nif __name__")
+    # vLLM's default, which the guard is for.
+    with _printed(code, tmp_path_factory.mktemp("script"), own_process="1") as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def printed_options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The running examples of options of docs/vllm.md.
+
+    Engines with shares of memory are not started: on a CPU these are of the machine's.
+    """
+    from snippets import python_blocks
+
+    _, *options = (block.code for block in python_blocks("docs/vllm.md") if block.exception is not None)
+    code = "".join(options) + "print(embedder.embed_queries(['a']).shape)\nembedder.close()\n"
+    with _printed(code, tmp_path_factory.mktemp("options"), own_process="0") as process:
+        yield process
+
+
+def _printed(code: str, folder: Path, *, own_process: str) -> AbstractContextManager[Any]:
+    """Run a document's code; `own_process` is VLLM_ENABLE_V1_MULTIPROCESSING."""
+    from snippets import fill_hub_cache, hub_environment
+    from vllm_processes import running
+
+    script = folder / "script.py"
+    script.write_text(code)
+    hub = hub_environment(fill_hub_cache(folder / "hub"))
+    return running(folder / "log", str(script), **hub, VLLM_ENABLE_V1_MULTIPROCESSING=own_process)

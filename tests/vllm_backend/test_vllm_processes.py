@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from qwen3_rag import Embedder, Reranker
-from vllm_processes import Process, is_alive
+from vllm_processes import SECONDS, Process, is_alive
 from vllm_texts import generated_pairs, generated_texts
-
-SECONDS = 900
-"""A bound for a machine that is busy with other things; on a quiet one it takes a minute."""
 
 
 @pytest.fixture(scope="module")

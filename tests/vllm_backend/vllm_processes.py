@@ -17,6 +17,9 @@ from urllib.request import ProxyHandler, build_opener
 from qwen3_rag.models import ModelKind
 from qwen3_rag.serving import ServedModel, serve_command
 
+SECONDS = 900
+"""A bound for a machine that is busy with other things; on a quiet one it takes a minute."""
+
 KEY = "vllm-test-key-0f3a"
 """What the servers guard."""
 _direct = build_opener(ProxyHandler({}))
