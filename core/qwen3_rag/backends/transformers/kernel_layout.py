@@ -19,7 +19,7 @@ from qwen3_rag.plan import Segment
 
 _MOST_KEYS_PER_TOKEN: Final = 4
 """Most keys that are written for a batch, per token of it. Counted, not measured: for a token of the 0.6B model
-a key and its value are 8 KiB to read and write, a second call and the joining some 56 KiB and ten more
+a key and its value are 8 KB to read and write, a second call and the joining some 58 KB and twelve more
 operations a layer. Up to this many the activations stay within `activation_bytes_per_token`."""
 
 
