@@ -42,12 +42,16 @@ def test_compiling_changes_no_vector_and_no_score(
 
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
-def test_nothing_is_compiled_after_loading(embedding_checkpoint: Path, reranking_checkpoint: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_nothing_is_compiled_after_loading(
+    dtype: str, embedding_checkpoint: Path, reranking_checkpoint: Path
+) -> None:
     """Else the first call of all, or of some length, takes seconds."""
     compiled_graphs: Any = torch._dynamo.utils.counters["stats"]
+    options = {**COMPILED, "dtype": dtype}
     with (
-        Embedder(str(embedding_checkpoint), **COMPILED).load() as embedder,
-        Reranker(str(reranking_checkpoint), **COMPILED).load() as reranker,
+        Embedder(str(embedding_checkpoint), **options).load() as embedder,
+        Reranker(str(reranking_checkpoint), **options).load() as reranker,
     ):
         before = compiled_graphs["unique_graphs"]
         assert before > 0

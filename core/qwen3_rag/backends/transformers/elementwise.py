@@ -139,9 +139,8 @@ def compiled(decoder: Any, dtype: torch.dtype) -> Elementwise:
     """
     operations = _compiled()
     try:
-        with torch.inference_mode():
-            for layer in _one_of_each_device(decoder):
-                _try(operations, layer, dtype)
+        for layer in _one_of_each_device(decoder):
+            _try(operations, layer, dtype)
     except Exception as error:  # whatever a compiler raises
         raise ConfigurationError(
             "compile=True needs what torch.compile needs, a C++ compiler and on CUDA Triton; install them, or "
@@ -153,7 +152,8 @@ def compiled(decoder: Any, dtype: torch.dtype) -> Elementwise:
 @cache
 def _compiled() -> Elementwise:
     norm, norm_and_rotate, gate = (
-        torch.compile(formula) for formula in (_norm_formula, _norm_and_rotate_formula, _gate_formula)
+        torch.compile(formula, dynamic=False)  # but for what `_try` marks
+        for formula in (_norm_formula, _norm_and_rotate_formula, _gate_formula)
     )
 
     def norm_(states: Tensor, how: Norm, out: Tensor) -> Tensor:
@@ -209,19 +209,21 @@ def _try(operations: Elementwise, layer: Any, dtype: torch.dtype) -> None:
     limit).
     """
     attention, config = layer.self_attn, layer.self_attn.config
+    # Made outside of inference mode, as the layers' are: compiled code tells such tensors apart.
+    state_norm, query_norm, key_norm = map(Norm.of, (layer.input_layernorm, attention.q_norm, attention.k_norm))
 
     def some(*shape: int) -> Tensor:
-        rows = torch.ones(2 * _FEWEST_COMPILED_ROWS + 1, *shape, dtype=dtype, device=device)
+        rows = torch.ones(2 * _FEWEST_COMPILED_ROWS + 1, *shape, dtype=dtype, device=state_norm.weight.device)
         torch._dynamo.mark_dynamic(rows, 0)
         return rows
 
-    device = layer.input_layernorm.weight.device
-    operations.norm(some(config.hidden_size), Norm.of(layer.input_layernorm), some(config.hidden_size))
-    rotation = some(1, attention.head_dim), some(1, attention.head_dim // 2)
-    for heads, norm in (
-        (config.num_attention_heads, attention.q_norm),
-        (config.num_key_value_heads, attention.k_norm),
-    ):
-        shape = heads, attention.head_dim
-        operations.norm_and_rotate(some(*shape), Norm.of(norm), rotation, some(*shape))
-    operations.gate(some(config.intermediate_size), some(config.intermediate_size))
+    with torch.inference_mode():
+        operations.norm(some(config.hidden_size), state_norm, some(config.hidden_size))
+        rotation = some(1, attention.head_dim), some(1, attention.head_dim // 2)
+        for count, norm in (
+            (config.num_attention_heads, query_norm),
+            (config.num_key_value_heads, key_norm),
+        ):
+            heads, out = (some(count, attention.head_dim) for _ in range(2))
+            operations.norm_and_rotate(heads, norm, rotation, out)
+        operations.gate(some(config.intermediate_size), some(config.intermediate_size))
