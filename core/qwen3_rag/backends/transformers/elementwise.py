@@ -205,8 +205,9 @@ def _try(operations: Elementwise, layer: Any, dtype: torch.dtype) -> None:
     """Call every operation with tensors that lie as a layer's do, so that no call compiles it anew.
 
     Only the number of rows may vary: where sizes of heads and states are known, a compiler keeps a row in
-    registers. For a model of other sizes all is compiled once more, up to 8 times in a process (torch.compile's
-    limit).
+    registers. Models of other sizes or element types compile all once more. torch.compile makes up to 8 kernels
+    of a formula, which is four such models, two numbers of heads each; of further ones it warns, and runs the
+    formulas as they stand.
     """
     attention, config = layer.self_attn, layer.self_attn.config
     # Made outside of inference mode, as the layers' are: compiled code tells such tensors apart.

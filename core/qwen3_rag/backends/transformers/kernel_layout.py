@@ -101,13 +101,15 @@ def kernel_layouts(
     """
     lengths = [segment.stop - segment.start for segment in segments]
     longest_own = max(lengths) if longest is None else longest
+    shares = "seen rows" in moved or "prefix rows" in moved
+    seen_lengths = [length_of(runs) for runs in chains(segments)] if shares else lengths
     longest_seen, keys = longest_own, "own offsets"
     if "seen rows" in moved:
-        longest_seen, keys = max(map(length_of, chains(segments))), "seen offsets"
+        longest_seen, keys = max(seen_lengths), "seen offsets"
     families = _children(segments) if "prefix rows" in moved else {}
     longest_family = max((sum(lengths[i] for i in family) for family in families.values()), default=0)
     largest_family = max(map(len, families.values()), default=0)
-    longest_prefix = max((length_of(chains(segments)[parent]) for parent in families), default=0)
+    longest_prefix = max((seen_lengths[parent] for parent in families), default=0)
 
     def prefix_call(queries: str, longest_query: int) -> PrefixCall | None:
         if not families:
