@@ -68,9 +68,10 @@ def one_by_one(query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segmen
     st.sampled_from([1, 3, 16, 64]),
     st.sampled_from([2, 30, 1024]),
     st.sampled_from(["tiles", "no tiles", "plain"]),
+    st.sampled_from([1, 4, 16]),
 )
 def test_calls_of_any_size_see_what_each_token_sees(
-    segments: tuple[Segment, ...], data: st.DataObject, small: int, large: int, way: str
+    segments: tuple[Segment, ...], data: st.DataObject, small: int, large: int, way: str, step: int
 ) -> None:
     known = 0
     if all(segment.parent is not None for segment in segments[1:]):
@@ -89,6 +90,7 @@ def test_calls_of_any_size_see_what_each_token_sees(
         patch.object(torch.cpu, "_is_amx_tile_supported", lambda: way == "tiles"),
         patch.object(attention, "PLAIN_DEVICES", {"cpu"} if way == "plain" else {}),
         patch.object(plain_attention, "_MOST_SCORES", 4 * 40 * large),
+        patch.object(attention, "_filled", lambda keys, _: -(-keys // step) * step),
     ):
         of_ends = attend(query[ends].clone(), key, value, batch.ends_layout, SCALE)
         of_all = attend(query[known:].clone(), key, value, batch.layout, SCALE)
@@ -97,12 +99,16 @@ def test_calls_of_any_size_see_what_each_token_sees(
 
 
 @settings(max_examples=50)
-@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 3000)), min_size=1, max_size=5))
-def test_masks_are_causal_after_any_number_of_keys(asked: list[tuple[int, int]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 40), st.integers(0, 3000), st.sampled_from([0, 1, 15])), min_size=1, max_size=5
+    )
+)
+def test_masks_are_causal_after_any_number_of_keys(asked: list[tuple[int, int, int]]) -> None:
     masks = CausalMasks(CPU)
-    for rows, before in asked:
-        expected = torch.arange(before + rows) <= torch.arange(before, before + rows)[:, None]
-        assert torch.equal(masks.of(rows, before), expected)
+    for rows, before, behind in asked:
+        expected = torch.arange(before + rows + behind) <= torch.arange(before, before + rows)[:, None]
+        assert torch.equal(masks.of(rows, before, behind), expected)
 
 
 @pytest.mark.parametrize(("has_tiles", "calls"), [(False, 5), (True, 1)])
@@ -147,3 +153,30 @@ def test_plain_attention_computes_half_precision_in_float32(dtype: torch.dtype) 
     found = plain_attention.attend_plainly(query, key, value, None, SCALE)
     assert found.dtype == dtype
     torch.testing.assert_close(found, exact.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [(torch.bfloat16, [112, 80, 37]), (torch.float32, [100, 70, 37])], ids=str
+)
+def test_in_bfloat16_calls_have_as_many_keys_as_tiles_hold(dtype: torch.dtype, expected: list[int]) -> None:
+    """But for the last text of a row, behind which nothing lies."""
+    segments = (Segment(0, 60, None), Segment(60, 100, 0), Segment(100, 170, None), Segment(170, 207, None))
+    batch = to_device(batch_of(segments), CPU, None)
+    query, key, value = (torch.randn(207, heads, 16).to(dtype) for heads in (2, 1, 1))
+    attention_of_pytorch = attention.F.scaled_dot_product_attention
+    with (
+        patch.object(torch.cpu, "_is_amx_tile_supported", lambda: True),
+        patch.object(attention.F, "scaled_dot_product_attention", wraps=attention_of_pytorch) as called,
+    ):
+        attend(query, key, value, batch.layout, SCALE)
+    root, *others = sorted(call.args[1].shape[2] for call in called.call_args_list)
+    assert sorted([*others, root]) == sorted([*expected, 64 if dtype is torch.bfloat16 else 60])
+
+
+def test_keys_behind_a_text_change_no_bit_of_it() -> None:
+    segments = (Segment(0, 37, None), Segment(37, 80, None))
+    batch = to_device(batch_of(segments), CPU, None)
+    query, key, value = (torch.randn(80, heads, 16).bfloat16() for heads in (2, 1, 1))
+    first = attend(query.clone(), key, value, batch.layout, SCALE)[:37].clone()
+    key[37:], value[37:] = 1e30, -1e30
+    assert torch.equal(attend(query.clone(), key, value, batch.layout, SCALE)[:37], first)

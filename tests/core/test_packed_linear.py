@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from qwen3_rag import Embedder, Reranker
 from qwen3_rag.backends.transformers import backend, linear
 from qwen3_rag.backends.transformers.linear import PackedLinear, pack_linears, packing_works, recurring_count
+from qwen3_rag.backends.transformers.products import PackedProduct
 from torch import Tensor, nn
 
 TEXTS = ["gravity", "", "the capital of China is Beijing " * 9, "gravity is a force"]
@@ -25,6 +27,14 @@ DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if packing_works(dt
 needs_packing = pytest.mark.skipif(
     torch.float32 not in DTYPES, reason="PyTorch has no products by packed weights on this machine"
 )
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not torch.backends.mkldnn.is_available(), reason="needs x86 and oneDNN"
+)
+def test_x86_has_packed_weights() -> None:
+    """Else a mistake in them would only skip what tests them."""
+    assert torch.float32 in DTYPES
 
 
 def embed_and_score(embedding: Path, reranking: Path, dtype: Any) -> tuple[Any, Any]:
@@ -72,6 +82,36 @@ def test_any_number_of_rows_is_multiplied(rows: int, dtype: torch.dtype) -> None
     tolerance = 1e-5 if dtype is torch.float32 else 2e-2
     torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=tolerance)
     assert torch.equal(given_rows, before)
+
+
+@needs_packing
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(deadline=None)
+@given(rows=st.integers(1, 300), filled=st.booleans())
+def test_products_are_gated_and_added_as_the_operations_one_by_one_would(
+    rows: int, filled: bool, dtype: torch.dtype
+) -> None:
+    gate, up, down = (
+        nn.Linear(*shape, bias=False, dtype=dtype).requires_grad_(False)
+        for shape in ((32, 48), (32, 48), (48, 32))
+    )
+    generator = torch.Generator().manual_seed(rows)
+    given_rows, states = (
+        torch.randn(recurring_count(rows), 32, generator=generator).to(dtype) for _ in range(2)
+    )
+    states = states[:rows]
+
+    def exactly(module: nn.Linear, values: Tensor) -> Tensor:
+        return values.float() @ module.weight.float().t()
+
+    gated = nn.functional.silu(exactly(gate, given_rows)) * exactly(up, given_rows)
+    expected = states.float() + exactly(down, gated)[:rows]
+    packed_gate, packed_up, packed_down = (PackedProduct(PackedLinear(module)) for module in (gate, up, down))
+    found = packed_gate.gate(packed_up, given_rows)
+    tolerance = 1e-5 if dtype is torch.float32 else 2e-2
+    torch.testing.assert_close(found.float(), gated, rtol=tolerance, atol=tolerance)
+    packed_down.add_to(states, found if filled else found[:rows])
+    torch.testing.assert_close(states.float(), expected, rtol=tolerance, atol=tolerance)
 
 
 @given(st.integers(1, 100_000))
@@ -182,8 +222,11 @@ def test_weights_are_packed_on_x86_alone(machine: str, works: bool, monkeypatch:
 
 
 @needs_packing
-def test_products_that_give_other_numbers_are_warned_of_and_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PackedLinear, "forward", lambda _, rows: rows.new_zeros(len(rows), 80))
+@pytest.mark.parametrize("wrong", ["forward", "silu", "times", "add_to"])
+def test_products_that_give_other_numbers_are_warned_of_and_not_used(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PackedLinear, wrong, lambda _, rows, *__: rows.new_zeros(len(rows), 80))
     with pytest.warns(UserWarning, match="other numbers"):
         assert not packing_works.__wrapped__(torch.float32)
 

@@ -187,9 +187,11 @@ def _norm_and_rotate_formula(
 ) -> None:
     wide = heads.float()
     wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon) * weight
-    one, two = wide.view(*wide.shape[:-1], 2, wide.shape[-1] // 2).unbind(-2)
-    half = cosine[..., : sine.shape[-1]]
-    turned = torch.stack((one * half - two * sine, two * half + one * sine), -2)
+    half = sine.shape[-1]
+    halves, cosine = wide.view(*wide.shape[:-1], 2, half), cosine[..., :half].unsqueeze(-2)
+    # Flipped rather than put together of two results: those a compiler would write to memory first.
+    signs = torch.arange(-1, 2, 2, device=heads.device).unsqueeze(-1)
+    turned = halves * cosine + halves.flip(-2) * (sine.unsqueeze(-2) * signs)
     out.copy_(turned.flatten(-2))
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from qwen3_rag.backends.transformers.elementwise import Elementwise, Norm, Rotation, blocks
-from qwen3_rag.backends.transformers.linear import Product, product_of
+from qwen3_rag.backends.transformers.linear import recurring_count
+from qwen3_rag.backends.transformers.products import PackedProduct, Product, product_of
 from qwen3_rag.backends.transformers.workspace import Workspace
 
 _CPU_ROWS: Final = 2048
@@ -46,12 +47,16 @@ class Layer:
         self._key_width = attention.config.num_key_value_heads * self._head_dim
         self._mlp_width = int(mlp.intermediate_size)
         self._input_norm, self._mlp_norm = map(Norm.of, (layer.input_layernorm, layer.post_attention_layernorm))
-        self._query = product_of(attention.q_proj, self.device), Norm.of(attention.q_norm)
-        self._key = product_of(attention.k_proj, self.device), Norm.of(attention.k_norm)
-        self._value, self._output, self._gate, self._up, self._down = (
+        products = [
             product_of(linear, self.device)
-            for linear in (attention.v_proj, attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
-        )
+            for linear in (
+                *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
+                *(mlp.gate_proj, mlp.up_proj, mlp.down_proj),
+            )
+        ]
+        query, key, self._value, self._output, self._gate, self._up, self._down = products
+        self._query, self._key = (query, Norm.of(attention.q_norm)), (key, Norm.of(attention.k_norm))
+        self._fills = all(isinstance(product, PackedProduct) for product in products)
         self._elementwise = elementwise
 
     def projections(
@@ -100,22 +105,31 @@ class Layer:
     def add_attention_and_mlp(self, hidden: Tensor, seen: Tensor, workspace: Workspace) -> None:
         """Add what attention saw, and then the MLP's output, to the residual stream, in place."""
         for states, seen_by_states in _blocks(hidden, seen.flatten(1)):
-            added = workspace.take("added", states.shape, states)
-            states.add_(self._output(seen_by_states, added))
+            self._output.add_to(states, seen_by_states)
             normed = self._normed(states, self._mlp_norm, workspace)
-            states.add_(self._down(self._gated(normed, workspace), added))
+            self._down.add_to(states, self._gated(normed, workspace))
 
     def _gated(self, normed: Tensor, workspace: Workspace) -> Tensor:
+        gate, up = self._gate, self._up
+        if self._fills and isinstance(gate, PackedProduct) and isinstance(up, PackedProduct):
+            return gate.gate(up, normed)
         shape = (normed.shape[0], self._mlp_width)
-        gates = self._gate(normed, workspace.take("gates", shape, normed))
-        values = self._up(normed, workspace.take("values", shape, normed))
+        gates = gate(normed, workspace.take("gates", shape, normed))
+        values = up(normed, workspace.take("values", shape, normed))
         return self._elementwise.gate(gates, values)
 
     def _heads(self, rows: Tensor) -> Tensor:
         return rows.view(rows.shape[0], rows.shape[1] // self._head_dim, self._head_dim)
 
     def _normed(self, states: Tensor, norm: Norm, workspace: Workspace) -> Tensor:
-        return self._elementwise.norm(states, norm, workspace.take("normed", states.shape, states))
+        """Return normed states, where rows are filled with rows of zeros behind them."""
+        count, width = states.shape
+        room = workspace.take("normed", (recurring_count(count) if self._fills else count, width), states)
+        if room.shape[0] == count:
+            return self._elementwise.norm(states, norm, room)
+        room[count:] = 0.0
+        self._elementwise.norm(states, norm, room[:count])  # on a CPU it is written there
+        return room
 
     def _rotated(
         self,
@@ -126,7 +140,7 @@ class Layer:
         workspace: Workspace,
     ) -> None:
         product, norm = projection
-        heads = product(normed, workspace.take("heads", out.shape, out))
+        heads = product(normed, workspace.take("heads", out.shape, out))[: out.shape[0]]
         self._elementwise.norm_and_rotate(self._heads(heads), norm, rotation, self._heads(out))
 
 
@@ -138,4 +152,4 @@ def _blocks(first: Tensor, *others: Tensor) -> Iterable[tuple[Tensor, ...]]:
 def _write(product: Product, rows: Tensor, out: Tensor) -> None:
     found = product(rows, out)
     if found is not out:
-        out.copy_(found)
+        out.copy_(found[: out.shape[0]])

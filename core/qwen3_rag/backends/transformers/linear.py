@@ -1,10 +1,9 @@
-"""How linear layers multiply: into memory that is there, by a packed weight, or by their own call."""
+"""Linear layers on a CPU whose weights are packed: they lie as oneDNN multiplies them."""
 
 from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
@@ -21,9 +20,6 @@ arrangement for 512 rows was no faster with 512."""
 _FILLED_ROWS: Final = 128
 """Most rows of a batch that is filled. On an AMD EPYC 28 products of 15 rows took 8.0 ms where each padded its
 own, and of 16 rows 7.3. Large batches gain nothing by it: their blocks are padded anyway, by fewer rows."""
-
-Product = Callable[[Tensor, Tensor], Tensor]
-"""From rows (rows, in_features) and room (rows, out_features) to a product, which may lie in the room."""
 
 _LAYER_LINEARS: Final = {
     "self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
@@ -56,8 +52,31 @@ class PackedLinear(nn.Module):
         added = recurring_count(count) - count
         if added:
             rows = F.pad(rows, (0, 0, 0, added))
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, None, "none", [], "")
-        return product[:count]
+        return self._pointwise(rows, "none")[:count]
+
+    def add_to(self, states: Tensor, rows: Tensor) -> None:
+        """Add the product to states, in place; for rows behind theirs nothing is added."""
+        count = states.shape[0]
+        if count == recurring_count(count):
+            states.copy_(self._with(rows[:count], states, "add"))
+        else:
+            states.add_(self(rows)[:count])
+
+    def silu(self, rows: Tensor) -> Tensor:
+        """Return SiLU of the product, rounded once; of a recurring number of rows."""
+        return self._pointwise(rows, "swish")
+
+    def times(self, rows: Tensor, factors: Tensor) -> Tensor:
+        """Return the product times factors of its shape, rounded once; of a recurring number of rows."""
+        return self._with(rows, factors, "mul")
+
+    def _pointwise(self, rows: Tensor, operation: str) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, None, operation, [], "")
+        return product
+
+    def _with(self, rows: Tensor, other: Tensor, operation: str) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows, other, self._packed, None, operation)
+        return product
 
 
 def recurring_count(rows: int) -> int:
@@ -107,33 +126,21 @@ def packing_works(dtype: torch.dtype) -> bool:
     # Not initialised: that would draw from the generator that the caller's program uses.
     linear = nn.Linear(96, 80, bias=False, dtype=dtype, device="meta").to_empty(device="cpu")
     linear.weight.data.normal_(0.0, 0.1, generator=generator)
-    rows = torch.randn(5, 96, generator=generator, device="cpu").to(dtype)
+    rows = torch.randn(8, 96, generator=generator, device="cpu").to(dtype)
+    others = torch.randn(8, 80, generator=generator, device="cpu").to(dtype)
     with torch.inference_mode():
-        expected = rows.float() @ linear.weight.float().t()
+        product, wide = rows.float() @ linear.weight.float().t(), others.float()
+        expected = torch.stack([product, F.silu(product), product * wide, product + wide])
         try:
-            found = PackedLinear(linear)(rows)
+            packed = PackedLinear(linear)
+            found = torch.stack([packed(rows), packed.silu(rows), packed.times(rows, others), others])
+            packed.add_to(found[3], rows)
         except RuntimeError:  # no instructions for the dtype
             return False
         if torch.allclose(found.float(), expected, atol=1e-5 if dtype == torch.float32 else 2e-2):
             return True
     warnings.warn("products by packed weights give other numbers than plain ones; not used", stacklevel=2)
     return False
-
-
-def product_of(linear: Any, device: torch.device) -> Product:
-    """Return how a linear layer multiplies.
-
-    Args:
-        linear: the layer, which does not change any more.
-        device: of the rows.
-    """
-    if is_plain(linear) and linear.weight.device == device:
-        weight = linear.weight.detach().t()
-        return lambda rows, room: torch.mm(rows, weight, out=room)
-    if isinstance(linear, PackedLinear):
-        return lambda rows, _: linear(rows)
-    # Quantised layers may add a batch axis or return another dtype.
-    return lambda rows, room: linear(rows).view_as(room).to(room.dtype)
 
 
 def is_plain(linear: Any) -> bool:

@@ -25,17 +25,18 @@ class CausalMasks:
         self._device = device
         self._band: Tensor | None = None  # a batch with a kernel needs none
 
-    def of(self, rows: int, before: int) -> Tensor:
-        """Return a mask, True where a query sees a key; bool, shape (rows, before + rows).
+    def of(self, rows: int, before: int, behind: int = 0) -> Tensor:
+        """Return a mask, True where a query sees a key; bool, shape (rows, before + rows + behind).
 
         Args:
             rows: the queries.
             before: keys before the first query's own.
+            behind: keys after the last query's own.
         """
         height, width = (0, 0) if self._band is None else self._band.shape
         left = width - height
-        if self._band is None or rows > height or before > left:
-            height, left = max(rows, height), max(-(-before // _WIDENED_BY) * _WIDENED_BY, left)
+        if self._band is None or rows + behind > height or before > left:
+            height, left = max(rows + behind, height), max(-(-before // _WIDENED_BY) * _WIDENED_BY, left)
             band = torch.ones(height, left + height, dtype=torch.bool, device=self._device)
             self._band = band.tril_(left)
-        return self._band[:rows, left - before : left + rows]
+        return self._band[:rows, left - before : left + rows + behind]
