@@ -140,7 +140,9 @@ class Layer:
         workspace: Workspace,
     ) -> None:
         product, norm = projection
-        heads = product(normed, workspace.take("heads", out.shape, out))[: out.shape[0]]
+        heads = product(normed, workspace.take("heads", out.shape, out))
+        if self._fills:
+            heads = heads[: out.shape[0]]
         self._elementwise.norm_and_rotate(self._heads(heads), norm, rotation, self._heads(out))
 
 
