@@ -49,18 +49,13 @@ class PackedLinear(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Return the product, shape (rows, out_features)."""
         count = rows.shape[0]
-        added = recurring_count(count) - count
-        if added:
-            rows = F.pad(rows, (0, 0, 0, added))
-        return self._pointwise(rows, "none")[:count]
+        return self._pointwise(_filled(rows, recurring_count(count)), "none")[:count]
 
     def add_to(self, states: Tensor, rows: Tensor) -> None:
-        """Add the product to states, in place; for rows behind theirs nothing is added."""
+        """Add the product to states, in place, rounded once; for rows behind theirs nothing is added."""
         count = states.shape[0]
-        if count == recurring_count(count):
-            states.copy_(self._with(rows[:count], states, "add"))
-        else:
-            states.add_(self(rows)[:count])
+        filled = recurring_count(count)
+        states.copy_(self._with(_filled(rows, filled), _filled(states, filled), "add")[:count])
 
     def silu(self, rows: Tensor) -> Tensor:
         """Return SiLU of the product, rounded once; of a recurring number of rows."""
@@ -77,6 +72,12 @@ class PackedLinear(nn.Module):
     def _with(self, rows: Tensor, other: Tensor, operation: str) -> Tensor:
         product: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows, other, self._packed, None, operation)
         return product
+
+
+def _filled(rows: Tensor, count: int) -> Tensor:
+    """Return as many rows, those behind the given ones of zeros."""
+    missing = count - rows.shape[0]
+    return F.pad(rows, (0, 0, 0, missing)) if missing else rows
 
 
 def recurring_count(rows: int) -> int:
