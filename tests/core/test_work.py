@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from checkpoints import VOCABULARY
 from qwen3_rag import DEFAULT_INSTRUCTION, Embedder, Reranker
+from qwen3_rag.backends.transformers import linear
 from qwen3_rag.backends.transformers.decoder import Decoder
 from qwen3_rag.backends.transformers.elementwise import EAGER
 from qwen3_rag.prompts import EmbeddingWords
@@ -23,6 +24,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 PASSAGES = [f"Passage number {i} says that the sun is {i * 7} light minutes away. " * 3 for i in range(100)]
+
+
+@pytest.fixture(autouse=True)
+def weights_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packed ones gate and add without a call of their module, and rows are filled for them."""
+    monkeypatch.setattr(linear, "packing_works", lambda _: False)
 
 
 @contextmanager
