@@ -78,6 +78,28 @@ def test_the_end_of_another_threads_process_does_not_fail_a_call(
         lifecycle.stop(running)
 
 
+def test_what_a_call_raises_after_the_engines_process_died_is_its_death(
+    workers: list[BaseProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While vLLM closes the sockets of a dead engine, its own calls fail with an error of those."""
+
+    def call() -> None:
+        raise OSError("Socket operation on non-socket")
+
+    monkeypatch.setattr(lifecycle, "_SECONDS_TO_STOP", 0.2)
+    running = lifecycle.start(lambda: EngineWithProcess(workers), always_apart=True)
+    try:
+        with pytest.raises(OSError, match="non-socket"):
+            running.result_of(call)
+        running.processes[0].kill()
+        running.processes[0].join()
+        with pytest.raises(lifecycle.EngineDeadError, match="ended with exit code -9") as caught:
+            running.result_of(call)
+        assert isinstance(caught.value.__cause__, OSError)
+    finally:
+        lifecycle.stop(running)
+
+
 class Silent:
     """An engine of zeros, with a life as vLLM's engines have it.
 

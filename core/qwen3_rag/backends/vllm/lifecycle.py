@@ -80,11 +80,18 @@ class Running:
         future: Future[Result] = Future()
         threading.Thread(target=_resolve, args=(future, call), name="qwen3-rag-vllm", daemon=True).start()
         while not wait([future], _SECONDS_BETWEEN_LOOKS).done:
-            dead = [process for process in self.processes if not process.is_alive()]
+            dead = self._dead()
             # What it said last may still be on its way.
-            if dead and not wait([future], _SECONDS_FOR_LAST_WORDS).done:
-                raise EngineDeadError(f"{dead[0].name} ended with exit code {dead[0].exitcode}")
+            if dead is not None and not wait([future], _SECONDS_FOR_LAST_WORDS).done:
+                raise dead
+        # A call that comes while vLLM closes its sockets gets whatever those raise.
+        if (error := future.exception()) is not None and (dead := self._dead()) is not None:
+            raise dead from error
         return future.result()
+
+    def _dead(self) -> EngineDeadError | None:
+        ended = [process for process in self.processes if not process.is_alive()]
+        return EngineDeadError(f"{ended[0].name} ended with exit code {ended[0].exitcode}") if ended else None
 
 
 def _resolve(future: Future[Result], call: Callable[[], Result]) -> None:
