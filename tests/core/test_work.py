@@ -23,6 +23,9 @@ from tokenizers import Tokenizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+OF_ITS_OWN: dict[str, Any] = {"dtype": "float32", "device": "cpu", "token_budget": 99_998}
+"""Settings that no other test has: equal ones share an engine, whose weights may be packed."""
+
 PASSAGES = [f"Passage number {i} says that the sun is {i * 7} light minutes away. " * 3 for i in range(100)]
 
 
@@ -50,7 +53,7 @@ FIRST_LAYER = "layers.0.self_attn.q_proj"
 
 
 def test_a_query_and_100_passages_compute_the_prefix_once(reranking_checkpoint: Path) -> None:
-    reranker = Reranker(str(reranking_checkpoint), dtype="float32", device="cpu", token_budget=100_000)
+    reranker = Reranker(str(reranking_checkpoint), **OF_ITS_OWN)
     tokenizer = PromptTokenizer(Tokenizer.from_file(str(reranking_checkpoint / "tokenizer.json")))
     pairs = [("How far is the sun?", passage) for passage in PASSAGES]
     prompts = tokenizer.encode_pairs(pairs, instruction=DEFAULT_INSTRUCTION, max_tokens=8192).token_ids
@@ -85,7 +88,7 @@ def test_the_call_that_loads_the_model_shares_prefixes_too(reranking_checkpoint:
 
 @pytest.mark.parametrize("module", ["self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj"])
 def test_the_last_layer_computes_only_what_is_read(module: str, embedding_checkpoint: Path) -> None:
-    embedder = Embedder(str(embedding_checkpoint), dtype="float32", device="cpu")
+    embedder = Embedder(str(embedding_checkpoint), **OF_ITS_OWN)
     last = len(embedder.load().backend._model.decoder.layers) - 1  # type: ignore[union-attr]
     with embedder, tokens_through(embedder, f"layers.{last}.{module}") as counted:
         embedder.embed_documents(PASSAGES)
@@ -93,7 +96,7 @@ def test_the_last_layer_computes_only_what_is_read(module: str, embedding_checkp
 
 
 def test_queries_of_a_call_compute_their_instruction_once(embedding_checkpoint: Path) -> None:
-    embedder = Embedder(str(embedding_checkpoint), dtype="float32", device="cpu", token_budget=100_000)
+    embedder = Embedder(str(embedding_checkpoint), **OF_ITS_OWN)
     with embedder, tokens_through(embedder, FIRST_LAYER) as counted:
         usage = embedder.embed([f"q{i}" for i in range(50)], role="query").usage
     assert sum(counted) == usage.computed_tokens < usage.prompt_tokens / 3
