@@ -53,39 +53,32 @@ def test_the_element_type_that_is_used_is_tested_too(
     assert outcomes == {"embedding": True, "reranking": True, "embedding in bfloat16": is_right}
 
 
-def test_doctor_tests_rerankers_converted_to_classification(
-    invoke: Invoke, embedding_checkpoint: Path, tmp_path: Path
-) -> None:
-    from checkpoints import Qwen3ForSequenceClassification, genuine_tokenizer, make_checkpoint
+def test_doctor_tests_rerankers_converted_to_classification(invoke: Invoke, tmp_path: Path) -> None:
+    from checkpoints import Qwen3ForSequenceClassification, make_checkpoint, small_tokenizer
 
-    tokenizer = genuine_tokenizer(appends_end_of_text=False)
+    tokenizer = small_tokenizer(appends_end_of_text=False)
     folder = make_checkpoint(tmp_path, tokenizer, architecture=Qwen3ForSequenceClassification)
-    run = invoke("doctor", "--device", "cpu", "--model", embedding_checkpoint, "--reranker", folder)
+    run = invoke("doctor", "--device", "cpu", "--reranker", folder)
     assert run.code == 0, run.out
 
 
-def test_wrong_vectors_fail_the_check(
-    invoke: Invoke, embedding_checkpoint: Path, reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_vectors_fail_the_check(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     right = Embedder.embed_documents
     monkeypatch.setattr(Embedder, "embed_documents", lambda self, texts: right(self, texts) * 1.001)
-    models = ("--model", embedding_checkpoint, "--reranker", reranking_checkpoint)
-    run = invoke("doctor", "--device", "cpu", *models)
+    run = invoke("doctor", "--device", "cpu")
     assert run.code == 1
     assert "self-test embedding: FAILED" in run.out
     assert "self-test reranking: passed" in run.out
 
 
 def test_a_crash_inside_the_self_test_is_a_failed_check(
-    invoke: Invoke, embedding_checkpoint: Path, reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("kernel lost")
 
     monkeypatch.setattr(Reranker, "score_pairs", broken)
-    run = invoke(
-        "doctor", "--device", "cpu", "--model", embedding_checkpoint, "--reranker", reranking_checkpoint
-    )
+    run = invoke("doctor", "--device", "cpu")
     assert run.code == 1
     assert "FAILED: RuntimeError: kernel lost" in run.out
 

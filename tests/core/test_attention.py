@@ -69,9 +69,16 @@ def one_by_one(query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segmen
     st.sampled_from([2, 30, 1024]),
     st.sampled_from(["tiles", "no tiles", "plain"]),
     st.sampled_from([1, 4, 16]),
+    st.booleans(),
 )
 def test_calls_of_any_size_see_what_each_token_sees(
-    segments: tuple[Segment, ...], data: st.DataObject, small: int, large: int, way: str, step: int
+    segments: tuple[Segment, ...],
+    data: st.DataObject,
+    small: int,
+    large: int,
+    way: str,
+    step: int,
+    groups_keys: bool,
 ) -> None:
     known = 0
     if all(segment.parent is not None for segment in segments[1:]):
@@ -90,6 +97,7 @@ def test_calls_of_any_size_see_what_each_token_sees(
         patch.object(torch.cpu, "_is_amx_tile_supported", lambda: way == "tiles"),
         patch.object(attention, "PLAIN_DEVICES", {"cpu"} if way == "plain" else {}),
         patch.object(plain_attention, "_MOST_SCORES", 4 * 40 * large),
+        patch.object(attention, "_CPU_GROUPS_KEYS", groups_keys),
         patch.object(attention, "_filled", lambda keys, _: -(-keys // step) * step),
     ):
         of_ends = attend(query[ends].clone(), key, value, batch.ends_layout, SCALE)
@@ -123,6 +131,21 @@ def test_a_text_is_cut_into_calls_where_they_spare_keys(has_tiles: bool, calls: 
     ):
         attend(query, key, value, batch.layout, SCALE)
     assert called.call_count == calls
+
+
+@pytest.mark.parametrize(("groups_keys", "heads"), [(True, 2), (False, 4)])
+def test_a_kernel_that_groups_no_keys_is_given_a_head_of_keys_for_each_of_queries(
+    groups_keys: bool, heads: int
+) -> None:
+    batch = to_device(batch_of((Segment(0, 30, None), Segment(30, 50, 0), Segment(50, 60, None))), CPU, None)
+    query, key = torch.randn(60, 4, 8), torch.randn(60, 2, 8)
+    attention_of_pytorch = attention.F.scaled_dot_product_attention
+    with (
+        patch.object(attention, "_CPU_GROUPS_KEYS", groups_keys),
+        patch.object(attention.F, "scaled_dot_product_attention", wraps=attention_of_pytorch) as called,
+    ):
+        attend(query, key, key, batch.layout, SCALE)
+    assert [call.args[1].shape[1] for call in called.call_args_list] == [heads] * 3
 
 
 def test_plain_attention_makes_no_more_scores_at_once_than_it_may() -> None:

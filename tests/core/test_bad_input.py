@@ -27,6 +27,7 @@ from qwen3_rag import (
     Reranker,
     TruncationWarning,
     WrongModelKindError,
+    demo,
 )
 from qwen3_rag.backends.device.memory import TokenBudget
 from safetensors.torch import load_file, save_file
@@ -183,11 +184,9 @@ def test_a_folder_without_a_tokenizer_is_refused(embedding_checkpoint: Path, tmp
 
 
 @pytest.mark.parametrize("lost", ["<think>", "</think>", "<|im_start|>", "<|im_end|>"])
-def test_a_reranker_whose_tokenizer_lost_a_control_token_is_refused(
-    lost: str, reranking_checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_reranker_whose_tokenizer_lost_a_control_token_is_refused(lost: str, tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(reranking_checkpoint, folder)
+    shutil.copytree(Path(demo.__file__).parent / "models" / "demo-reranker", folder)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["added_tokens"] = [one for one in tokenizer["added_tokens"] if one["content"] != lost]
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))

@@ -17,7 +17,7 @@ from qwen3_rag import Embedder, Reranker
 from qwen3_rag.backends.transformers import kernel_layout, kernels
 from qwen3_rag.backends.transformers.beginnings import Beginnings
 from qwen3_rag.backends.transformers.kernel_layout import KernelLayout
-from qwen3_rag.backends.transformers.kernels import Heads, Spans
+from qwen3_rag.backends.transformers.kernels import Heads, Spans, prove
 from qwen3_rag.backends.transformers.layout import to_device
 from qwen3_rag.plan import plan_batches
 from torch import Tensor
@@ -144,7 +144,7 @@ def test_a_kernel_is_proved_against_plain_attention_whichever_way_its_output_lie
     arguments = (query, query, query, Spans(offsets, offsets, 4, 4))
     expected = plain_kernel(*arguments, causal=True, scale=1.0)[1]
     for kernel in (plain_kernel, heads_first):
-        proven = kernels.prove(kernel, torch.device("cpu"), torch.float32, HEADS)
+        proven = prove(kernel, torch.device("cpu"), torch.float32, HEADS)
         assert proven is not None
         torch.testing.assert_close(proven(*arguments, causal=True, scale=1.0)[1], expected)
 
@@ -166,18 +166,16 @@ def test_a_wrong_or_broken_kernel_is_left_aside() -> None:
         return plain_kernel(query, *arguments, **options)
 
     for kernel in (unscaled, broken, of_few_keys):
-        assert kernels.prove(kernel, torch.device("cpu"), torch.float32, HEADS) is None
-    assert kernels.prove(of_eight, torch.device("cpu"), torch.float32, HEADS) is not None
+        assert prove(kernel, torch.device("cpu"), torch.float32, HEADS) is None
+    assert prove(of_eight, torch.device("cpu"), torch.float32, HEADS) is not None
     for heads in (Heads(4, 2, 20), Heads(1, 1, 20)):
-        assert kernels.prove(of_eight, torch.device("cpu"), torch.float32, heads) is None
-        assert kernels.prove(plain_kernel, torch.device("cpu"), torch.float32, heads) is not None
+        assert prove(of_eight, torch.device("cpu"), torch.float32, heads) is None
+        assert prove(plain_kernel, torch.device("cpu"), torch.float32, heads) is not None
 
 
 def test_pytorchs_kernel_is_found_on_this_release() -> None:
     """Only its signature: the kernel itself needs a GPU."""
-    found = kernels._torch_kernel()
-    assert found is not None
-    assert found[0] == "torch.nn.attention.varlen"
+    assert len(kernels._torch_kernels()) == 1
 
 
 def test_a_release_that_is_not_asked_for_grouped_heads_is_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,19 +188,55 @@ def test_a_release_that_is_not_asked_for_grouped_heads_is_found_too(monkeypatch:
         return tensors, (return_aux.lse, scale, window_size)
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", of_2_11)
-    found = kernels._torch_kernel()
-    assert found is not None
+    (kernel,) = kernels._torch_kernels()
     offsets = torch.tensor([0, 4], dtype=torch.int32)
-    given: Any = found[1](
+    given: Any = kernel(
         torch.ones(4), *[torch.ones(4)] * 2, Spans(offsets, offsets, 4, 4), causal=True, scale=2.0
     )
     assert given[1] == (True, 2.0, (-1, 0))
 
 
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_release_that_prefers_cudnn_is_asked_for_what_only_flash_attention_does(
+    monkeypatch: pytest.MonkeyPatch, refuses: bool
+) -> None:
+    """But where that fails, it may do as it likes."""
+
+    def of_2_15(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *offsets_and_longest: Any,
+        return_aux: Any = None,
+        scale: float = 1.0,
+        window_size: tuple[int, int] = (-1, -1),
+        enable_gqa: bool = False,
+        num_splits: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        assert enable_gqa
+        assert return_aux.lse
+        asked.append(num_splits)
+        if refuses and num_splits is not None:
+            raise RuntimeError("num_splits is not supported on ROCm")
+        spans = Spans(*offsets_and_longest)
+        return plain_kernel(query, key, value, spans, causal=window_size == (-1, 0), scale=scale)
+
+    asked: list[int | None] = []
+    cpu = torch.device("cpu")
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", of_2_15)
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.15.0"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(kernels, "prove", lambda kernel, _, *how: prove(kernel, cpu, *how))
+    found = kernels.find_varlen_kernel(torch.device("cuda:0"), torch.bfloat16, HEADS)
+    assert found is not None
+    assert found[0] == "torch.nn.attention.varlen"
+    assert asked[-1] == (None if refuses else 1)
+
+
 def test_a_gpu_without_a_kernel_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    for name in ("_torch_kernel", "_flash_attn_kernel"):
-        monkeypatch.setattr(kernels, name, lambda: None)
+    for name in ("_torch_kernels", "_flash_attn_kernels"):
+        monkeypatch.setattr(kernels, name, list)
     with pytest.warns(UserWarning, match=r"attention on cuda:0 goes text by text.*torch 2\.11 or newer"):
         assert kernels.find_varlen_kernel(torch.device("cuda:0"), torch.bfloat16, HEADS) is None
 

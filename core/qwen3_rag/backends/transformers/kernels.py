@@ -79,14 +79,18 @@ def find_varlen_kernel(
         return None
     if torch.cuda.get_device_capability(device) < (8, 0):
         return None
-    for found in (_torch_kernel(), _flash_attn_kernel()):
-        if found is None:
-            continue
-        name, kernel = found
-        proven = prove(kernel, device, dtype, heads)
-        if proven is not None:
-            return name, proven
-        warnings.warn(f"{name} does not give what plain attention gives on {device}; not used", stacklevel=2)
+    for name, kernels in (
+        ("torch.nn.attention.varlen", _torch_kernels()),
+        ("flash-attn", _flash_attn_kernels()),
+    ):
+        for kernel in kernels:
+            proven = prove(kernel, device, dtype, heads)
+            if proven is not None:
+                return name, proven
+        if kernels:
+            warnings.warn(
+                f"{name} does not give what plain attention gives on {device}; not used", stacklevel=2
+            )
     warnings.warn(
         f"attention on {device} goes text by text, which is slow: neither torch {torch.__version__} nor "
         "flash-attn has a kernel for packed texts that can be used here. Install torch 2.11 or newer",
@@ -95,43 +99,54 @@ def find_varlen_kernel(
     return None
 
 
-def _torch_kernel() -> tuple[str, VarlenKernel] | None:
+def _torch_kernels() -> list[VarlenKernel]:
+    """Return PyTorch's function as a kernel for each way to ask it, the best first; none if it lacks something.
+
+    On GPUs of compute capability 9 and 10 PyTorch 2.15 has cuDNN do what that can, which plans anew for shapes
+    that it has not seen: those of packed texts are always new. (On a GH200 somebody had 60 thousand tokens a
+    second in place of 280 thousand: pytorch/pytorch#187770.) cuDNN cannot be told into how many parts to split
+    keys. Whoever does tell gets FlashAttention, which splits them for single queries of many keys only.
+    """
     try:
         from torch.nn.attention.varlen import AuxRequest, varlen_attn
     except ImportError:
-        return None
+        return []
     parameters = inspect.signature(varlen_attn).parameters
     if not {"window_size", "scale", "return_aux"} <= parameters.keys():
-        return None  # an early release of the function
+        return []  # an early release of the function
     # Before there was such an argument, head counts were not compared: the kernel groups them itself.
     grouped: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in parameters else {}
 
-    def run(
-        query: Tensor, key: Tensor, value: Tensor, spans: Spans, *, causal: bool, scale: float
-    ) -> tuple[Tensor, Tensor]:
-        output, log_sum_exp = varlen_attn(
-            query,
-            key,
-            value,
-            spans.query_offsets,
-            spans.key_offsets,
-            spans.longest_query,
-            spans.longest_key,
-            return_aux=AuxRequest(lse=True),
-            scale=scale,
-            window_size=(-1, 0) if causal else (-1, -1),
-            **grouped,
-        )
-        return output, log_sum_exp
+    def asked_for(options: dict[str, Any]) -> VarlenKernel:
+        def run(
+            query: Tensor, key: Tensor, value: Tensor, spans: Spans, *, causal: bool, scale: float
+        ) -> tuple[Tensor, Tensor]:
+            output, log_sum_exp = varlen_attn(
+                query,
+                key,
+                value,
+                spans.query_offsets,
+                spans.key_offsets,
+                spans.longest_query,
+                spans.longest_key,
+                return_aux=AuxRequest(lse=True),
+                scale=scale,
+                window_size=(-1, 0) if causal else (-1, -1),
+                **options,
+            )
+            return output, log_sum_exp
 
-    return "torch.nn.attention.varlen", run
+        return run
+
+    of_one_part = [{**grouped, "num_splits": 1}] if torch.__version__ >= "2.15" else []
+    return [asked_for(options) for options in (*of_one_part, grouped)]
 
 
-def _flash_attn_kernel() -> tuple[str, VarlenKernel] | None:
+def _flash_attn_kernels() -> list[VarlenKernel]:
     try:
         from flash_attn import flash_attn_varlen_func
     except ImportError:
-        return None
+        return []
 
     def run(
         query: Tensor, key: Tensor, value: Tensor, spans: Spans, *, causal: bool, scale: float
@@ -150,7 +165,7 @@ def _flash_attn_kernel() -> tuple[str, VarlenKernel] | None:
         )
         return result[0], result[1]
 
-    return "flash-attn", run
+    return [run]
 
 
 _CASES: Final = (
