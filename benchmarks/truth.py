@@ -49,8 +49,8 @@ def _snippet(kind: ModelKind, setup: Setup) -> Callable[[Sequence[Any]], Floats]
     model.to(between)
 
     def answers(items: Sequence[Any]) -> Floats:
-        model.to(setup.device)
         try:
+            model.to(setup.device)
             return run(items)
         finally:
             model.to(between)

@@ -10,18 +10,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from qwen3_rag.backends.base import Backend, BackendOutput, RunAbandonedError, StoppableBackend
+from qwen3_rag.backends.base import Backend, BackendOutput, RunAbandonedError
 from qwen3_rag.calls import Call, Portion, calls_of, pick_portions
-from qwen3_rag.errors import BackendError, EngineClosedError, ForkedProcessError, concerns_every_prompt
+from qwen3_rag.errors import EngineClosedError, ForkedProcessError, concerns_every_prompt
 from qwen3_rag.gate import Gate, Place
-from qwen3_rag.metrics import EngineMetrics
-from qwen3_rag.tokens import Prompt
+from qwen3_rag.metrics import EngineMetrics, Tally
+from qwen3_rag.rounds import compute, hand_out, prompts_of
 
 _MIN_SPREAD_TOKENS: Final = 1024
 """Idle devices divide what waits among them, but not into rounds smaller than this: a prefix that
@@ -57,8 +56,7 @@ class Engine:
         self._idle: set[int] = set()  # threads that have no round
         self._closing = False
         self._process = os.getpid()
-        self._sums: defaultdict[str, float] = defaultdict(int)
-        self._longest_wait = 0.0
+        self._tally = Tally()
 
     @property
     def backend(self) -> Backend | None:
@@ -71,11 +69,8 @@ class Engine:
         if self._is_forked():
             return EngineMetrics()
         with self._changed:
-            sums: dict[str, Any] = self._sums
             calls = [call for call in self._calls if call.seat is None]
-            return EngineMetrics(
-                **sums,
-                longest_wait_seconds=self._longest_wait,
+            return self._tally.snapshot(
                 waiting_calls=self._gate.waiting,
                 queued_calls=len(calls),
                 queued_prompts=sum(call.waiting_prompts for call in calls),
@@ -271,7 +266,7 @@ class Engine:
             portions = pick_portions(waiting, min(backend.token_budget, spread)) if waiting else []
             for call in fresh:
                 if call.started is not None and call.seat is None:
-                    self._count_wait(call.started - call.asked)
+                    self._tally.add_wait(call.started - call.asked)
             return portions
 
     def _run(self, backend: Backend, portions: list[Portion]) -> None:
@@ -298,29 +293,28 @@ class Engine:
 
     def _compute(self, backend: Backend, portions: list[Portion]) -> BaseException | None:
         """Compute and store the values of portions; returns what went wrong, in which case none is stored."""
-        prompts = [prompt for portion in portions for prompt in portion.call.prompts_of(portion)]
+        prompts, calls = prompts_of(portions), calls_of(portions)
         budget, started = backend.token_budget, time.monotonic()
+        output: BackendOutput | None = None  # of a call without prompts
         try:
-            output = self._output(backend, prompts, calls_of(portions)) if prompts else None
-            if output is not None:
-                _check_shape(output, len(prompts), backend)
+            if prompts:
+                output = compute(
+                    backend,
+                    prompts,
+                    lambda: not self._closing and not all(call.future.done() for call in calls),
+                )
         except RunAbandonedError as error:
             return error
         except BaseException as error:
             with self._changed:
-                self._count(failed_rounds=1, compute_seconds=time.monotonic() - started)
+                self._tally.add(failed_rounds=1, compute_seconds=time.monotonic() - started)
             return error
         with self._changed:
-            start = 0
             for portion in portions:
-                stop = start + len(portion.indices)
-                if output is not None:
-                    part = BackendOutput(output.values[start:stop], output.computed[start:stop])
-                    portion.call.store(portion, part)
                 portion.call.running -= 1
-                start = stop
             if output is not None:
-                self._count(
+                hand_out(output, portions)
+                self._tally.add(
                     rounds=1,
                     compute_seconds=time.monotonic() - started,
                     budgeted_tokens=budget,
@@ -329,13 +323,6 @@ class Engine:
                     computed_tokens=int(output.computed.sum()),
                 )
         return None
-
-    def _output(self, backend: Backend, prompts: list[Prompt], calls: list[Call]) -> BackendOutput:
-        if not isinstance(backend, StoppableBackend):
-            return backend.run(prompts)
-        return backend.run_while(
-            prompts, lambda: not self._closing and not all(call.future.done() for call in calls)
-        )
 
     def _end(self, call: Call, error: BaseException | None) -> None:
         """Take a call out and resolve its future, once."""
@@ -346,31 +333,15 @@ class Engine:
             if call.seat is not None:
                 pass  # `load` computes nothing
             elif call.future.cancelled():
-                self._count(cancelled_calls=1)
+                self._tally.add(cancelled_calls=1)
             elif error is None:
-                self._count(finished_calls=1)
+                self._tally.add(finished_calls=1)
             else:
-                self._count(failed_calls=1)
+                self._tally.add(failed_calls=1)
         if error is None:
             call.finish()
         else:
             call.fail(error)
-
-    def _count(self, **more: float) -> None:
-        for name, value in more.items():
-            self._sums[name] += value
-
-    def _count_wait(self, seconds: float) -> None:
-        self._count(wait_seconds=seconds)
-        self._longest_wait = max(self._longest_wait, seconds)
-
-
-def _check_shape(output: BackendOutput, prompts: int, backend: Backend) -> None:
-    if len(output.values) != prompts or len(output.computed) != prompts:
-        raise BackendError(
-            f"{type(backend).__name__} must give a value and a cost for each of {prompts} prompts, "
-            f"gave {len(output.values)} and {len(output.computed)}"
-        )
 
 
 def _closed() -> EngineClosedError:

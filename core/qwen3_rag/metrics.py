@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,27 @@ class EngineMetrics:
     def tokens_per_second(self) -> float:
         """Prompt tokens per second of computing."""
         return _ratio(self.prompt_tokens, self.compute_seconds)
+
+
+class Tally:
+    """Adds up what `EngineMetrics` tells. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._sums: defaultdict[str, Any] = defaultdict(int)
+
+    def add(self, **more: float) -> None:
+        """Add to sums, by their names in `EngineMetrics`."""
+        for name, value in more.items():
+            self._sums[name] += value
+
+    def add_wait(self, seconds: float) -> None:
+        """Count a call that waited so long for its first round."""
+        self.add(wait_seconds=seconds)
+        self._sums["longest_wait_seconds"] = max(self._sums["longest_wait_seconds"], seconds)
+
+    def snapshot(self, **queue: int) -> EngineMetrics:
+        """Return the sums, and the queue as it is now."""
+        return EngineMetrics(**self._sums, **queue)
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -182,3 +182,22 @@ def test_auto_dtype_is_bfloat16_where_the_cpu_computes_it(reranking_checkpoint: 
         backend: Any = reranker.backend
         expected = torch.bfloat16 if computes_bfloat16(torch.device("cpu")) else torch.float32
         assert backend.dtype == expected
+
+
+def test_the_first_cosines_of_a_process_are_few(
+    embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many are computed by several threads, which may get wrong ones while MKL makes ready."""
+    counts: list[int] = []
+    right = torch.Tensor.cos
+
+    def counted(numbers: torch.Tensor) -> torch.Tensor:
+        counts.append(numbers.numel())
+        return right(numbers)
+
+    for owner in (torch, torch.Tensor):
+        monkeypatch.setattr(owner, "cos", counted)
+    options: dict[str, Any] = {"dtype": "float32", "device": "cpu", "max_queued": 1021}  # an engine of its own
+    with Embedder(str(embedding_checkpoint), **options) as embedder:
+        embedder.embed_documents(["gravity " * 40])
+    assert counts[0] < 100 < max(counts)

@@ -12,6 +12,7 @@ from torch import Tensor
 from qwen3_rag.backends.base import BackendOutput
 from qwen3_rag.backends.device.attempts import attempt, does_not_fit, in_order, release_memory
 from qwen3_rag.backends.device.choice import choose_device, choose_dtype
+from qwen3_rag.backends.device.cosines import settle_cosines
 from qwen3_rag.backends.device.memory import choose_token_budget
 from qwen3_rag.backends.device.turns import taking_turns
 from qwen3_rag.backends.sentence_transformers.inputs import check_inputs
@@ -36,6 +37,7 @@ def create(settings: EngineSettings) -> SentenceTransformersBackend:
     device = choose_device(settings.one_device)
     dtype = choose_dtype(settings.dtype, device)
     checkpoint = open_checkpoint(settings, weights=True)
+    settle_cosines()
     with taking_turns(device.type):
         loaded = load_model(checkpoint, settings.kind, device=device, dtype=dtype, options=options)
     tokenizer = PromptTokenizer.from_folder(checkpoint.folder)

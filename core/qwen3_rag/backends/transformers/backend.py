@@ -13,6 +13,7 @@ from torch import Tensor
 from qwen3_rag.backends.base import BackendOutput
 from qwen3_rag.backends.device.attempts import attempt, does_not_fit, in_order, release_memory
 from qwen3_rag.backends.device.choice import choose_device, choose_dtype
+from qwen3_rag.backends.device.cosines import settle_cosines
 from qwen3_rag.backends.device.memory import TokenBudget, choose_token_budget
 from qwen3_rag.backends.device.turns import taking_turns
 from qwen3_rag.backends.transformers.beginnings import MOST_TOKENS, Beginning, Beginnings
@@ -46,6 +47,7 @@ def create(settings: EngineSettings) -> TransformersBackend:
     checkpoint = open_checkpoint(settings, weights=True)
     model_kwargs = settings.loader_options
     compile_kernels, cuda_graphs = (_switch(model_kwargs, name) for name in ("compile", "cuda_graphs"))
+    settle_cosines()
     with taking_turns(device.type):
         model = load_model(checkpoint, settings.kind, device=device, dtype=dtype, model_kwargs=model_kwargs)
         pack_linears(model.decoder)

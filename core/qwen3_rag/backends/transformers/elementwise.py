@@ -20,6 +20,9 @@ from qwen3_rag.errors import ConfigurationError
 _FEWEST_COMPILED_ROWS: Final = 8
 """Fewer are not worth a kernel, and a single one would have the compiler make one for this case alone."""
 
+_ROWS_TO_TUNE_FOR: Final = 4097
+"""Rows of the calls that kernels are made by on a GPU: the compiler fits the shape of its blocks to them."""
+
 _CACHED_NUMBERS: Final = 1 << 19
 """Numbers whose copies in float32 stay in a CPU's cache. On an AMD EPYC with two cores, 1 MiB of cache each,
 norm and rotation of 2,048 rows of 16 heads took 3.8 ms in such parts, 4.3 in quarters of them, and 5.5 where
@@ -215,18 +218,21 @@ def _try(operations: Elementwise, layer: Any, dtype: torch.dtype) -> None:
     # Made outside of inference mode, as the layers' are: compiled code tells such tensors apart.
     state_norm, query_norm, key_norm = map(Norm.of, (layer.input_layernorm, attention.q_norm, attention.k_norm))
 
+    device = state_norm.weight.device
+    count = _ROWS_TO_TUNE_FOR if device.type == "cuda" else 2 * _FEWEST_COMPILED_ROWS + 1
+
     def some(*shape: int) -> Tensor:
-        rows = torch.ones(2 * _FEWEST_COMPILED_ROWS + 1, *shape, dtype=dtype, device=state_norm.weight.device)
+        rows = torch.ones(count, *shape, dtype=dtype, device=device)
         torch._dynamo.mark_dynamic(rows, 0)
         return rows
 
     with torch.inference_mode():
         operations.norm(some(config.hidden_size), state_norm, some(config.hidden_size))
         rotation = some(1, attention.head_dim), some(1, attention.head_dim // 2)
-        for count, norm in (
+        for number, norm in (
             (config.num_attention_heads, query_norm),
             (config.num_key_value_heads, key_norm),
         ):
-            heads, out = (some(count, attention.head_dim) for _ in range(2))
+            heads, out = (some(number, attention.head_dim) for _ in range(2))
             operations.norm_and_rotate(heads, norm, rotation, out)
         operations.gate(some(config.intermediate_size), some(config.intermediate_size))

@@ -169,22 +169,27 @@ class CudaRecorder:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # The memory that libraries keep for a stream is a graph's own only if it is taken during a capture.
+        # Were streams the same, whoever frees that of the warm-up would free it under the graphs.
+        self._warm_up, self._stream = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, run: Run) -> Run:
-        stream = self._stream
         graph = torch.cuda.CUDAGraph()
-        with CAPTURING, torch.cuda.device(stream.device):
-            stream.wait_stream(torch.cuda.current_stream())
-            # A capture that fails leaves its stream as the current one: this puts back what was before.
-            with torch.cuda.stream(stream):
+        with CAPTURING, torch.cuda.device(self._stream.device):
+            self._warm_up.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._warm_up):
                 for _ in range(2):  # libraries make their workspaces, and compilers their kernels, at first
                     run()
+            self._stream.wait_stream(self._warm_up)
+            with (
+                # A capture that fails leaves its stream as the current one: this puts back what was before.
+                torch.cuda.stream(self._stream),
                 # Errors of this thread alone: others use the device meanwhile.
-                with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"):
-                    result = run()
-            torch.cuda.current_stream().wait_stream(stream)
+                torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
+            ):
+                result = run()
+            torch.cuda.current_stream().wait_stream(self._stream)
 
         def replay() -> Tensor:
             graph.replay()
