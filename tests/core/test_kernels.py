@@ -175,7 +175,7 @@ def test_a_wrong_or_broken_kernel_is_left_aside() -> None:
 
 def test_pytorchs_kernel_is_found_on_this_release() -> None:
     """Only its signature: the kernel itself needs a GPU."""
-    assert len(kernels._torch_kernels()) == 1
+    assert kernels._torch_kernels()
 
 
 def test_a_release_that_is_not_asked_for_grouped_heads_is_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
