@@ -23,6 +23,10 @@ from qwen3_rag.errors import DeadlineExceededError, own_copy
 
 Result = TypeVar("Result")
 
+_LOOK_UP: Final = 0.5
+"""Seconds after which a thread that waits looks up: Python notices no signal (Ctrl-C) that comes in the moment
+before a thread begins to wait, until that ends."""
+
 _THREADS: Final = 8
 """Tasks that run beside their callers at once: tokenising, and converting large results."""
 
@@ -63,9 +67,7 @@ def drive(steps: Steps[Result], timeout: float | None) -> Result:
                     answer = step.run()
                     continue
                 step = _beside(step)  # so that the caller can leave it behind
-            if not step.done():
-                concurrent.futures.wait([step], deadline.remaining())
-                deadline.check(step.done())
+            deadline.wait(step)
             answer = result_of(step)
 
 
@@ -119,6 +121,19 @@ class _Deadline:
             return None
         # Threads wait no longer at once, and infinity would be an error.
         return min(max(0.0, self._started + self._timeout - time.monotonic()), threading.TIMEOUT_MAX)
+
+    def wait(self, future: Future[Any]) -> None:
+        """Wait in this thread until a future is done.
+
+        Raises:
+            DeadlineExceededError: it is not done in time.
+        """
+        while not future.done():
+            left = self.remaining()
+            if left == 0:
+                break
+            concurrent.futures.wait([future], _LOOK_UP if left is None else min(left, _LOOK_UP))
+        self.check(future.done())
 
     def check(self, done: bool) -> None:
         if not done:

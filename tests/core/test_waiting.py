@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 from qwen3_rag import ConfigurationError, DeadlineExceededError, Embedder, EngineClosedError, EngineMetrics
 from qwen3_rag.engine import Engine
 from qwen3_rag.gate import Gate
+from qwen3_rag.steps import Steps, drive
 from qwen3_rag.testing.recording import recording
 from sum_backend import POISON, SumBackend, ids, submit
 
@@ -218,3 +222,23 @@ def test_metrics_are_zeros_before_the_first_use_and_count_reuse(embedding_checkp
         metrics = embedder.metrics
     assert metrics.prefix_reuse == pytest.approx(usage.reused_tokens / usage.prompt_tokens)
     assert metrics.prompts == 3
+
+
+@pytest.mark.parametrize(("timeout", "last"), [(None, 0.5), (3600.0, 0.5), (0.3, 0.3)])
+def test_a_thread_that_waits_looks_up_for_signals(
+    timeout: float | None, last: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python notices none that comes in the moment before it begins to wait, until that ends."""
+    waits: list[float] = []
+
+    def wait(futures: Sequence[Future[str]], seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            futures[0].set_result("done")
+
+    def steps() -> Steps[str]:
+        return (yield Future())
+
+    monkeypatch.setattr(concurrent.futures, "wait", wait)
+    assert drive(steps(), timeout) == "done"
+    assert 0 < max(waits) <= last
