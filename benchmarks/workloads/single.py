@@ -15,7 +15,7 @@ from qwen3_rag import Embedder
 
 from benchmarks import texts
 from benchmarks.checkpoints import QUERY_PROMPT
-from benchmarks.comparing import spaced
+from benchmarks.comparing import awake, spaced
 from benchmarks.flops import layer_bytes
 from benchmarks.parity import cosines
 from benchmarks.peers import ours
@@ -24,16 +24,16 @@ from benchmarks.ways import OURS, Floats, Outcome, Run
 from benchmarks.workloads import PeerBench, Result
 
 _PAUSE: Final = 0.25
-"""Seconds before each query. Threads look for more work for a while, those of OpenMP up to 0.2 s, on the cores
-that the next peer needs: right after another process's product a query took 20.9 ms, 10 ms later 15.3. Only
-on a CPU: a GPU would be idle for minutes."""
+"""Seconds before a peer's turn: a query that is not timed, and one that is. Threads look for more work for a
+while, those of OpenMP up to 0.2 s, on the cores that the next peer needs: right after another process's product
+a query took 20.9 ms, 10 ms later 15.3. Only on a CPU: a GPU would be idle for minutes."""
 
 _MOST_ROUNDS: Final = 3
 """Each has as many calls as there are queries, so that it varies little."""
 
 
 def latency(bench: PeerBench) -> Result:
-    """One query at a time, all different, peers in turn, on a CPU after a pause: median and 90th percentile."""
+    """One query after another, all different, peers in turn: median and 90th percentile."""
     given = texts.queries(bench.sizes.latency)
     sample = spaced(given, 8)
     expected = bench.comparison.truth([QUERY_PROMPT + query for query in sample])
@@ -49,7 +49,7 @@ def latency(bench: PeerBench) -> Result:
     for query in given:
         for way, run in runs.items():
             time.sleep(pause)
-            seconds[way].append(run([query]).seconds)
+            seconds[way].append(awake(run, [query], [texts.QUERY]).seconds)
     base = next(own for (name, _), own in seconds.items() if name == OURS)
     model = bench.setup.model("embedding")
     data = {

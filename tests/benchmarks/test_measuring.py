@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,35 @@ def test_a_peer_that_fails_is_left_out() -> None:
 
     assert [way["peer"] for way in found["ways"]] == [OURS]
     assert found["wrong"]["theirs"]["failed"] == "TypeError: unexpected keyword"
+
+
+def test_every_timed_run_follows_a_short_one_that_is_not_timed() -> None:
+    """A process that has rested is slow at first."""
+    asked: list[int] = []
+
+    def run(items: Sequence[Any]) -> Outcome:
+        asked.append(len(items))
+        return Outcome(VECTORS[: len(items)], float(asked[-1]))
+
+    rounds = Comparison("embedding", lambda items: Truth(VECTORS[: len(items)]), torch.float32, 2, 100.0)
+    found = rounds.run([peer(OURS, default=run)], ITEMS)
+
+    checked, *timed = asked
+    assert checked == len(ITEMS)
+    assert timed == [1, len(ITEMS)] * 2
+    assert found["ways"][0]["extremes"] == [len(ITEMS), len(ITEMS)]
+
+
+def test_a_peer_that_is_not_swept_comes_as_warm_to_its_first_round() -> None:
+    asked: list[int] = []
+
+    def run(items: Sequence[Any]) -> Outcome:
+        asked.append(len(items))
+        return Outcome(VECTORS[: len(items)], 1.0)
+
+    comparison().run([peer(OURS, default=run)], ITEMS, sweep=True)
+
+    assert asked == [len(ITEMS), len(ITEMS), 1, len(ITEMS)]
 
 
 def test_that_we_fail_is_an_error() -> None:

@@ -15,7 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qwen3_rag import Embedder, Reranker
-from qwen3_rag.backends.transformers import backend, linear
+from qwen3_rag.backends.transformers import backend, elementwise, linear
+from qwen3_rag.backends.transformers.elementwise import Elementwise
 from qwen3_rag.backends.transformers.linear import PackedLinear, pack_linears, packing_works, recurring_count
 from qwen3_rag.backends.transformers.products import PackedProduct
 from torch import Tensor, nn
@@ -210,6 +211,22 @@ def test_layers_that_do_more_than_multiply_stay_as_they_are(changed: Any) -> Non
     assert mlp.up_proj is module
     assert type(mlp.down_proj) is PackedLinear
     assert not isinstance(getattr(module, "base", None), PackedLinear)
+
+
+@needs_packing
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_gate_is_compiled_only_where_products_do_not_gate(packed: bool) -> None:
+    made = []
+
+    def record(name: str) -> Any:
+        return lambda *_: made.append(name)
+
+    decoder = tiny_decoder()
+    if packed:
+        pack_linears(decoder)
+    operations = Elementwise(record("norm"), record("norm and rotate"), record("gate"))
+    elementwise._try(operations, decoder.layers[0], torch.float32)
+    assert made == ["norm", "norm and rotate", "norm and rotate", *([] if packed else ["gate"])]
 
 
 @needs_packing

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qwen3_rag.backends.transformers.linear import is_packed
 from qwen3_rag.errors import ConfigurationError
 
 _FEWEST_COMPILED_ROWS: Final = 8
@@ -235,4 +236,5 @@ def _try(operations: Elementwise, layer: Any, dtype: torch.dtype) -> None:
         ):
             heads, out = (some(number, attention.head_dim) for _ in range(2))
             operations.norm_and_rotate(heads, norm, rotation, out)
-        operations.gate(some(config.intermediate_size), some(config.intermediate_size))
+        if not is_packed(layer):  # else products gate
+            operations.gate(some(config.intermediate_size), some(config.intermediate_size))

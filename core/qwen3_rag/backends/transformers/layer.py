@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qwen3_rag.backends.transformers.elementwise import Elementwise, Norm, Rotation, blocks
-from qwen3_rag.backends.transformers.linear import recurring_count
+from qwen3_rag.backends.transformers.linear import is_packed, recurring_count
 from qwen3_rag.backends.transformers.products import PackedProduct, Product, product_of
 from qwen3_rag.backends.transformers.workspace import Workspace
 
@@ -56,7 +56,7 @@ class Layer:
         ]
         query, key, self._value, self._output, self._gate, self._up, self._down = products
         self._query, self._key = (query, Norm.of(attention.q_norm)), (key, Norm.of(attention.k_norm))
-        self._fills = all(isinstance(product, PackedProduct) for product in products)
+        self._fills = is_packed(layer)
         self._elementwise = elementwise
 
     def projections(

@@ -109,6 +109,15 @@ def pack_linears(decoder: Any) -> None:
             return_freed_memory()
 
 
+def is_packed(layer: Any) -> bool:
+    """Whether all linear layers of one of Hugging Face's layers were packed."""
+    return all(
+        isinstance(getattr(getattr(layer, parent), name), PackedLinear)
+        for parent, names in _LAYER_LINEARS.items()
+        for name in names
+    )
+
+
 def _can_be_packed(linear: Any) -> bool:
     return is_plain(linear) and linear.weight.is_cpu and packing_works(linear.weight.dtype)
 
