@@ -88,8 +88,9 @@ def test_a_run_goes_on_for_a_call_that_shares_it_with_one_that_was_cancelled(
 
 
 SCRIPT = """
-import sys
+import signal, sys
 from qwen3_rag import Embedder
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
 made = Embedder(sys.argv[1], backend="remote", model_kwargs={"server": "vllm", "base_url": sys.argv[2]})
 made.embed_documents(["text"])
 """
