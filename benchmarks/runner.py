@@ -27,6 +27,7 @@ from benchmarks.workloads.memory import long_document, memory
 from benchmarks.workloads.overhead import overhead
 from benchmarks.workloads.profile import profile
 from benchmarks.workloads.startup import startup
+from benchmarks.workloads.together import together
 
 WITH_PEERS: Final[dict[ModelKind, dict[str, Callable[[PeerBench], Result]]]] = {
     "embedding": {
@@ -48,6 +49,7 @@ WITH_PEERS: Final[dict[ModelKind, dict[str, Callable[[PeerBench], Result]]]] = {
 }
 APART: Final[dict[str, Callable[[Bench], Result]]] = {
     "budget": options.budget,
+    "together": together,
     "overhead": overhead,
     "memory": memory,
     "long-document": long_document,

@@ -50,7 +50,9 @@ def embedding(setup: Setup, _: ExitStack) -> list[Peer]:
     default = batch_name(DEFAULT_BATCH)
     peers = [Peer("Sentence Transformers", _settings(setup, lambda: model), default, queries)]
     if setup.device.type == "cpu":
-        plain = variant(folder, setup.work / "plain", chat_template=CHAT_TEMPLATE, keep_modules=False)
+        plain = setup.work / "plain"
+        if not plain.exists():
+            variant(folder, plain, chat_template=CHAT_TEMPLATE, keep_modules=False)
         load_plain = cache(lambda: load_embedding(setup, plain))
         name = "Sentence Transformers, without modules.json"
         peers.append(Peer(name, _settings(setup, load_plain), default))

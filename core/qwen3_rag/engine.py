@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from qwen3_rag.backends.base import Backend, BackendOutput, RunAbandonedError
@@ -21,6 +22,7 @@ from qwen3_rag.errors import EngineClosedError, ForkedProcessError, concerns_eve
 from qwen3_rag.gate import Gate, Place
 from qwen3_rag.metrics import EngineMetrics, Tally
 from qwen3_rag.rounds import compute, hand_out, prompts_of
+from qwen3_rag.workers import WorkerThread
 
 _MIN_SPREAD_TOKENS: Final = 1024
 """Idle devices divide what waits among them, but not into rounds smaller than this: a prefix that
@@ -35,7 +37,7 @@ class _Seat:
     load: Callable[[], Backend]
     backend: Backend | None = None
     is_loading: bool = False
-    threads: list[threading.Thread] = field(default_factory=list)
+    threads: list[WorkerThread] = field(default_factory=list)
 
 
 class Engine:
@@ -138,8 +140,8 @@ class Engine:
         if not wait:
             return
         for seat in self._seats:
-            # A garbage collection inside a worker may get here; it cannot wait for itself.
-            if threading.current_thread() not in seat.threads and not seat.is_loading:
+            # A garbage collection inside a worker may get here; it cannot wait for itself or for another.
+            if not isinstance(threading.current_thread(), WorkerThread) and not seat.is_loading:
                 for thread in seat.threads[:1]:
                     thread.join()
 
@@ -168,7 +170,7 @@ class Engine:
 
     def _start(self, seat: _Seat, work: Callable[[_Seat], None]) -> None:
         name = f"qwen3-rag-engine-{seat.number}"
-        thread = threading.Thread(target=work, args=(seat,), name=name, daemon=True)
+        thread = WorkerThread(partial(work, seat), name)
         thread.start()
         seat.threads.append(thread)
 

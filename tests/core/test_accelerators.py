@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -13,8 +15,7 @@ import numpy as np
 import pytest
 import torch
 from qwen3_rag import Embedder
-from qwen3_rag.backends.device import memory
-from qwen3_rag.backends.device.turns import taking_turns
+from qwen3_rag.backends.device import memory, turns
 from qwen3_rag.backends.transformers import backend
 from qwen3_rag.backends.transformers.layout import upload
 
@@ -35,41 +36,58 @@ def test_a_copy_of_memory_that_is_not_pinned_is_waited_for(device: str) -> None:
     assert [options.get("non_blocking", False) for options in asked] == [False]
 
 
-def test_on_mps_one_thread_works_at_a_time_and_elsewhere_all() -> None:
-    def work(device: str) -> bool:
-        with taking_turns(device):
-            inside.append(device)
-            try:
-                return together.wait(0.2) == 0
-            except threading.BrokenBarrierError:
-                return False
-            finally:
-                inside.remove(device)
+@pytest.mark.parametrize(
+    ("turn", "device", "meet"),
+    [
+        (turns.load, "mps", False),
+        (turns.load, "cuda", True),
+        (turns.load, "cpu", True),
+        (turns.compute, "mps", False),
+        (turns.compute, "cuda", True),
+        (turns.compute, "cpu", False),
+        (turns.close, "mps", False),
+        (turns.close, "cuda", True),
+    ],
+)
+def test_two_threads_meet_where_a_device_is_for_more_than_one(turn: Any, device: str, meet: bool) -> None:
+    def work() -> None:
+        with suppress(threading.BrokenBarrierError):
+            together.wait(0.2)
+            met.append(device)
 
-    inside: list[str] = []
-    for device, meet in (("mps", False), ("cuda", True), ("cpu", True)):
-        together = threading.Barrier(2)
-        with ThreadPoolExecutor(2) as pool:
-            assert any(pool.map(work, [device] * 2)) == meet
+    together, met = threading.Barrier(2), list[str]()
+    turns.enter(device)  # for `close`
+    turns.enter(device)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: turn(device, work), range(2)))
+    assert bool(met) == meet
+    if turn is not turns.close:
+        turns.close(device, lambda: None)
+        turns.close(device, lambda: None)
 
 
 def test_loading_running_and_closing_all_take_their_turn(embedding_checkpoint: Path) -> None:
-    taken: list[str] = []
+    taken: list[tuple[str, str]] = []
     others = set(threading.enumerate())  # of components that other tests left open
 
-    @contextmanager
-    def noted(device: str) -> Any:
-        if threading.current_thread().name.startswith(ENGINE) and threading.current_thread() not in others:
-            taken.append(device)
-        yield
+    def noting(step: str) -> Callable[..., Any]:
+        def noted(device: str, work: Callable[[], Any] = lambda: None) -> Any:
+            thread = threading.current_thread()
+            if thread.name.startswith(ENGINE) and thread not in others:
+                taken.append((step, device))
+            return work()
 
-    with patch.object(backend, "taking_turns", noted):
-        with Embedder(str(embedding_checkpoint), device="cpu") as embedder:
-            embedder.load()
-            assert taken == ["cpu"]
-            embedder.embed_documents(["a"])
-            assert taken == ["cpu"] * 2
-        assert taken == ["cpu"] * 3
+        return noted
+
+    instead = SimpleNamespace(**{step: noting(step) for step in ("load", "enter", "compute", "close")})
+    with (
+        patch.object(backend, "turns", instead),
+        Embedder(str(embedding_checkpoint), device="cpu") as embedder,
+    ):
+        embedder.load()
+        embedder.embed_documents(["a"])
+        assert taken == [("load", "cpu"), ("enter", "cpu"), ("compute", "cpu")]
+    assert taken[3:] == [("close", "cpu")]
 
 
 def test_the_cache_of_a_gpu_is_not_emptied_while_a_graph_is_recorded() -> None:

@@ -300,6 +300,7 @@ import os, sys, warnings
 warnings.simplefilter("ignore")
 from qwen3_rag import Embedder
 old = Embedder(sys.argv[1], dtype="float32", device="cpu").load()
+old.embed_documents(["parent"])  # so that the thread that computes is there, and stays in the parent
 if os.fork() == 0:
     new = Embedder(sys.argv[1], dtype="float32", device="cpu").load()
     old.close()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from contextlib import nullcontext
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -225,17 +226,22 @@ def test_a_batch_that_does_not_fit_is_halved_and_one_text_that_does_not_is_an_er
 def test_close_frees_the_model_and_all_uses_of_a_device_take_their_turn(
     embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns: list[str] = []
+    taken: list[tuple[str, str]] = []
 
-    def noted(device: str) -> Any:
-        if threading.current_thread() is threading.main_thread():  # others close what other tests left open
-            turns.append(device)
-        return nullcontext()
+    def noting(step: str) -> Callable[..., Any]:
+        def noted(device: str, work: Callable[[], Any] = lambda: None) -> Any:
+            if threading.current_thread() is threading.main_thread():  # others close what other tests left open
+                taken.append((step, device))
+            return work()
 
-    monkeypatch.setattr(backend, "taking_turns", noted)
+        return noted
+
+    steps = ("load", "enter", "compute", "close")
+    monkeypatch.setattr(backend, "turns", SimpleNamespace(**{step: noting(step) for step in steps}))
     made = create(EngineSettings("embedding", str(embedding_checkpoint), dtype="float32", device="cpu"))
-    assert (made.concurrency, turns) == (1, ["cpu"])
+    assert made.concurrency == 1
     assert made.run([]).values.size == 0
-    assert turns == ["cpu"] * 2
-    made.close()
-    assert (made._loaded, turns) == (None, ["cpu"] * 3)
+    for _ in range(2):
+        made.close()
+    assert made._loaded is None
+    assert taken == [(step, "cpu") for step in steps]

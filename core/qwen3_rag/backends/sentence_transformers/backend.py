@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from qwen3_rag.backends.base import BackendOutput
+from qwen3_rag.backends.device import turns
 from qwen3_rag.backends.device.attempts import attempt, does_not_fit, in_order, release_memory
 from qwen3_rag.backends.device.choice import choose_device, choose_dtype
 from qwen3_rag.backends.device.cosines import settle_cosines
 from qwen3_rag.backends.device.memory import choose_token_budget
-from qwen3_rag.backends.device.turns import taking_turns
 from qwen3_rag.backends.sentence_transformers.inputs import check_inputs
 from qwen3_rag.backends.sentence_transformers.loading import LoadedModel, load_model
 from qwen3_rag.backends.sentence_transformers.options import Options
@@ -38,14 +38,17 @@ def create(settings: EngineSettings) -> SentenceTransformersBackend:
     dtype = choose_dtype(settings.dtype, device)
     checkpoint = open_checkpoint(settings, weights=True)
     settle_cosines()
-    with taking_turns(device.type):
+
+    def load() -> SentenceTransformersBackend:
         loaded = load_model(checkpoint, settings.kind, device=device, dtype=dtype, options=options)
-    tokenizer = PromptTokenizer.from_folder(checkpoint.folder)
-    if not options.accept_other_inputs:
-        check_inputs(loaded, checkpoint, settings.kind, tokenizer)
-    return SentenceTransformersBackend(
-        loaded, end_of_text=tokenizer.end_of_text, token_budget=settings.token_budget
-    )
+        tokenizer = PromptTokenizer.from_folder(checkpoint.folder)
+        if not options.accept_other_inputs:
+            check_inputs(loaded, checkpoint, settings.kind, tokenizer)
+        return SentenceTransformersBackend(
+            loaded, end_of_text=tokenizer.end_of_text, token_budget=settings.token_budget
+        )
+
+    return turns.load(device.type, load)
 
 
 class SentenceTransformersBackend:
@@ -75,17 +78,20 @@ class SentenceTransformersBackend:
             if token_budget is None
             else token_budget
         )
+        turns.enter(self.device.type)
 
     def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
         """Run prompts; see `Backend.run`. Batches that do not fit are halved."""
-        with taking_turns(self.device.type):
-            return self._run(prompts)
+        return turns.compute(self.device.type, partial(self._run, prompts))
 
     def close(self) -> None:
         """Drop the modules and return cached device memory."""
-        with taking_turns(self.device.type):
-            self._loaded = None
-            release_memory(self.device)
+        if self._loaded is not None:
+            turns.close(self.device.type, self._drop)
+
+    def _drop(self) -> None:
+        self._loaded = None
+        release_memory(self.device)
 
     def _run(self, prompts: Sequence[Prompt]) -> BackendOutput:
         lengths = np.array([len(prompt.token_ids) for prompt in prompts], dtype=np.int64)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from qwen3_rag.backends.base import BackendOutput
+from qwen3_rag.backends.device import turns
 from qwen3_rag.backends.device.attempts import attempt, does_not_fit, in_order, release_memory
 from qwen3_rag.backends.device.choice import choose_device, choose_dtype
 from qwen3_rag.backends.device.cosines import settle_cosines
 from qwen3_rag.backends.device.memory import TokenBudget, choose_token_budget
-from qwen3_rag.backends.device.turns import taking_turns
 from qwen3_rag.backends.transformers.beginnings import MOST_TOKENS, Beginning, Beginnings
 from qwen3_rag.backends.transformers.decoder import Decoder
 from qwen3_rag.backends.transformers.elementwise import EAGER, Elementwise, compiled
@@ -48,7 +48,8 @@ def create(settings: EngineSettings) -> TransformersBackend:
     model_kwargs = settings.loader_options
     compile_kernels, cuda_graphs = (_switch(model_kwargs, name) for name in ("compile", "cuda_graphs"))
     settle_cosines()
-    with taking_turns(device.type):
+
+    def load() -> TransformersBackend:
         model = load_model(checkpoint, settings.kind, device=device, dtype=dtype, model_kwargs=model_kwargs)
         pack_linears(model.decoder)
         return TransformersBackend(
@@ -58,6 +59,8 @@ def create(settings: EngineSettings) -> TransformersBackend:
             elementwise=compiled(model.decoder, dtype) if compile_kernels else EAGER,
             cuda_graphs=cuda_graphs,
         )
+
+    return turns.load(device.type, load)
 
 
 def _switch(model_kwargs: dict[str, Any], name: str) -> bool:
@@ -118,6 +121,7 @@ class TransformersBackend:
             if token_budget is None
             else (lambda: token_budget)
         )
+        turns.enter(self.device.type)
 
     @property
     def token_budget(self) -> int:
@@ -131,15 +135,17 @@ class TransformersBackend:
 
     def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
         """Run prompts; see `Backend.run`. Batches that do not fit are halved."""
-        with taking_turns(self.device.type):
-            return self._run(prompts)
+        return turns.compute(self.device.type, partial(self._run, prompts))
 
     def close(self) -> None:
         """Drop the modules and return cached device memory."""
-        with taking_turns(self.device.type):
-            self._model = self._decoder = self._graphs = None
-            self._beginnings.clear()
-            release_memory(self.device)
+        if self._model is not None:
+            turns.close(self.device.type, self._drop)
+
+    def _drop(self) -> None:
+        self._model = self._decoder = self._graphs = None
+        self._beginnings.clear()
+        release_memory(self.device)
 
     def _run(self, prompts: Sequence[Prompt]) -> BackendOutput:
         sequences = [prompt.token_ids for prompt in prompts]

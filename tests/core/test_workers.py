@@ -1,0 +1,207 @@
+"""One thread computes for all models on a CPU, keeps nothing, and is not waited for by itself."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from qwen3_rag import Embedder, OutOfMemoryError, Reranker
+from qwen3_rag.backends.base import BackendOutput
+from qwen3_rag.backends.device import turns
+from qwen3_rag.backends.transformers import backend
+from qwen3_rag.engine import Engine
+from qwen3_rag.tokens import Prompt
+from qwen3_rag.workers import Worker, WorkerThread
+from sum_backend import SumBackend, ids, submit
+
+
+@pytest.fixture
+def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
+    kept = Worker(request.node.name)
+    kept.keep()
+    yield kept
+    kept.leave()
+
+
+def threads(worker: Worker) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == worker._name]
+
+
+def fail_while_more_waits(worker: Worker) -> tuple[threading.Thread, threading.Thread]:
+    """Return the thread in which something failed, and the one in which the next was done."""
+    began, go_on = threading.Event(), threading.Event()
+    failed: list[threading.Thread] = []
+
+    def fail() -> None:
+        began.set()
+        assert go_on.wait(60)
+        failed.append(threading.current_thread())
+        raise ArithmeticError("poison")
+
+    with ThreadPoolExecutor(2) as pool:
+        bad = pool.submit(worker.do, fail)
+        assert began.wait(60)
+        good = pool.submit(worker.do, threading.current_thread)
+        while not worker._waiting:
+            time.sleep(0.001)
+        go_on.set()
+        with pytest.raises(ArithmeticError, match="poison"):
+            bad.result(60)
+        return failed[0], good.result(60)
+
+
+def test_all_callers_share_one_thread_that_does_one_thing_at_a_time(worker: Worker) -> None:
+    inside: list[int] = []
+
+    def work(number: int) -> tuple[int, threading.Thread]:
+        inside.append(number)
+        assert inside == [number]
+        inside.remove(number)
+        return number, threading.current_thread()
+
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(lambda number: worker.do(lambda: work(number)), range(200)))
+    assert [number for number, _ in done] == list(range(200))
+    assert {thread for _, thread in done} == set(threads(worker))
+    assert len(threads(worker)) == 1
+
+
+def test_a_failure_is_its_callers_and_the_rest_is_done_in_a_new_thread(worker: Worker) -> None:
+    failed, good = fail_while_more_waits(worker)
+    failed.join(60)
+    assert not failed.is_alive()
+    assert [good] == threads(worker) == [worker.do(threading.current_thread)]
+
+
+def test_a_failure_leaves_the_old_thread_at_work_where_none_can_be_started(worker: Worker) -> None:
+    first = worker.do(threading.current_thread)
+    with patch.object(WorkerThread, "start", side_effect=RuntimeError("can't start new thread")):
+        assert fail_while_more_waits(worker) == (first, first)
+
+
+def test_what_cannot_have_a_thread_is_done_by_its_caller(worker: Worker) -> None:
+    with patch.object(WorkerThread, "start", side_effect=RuntimeError("can't start new thread")):
+        assert worker.do(threading.current_thread) is threading.current_thread()
+    assert worker.do(threading.current_thread) is not threading.current_thread()
+
+
+def test_what_a_worker_asks_of_itself_is_done_at_once(worker: Worker) -> None:
+    assert worker.do(lambda: worker.do(threading.current_thread)) in threads(worker)
+
+
+def test_the_thread_ends_when_nobody_keeps_it_and_all_is_done(worker: Worker) -> None:
+    first = worker.do(threading.current_thread)
+    worker.keep()
+    worker.leave()
+    assert worker.do(threading.current_thread) is first
+    worker.leave()
+    first.join(60)
+    assert not first.is_alive()
+    later = worker.do(threading.current_thread)
+    later.join(60)
+    assert not later.is_alive()
+    worker.keep()
+    assert worker.do(threading.current_thread) not in (first, later)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["done", "failed"])
+def test_an_idle_worker_keeps_nothing_of_what_it_did(worker: Worker, fails: bool) -> None:
+    class Large:
+        def work(self) -> None:
+            if fails:
+                raise ArithmeticError("poison")
+
+    large = Large()
+    left = weakref.ref(large)
+    gc.disable()  # nothing waits for a collection, either
+    try:
+        with suppress(ArithmeticError):
+            worker.do(large.work)
+        del large
+        worker.do(lambda: None)
+        assert left() is None
+    finally:
+        gc.enable()
+
+
+def test_a_garbage_collection_in_a_worker_may_close_what_waits_for_it(worker: Worker) -> None:
+    class Waiting(SumBackend):
+        def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
+            self.running.set()
+            return worker.do(lambda: SumBackend.run(self, prompts))
+
+    other = Waiting()
+    engine = Engine(lambda: other)
+
+    def collect() -> None:
+        future = submit(engine, [ids(1)])
+        assert other.running.wait(60)
+        engine.close()  # its round is behind this in the worker's queue
+        futures.append(future)
+
+    futures: list[Any] = []
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(worker.do, collect).result(60)
+    assert futures[0].result(60).values.tolist() == [1.0]
+
+
+def test_two_models_on_a_cpu_compute_in_one_thread_that_ends_with_them_and_loads_leave_none(
+    embedding_checkpoint: Path, reranking_checkpoint: Path
+) -> None:
+    seen: dict[str, list[threading.Thread]] = {"load": [], "run": []}
+    load, run = backend.load_model, backend.TransformersBackend._run
+
+    def noted_load(*arguments: Any, **options: Any) -> Any:
+        seen["load"].append(threading.current_thread())
+        return load(*arguments, **options)
+
+    def noted_run(self: Any, prompts: Sequence[Prompt]) -> BackendOutput:
+        seen["run"].append(threading.current_thread())
+        return run(self, prompts)
+
+    with (
+        patch.object(turns, "_computing", Worker("of these two alone")),
+        patch.object(backend, "load_model", noted_load),
+        patch.object(backend.TransformersBackend, "_run", noted_run),
+        Embedder(str(embedding_checkpoint), device="cpu", dtype="float32") as embedder,
+        Reranker(str(reranking_checkpoint), device="cpu", dtype="float32") as reranker,
+    ):
+        for _ in range(2):
+            embedder.embed_documents(["a"])
+            reranker.score("a", ["b"])
+        assert all(thread.is_alive() for thread in seen["run"])
+    assert len(set(seen["run"])) == 1
+    assert len(set(seen["load"])) == 2
+    assert not set(seen["load"]) & set(seen["run"])
+    for thread in (*seen["load"], *seen["run"]):
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def test_a_model_for_which_memory_ran_out_computes_again(embedding_checkpoint: Path) -> None:
+    """A thread in which oneDNN could not make a kernel gets none any more, however much memory there is."""
+    poisoned: set[threading.Thread] = set()
+    forward = backend.TransformersBackend._forward
+
+    def fail_once(self: Any, *arguments: Any) -> Any:
+        if not poisoned or threading.current_thread() in poisoned:
+            poisoned.add(threading.current_thread())
+            raise RuntimeError("could not create a primitive")
+        return forward(self, *arguments)
+
+    with (
+        patch.object(backend.TransformersBackend, "_forward", fail_once),
+        Embedder(str(embedding_checkpoint), device="cpu", dtype="float32") as embedder,
+    ):
+        with pytest.raises(OutOfMemoryError, match="text 0"):
+            embedder.embed_documents(["a"])
+        assert embedder.embed_documents(["a"]).shape == (1, embedder.dimensions)
