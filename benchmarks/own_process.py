@@ -3,9 +3,9 @@
 Two threads of one process that both compute, each with a team of OpenMP threads, slow each other down even
 while one of them rests: with more threads than processors, teams wait asleep and no longer spinning, so that
 every small operation takes longer. A query of 35 tokens took 13 ms through `Embedder`, and 19 ms after the main
-thread had multiplied matrices once (two cores). Our own models share one thread, `together` measures both in one
-process; other programs compute where they are called. So no peer is measured in a process that another one has
-computed in; only what a workload loads for itself is in the main one.
+thread had multiplied matrices once (two cores). So no peer is measured in a process that another one has
+computed in; only what a workload loads for itself is in the main one. (Our own models share one thread; the
+workload `together` measures two in a process.)
 """
 
 from __future__ import annotations
