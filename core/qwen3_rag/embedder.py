@@ -22,9 +22,11 @@ from qwen3_rag.usage import Usage
 from qwen3_rag.vectors import (
     Precision,
     asked_dimensions,
+    check_columns,
     check_dimensions,
     check_precision,
     cut_and_normalise,
+    own_ranges,
     quantized,
     warn_of_few,
 )
@@ -281,6 +283,7 @@ class Embedder(Component):
     ) -> Bind[str]:
         """Check what can be checked at once; the rest needs the checkpoint."""
         check_precision(precision)
+        ranges = own_ranges(ranges)
         warn_of_few(count, precision, ranges)
         if role not in ("query", "document"):
             raise ConfigurationError(f'role must be "query" or "document", got {role!r}')
@@ -292,6 +295,7 @@ class Embedder(Component):
         def bind(source: Source) -> Work[str]:
             hidden_size = source.checkpoint.hidden_size
             length = check_dimensions(asked_length, hidden_size)
+            check_columns(ranges, length)
             prompt = prompt_before(source.checkpoint, role, chosen)
 
             def encode(chunk: Sequence[str], first: int) -> Prompts:

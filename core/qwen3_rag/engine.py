@@ -8,12 +8,14 @@ ever left unresolved.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from types import FrameType
 from typing import Final
 
 from qwen3_rag.backends.base import Backend, BackendOutput, RunAbandonedError
@@ -27,6 +29,9 @@ from qwen3_rag.workers import WorkerThread
 _MIN_SPREAD_TOKENS: Final = 1024
 """Idle devices divide what waits among them, but not into rounds smaller than this: a prefix that
 two of them need is computed twice."""
+
+_LOCKING: Final = {"qwen3_rag.engine", "qwen3_rag.gate", "qwen3_rag.steps", "concurrent.futures._base"}
+"""Modules that hold locks which an engine's threads need too: the engine's, its gate's, those of futures."""
 
 
 @dataclass
@@ -128,9 +133,13 @@ class Engine:
 
         Args:
             wait: return when the model is freed. A device that is still loading is not waited for: it
-                drops its model as soon as it has it.
+                drops its model as soon as it has it. Nor does a signal's handler wait that interrupted a call
+                of an engine: another thread closes this one.
         """
         if self._is_forked():
+            return
+        if wait and _is_interrupted():
+            WorkerThread(self.close, "qwen3-rag-close").start()
             return
         with self._changed:
             self._closing = True
@@ -169,10 +178,17 @@ class Engine:
             )
 
     def _start(self, seat: _Seat, work: Callable[[_Seat], None]) -> None:
-        name = f"qwen3-rag-engine-{seat.number}"
-        thread = WorkerThread(partial(work, seat), name)
-        thread.start()
-        seat.threads.append(thread)
+        thread = WorkerThread(partial(self._live, seat, work), f"qwen3-rag-engine-{seat.number}")
+        with self._changed:  # the thread lives on only if it finds itself here
+            thread.start()
+            seat.threads.append(thread)
+
+    def _live(self, seat: _Seat, work: Callable[[_Seat], None]) -> None:
+        """Life of a thread. It ends at once if Ctrl-C came while it was started: nobody would know of it."""
+        with self._changed:
+            is_known = threading.current_thread() in seat.threads
+        if is_known:
+            work(seat)
 
     def _own(self, seat: _Seat) -> None:
         """Life of a seat's first thread: it loads the backend, works, and closes the backend."""
@@ -344,6 +360,21 @@ class Engine:
             call.finish()
         else:
             call.fail(error)
+
+
+def _is_interrupted() -> bool:
+    """Whether whoever called our caller interrupted this thread where it may hold a lock of `_LOCKING`.
+
+    A signal's handler runs between any two steps of the main thread, as does a finaliser in any thread. What it
+    interrupted stands further down the stack and keeps its locks until it goes on: waiting for a thread that
+    needs one of them would never end, nor would taking one that is not reentrant, as a future's waiter has.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if frame.f_globals.get("__name__") in _LOCKING:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _closed() -> EngineClosedError:

@@ -124,15 +124,14 @@ def own_copy(error: BaseException) -> BaseException:
     """Return a copy of an error for one caller alone; the same object where a copy would not say the same.
 
     Raising adds the raiser's frames to an error. Of one object that many callers got, each would see the frames
-    of all of them, with their texts.
+    of all of them, with their texts. This raises nothing itself: its caller's caller would get no error at all.
     """
     try:
         copied = copy(error)
-        says_the_same = type(copied) is type(error) and str(copied) == str(error)
-    except Exception:  # whatever an error's own reduction and constructor raise
+        if type(copied) is not type(error) or str(copied) != str(error):
+            return error
+        copied.__cause__, copied.__context__ = error.__cause__, error.__context__
+        copied.__suppress_context__ = error.__suppress_context__
+        return copied.with_traceback(error.__traceback__)
+    except Exception:  # whatever its own reduction and constructor raise, or a frozen dataclass when it is set
         return error
-    if not says_the_same:
-        return error
-    copied.__cause__, copied.__context__ = error.__cause__, error.__context__
-    copied.__suppress_context__ = error.__suppress_context__
-    return copied.with_traceback(error.__traceback__)

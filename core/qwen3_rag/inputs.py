@@ -24,8 +24,13 @@ def check_unicode(text: str, name: str) -> None:
         ) from error
 
 
+def plain(text: str) -> str:
+    """Return the characters of a string. A class of its own, such as an enum's, may format itself otherwise."""
+    return text if type(text) is str else str.__str__(text)
+
+
 def as_texts(texts: Iterable[str], name: str) -> list[str]:
-    """Return texts as a list of its own: what their owner does to theirs while a call waits is not seen.
+    """Return plain texts as a list of its own: what their owner does to theirs while a call waits is not seen.
 
     Raises:
         TypeError: `texts` is a string itself, a mapping, a table, or no collection, or one of them is not a
@@ -40,7 +45,7 @@ def as_texts(texts: Iterable[str], name: str) -> list[str]:
     for index, text in enumerate(listed):
         if not isinstance(text, str):
             raise TypeError(f"{name} {index} must be a str, got {type(text).__name__}")
-    return listed
+    return [plain(text) for text in listed]
 
 
 def as_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -92,7 +97,7 @@ def _pair(pair: Any, index: int) -> tuple[str, str]:
     for name, text in (("query", query), ("document", document)):
         if not isinstance(text, str):
             raise TypeError(f"{name} {index} must be a str, got {type(text).__name__}")
-    return query, document
+    return plain(query), plain(document)
 
 
 def _is_table(items: Any) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_rag.component import Component
-from qwen3_rag.inputs import as_pairs, as_texts
+from qwen3_rag.inputs import as_pairs, as_texts, plain
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
 from qwen3_rag.opening import Source
@@ -189,6 +189,16 @@ class Reranker(Component):
         result = await self.aevaluate(_pairs(query, documents), instruction=instruction, progress=progress)
         return result.scores
 
+    async def ascore_pairs(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+    ) -> NDArray[np.float32]:
+        """`score_pairs` for event loops; concurrent calls share batches."""
+        return (await self.aevaluate(pairs, instruction=instruction, progress=progress)).scores
+
     async def arerank(
         self,
         query: str,
@@ -232,4 +242,5 @@ class Reranker(Component):
 def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
     if not isinstance(query, str):
         raise TypeError(f"query must be a str, got {type(query).__name__}")
+    query = plain(query)
     return [(query, document) for document in as_texts(documents, "document")]

@@ -17,9 +17,11 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from qwen3_rag.errors import DeadlineExceededError, own_copy
+from qwen3_rag.workers import WorkerThread
 
 Result = TypeVar("Result")
 
@@ -143,6 +145,7 @@ class _Deadline:
             )
 
 
+_NAME: Final = "qwen3-rag-tokenise"
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
 
@@ -156,8 +159,25 @@ def _beside(task: Task) -> Future[Any]:
     global _pool
     with _pool_lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(_THREADS, "qwen3-rag-tokenise")
-    return _pool.submit(contextvars.copy_context().run, task.run)
+            _pool = ThreadPoolExecutor(_THREADS, _NAME)
+    run = partial(contextvars.copy_context().run, task.run)
+    try:
+        return _pool.submit(run)
+    except RuntimeError:  # a pool takes no work once the main thread has ended, though other threads go on
+        return _in_a_thread(run)
+
+
+def _in_a_thread(run: Callable[[], Result]) -> Future[Result]:
+    future: Future[Result] = Future()
+
+    def resolve() -> None:
+        try:
+            future.set_result(run())
+        except BaseException as error:
+            future.set_exception(error)
+
+    WorkerThread(resolve, _NAME).start()
+    return future
 
 
 def _forget_after_fork() -> None:

@@ -88,11 +88,51 @@ def quantize(
             themselves: then values of two calls cannot be compared.
 
     Raises:
-        ConfigurationError: unknown precision, `ranges` of another shape, or None for no rows.
+        ConfigurationError: unknown precision, or `ranges` of another shape, not finite, or upside down.
+        TypeError: `ranges` are no numbers.
     """
     check_precision(precision)
+    ranges = own_ranges(ranges)
     warn_of_few(len(vectors), precision, ranges)
+    check_columns(ranges, vectors.shape[1])
     return quantized(vectors, precision, ranges)
+
+
+def own_ranges(ranges: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    """Return a copy of ranges, checked as far as that can be without vectors.
+
+    Raises:
+        ConfigurationError: not two rows, not finite, or a lowest value above the highest.
+        TypeError: no numbers.
+    """
+    if ranges is None:
+        return None
+    try:
+        own = np.array(ranges, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"ranges must be an array of shape (2, columns) or None, got {ranges!r:.80}") from error
+    if own.ndim != 2 or len(own) != 2:
+        raise _shape_error("columns", own)
+    wrong = ~(np.isfinite(own).all(axis=0) & (own[0] <= own[1]))
+    if wrong.any():
+        column = int(wrong.argmax())
+        raise ConfigurationError(
+            "ranges must hold the lowest value of each column, then the highest, all of them finite; column "
+            f"{column} has {own[0, column]} and {own[1, column]}"
+        )
+    return own
+
+
+def check_columns(ranges: NDArray[np.float32] | None, columns: int) -> None:
+    """Raise ConfigurationError unless ranges are for so many columns."""
+    if ranges is not None and ranges.shape[1] != columns:
+        raise _shape_error(columns, ranges)
+
+
+def _shape_error(columns: int | str, ranges: NDArray[np.float32]) -> ConfigurationError:
+    return ConfigurationError(
+        f"ranges must have shape (2, {columns}): lowest and highest value of each column, got {ranges.shape}"
+    )
 
 
 def warn_of_few(count: int, precision: Precision, ranges: NDArray[np.float32] | None) -> None:
@@ -108,7 +148,7 @@ def warn_of_few(count: int, precision: Precision, ranges: NDArray[np.float32] | 
 def quantized(
     vectors: NDArray[np.float32], precision: Precision, ranges: NDArray[np.float32] | None
 ) -> NDArray[Any]:
-    """`quantize` of a precision that is checked, without its warning."""
+    """`quantize` of what is checked, without its warning."""
     if precision == "float32":
         return vectors
     if precision == "float16":
@@ -117,9 +157,9 @@ def quantized(
         packed: NDArray[np.uint8] = np.packbits(vectors > 0, axis=1)
         return packed if precision == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
     low, step = _steps(vectors, ranges)
-    levels = np.clip((vectors - low) / step, 0, 255)
-    whole: NDArray[Any] = levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)
-    return whole
+    # The fraction is dropped before the shift: all levels are equally wide (as in Sentence Transformers 6.2).
+    levels: NDArray[np.uint8] = np.clip((vectors - low) / step, 0, 255).astype(np.uint8)
+    return levels if precision == "uint8" else (levels.astype(np.int16) - 128).astype(np.int8)
 
 
 def _steps(
@@ -129,11 +169,5 @@ def _steps(
         if len(vectors) == 0:
             return np.zeros(vectors.shape[1], np.float32), np.ones(vectors.shape[1], np.float32)
         ranges = np.stack([vectors.min(axis=0), vectors.max(axis=0)])
-    ranges = np.asarray(ranges, dtype=np.float32)
-    if ranges.shape != (2, vectors.shape[1]):
-        raise ConfigurationError(
-            f"ranges must have shape (2, {vectors.shape[1]}): lowest and highest value of each column, "
-            f"got {ranges.shape}"
-        )
     step = (ranges[1] - ranges[0]) / 255
     return ranges[0], np.where(step > 0, step, np.float32(1))

@@ -28,8 +28,8 @@ class WorkerThread(threading.Thread):
 class Worker:
     """Does what it is asked for in a thread of its own, one thing after another.
 
-    The thread starts when there is something to do. It ends when nothing is left and nobody keeps it, and after
-    a failure, which may have left something behind in it.
+    The thread starts when there is something to do. It ends when nothing is left and nobody keeps it. After a
+    failure, which may have left something behind in it, another one takes its place.
 
     Args:
         name: of the thread.
@@ -41,6 +41,7 @@ class Worker:
         self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._changed = threading.Condition()
         self._thread: WorkerThread | None = None
+        self._worn = False
 
     def keep(self) -> None:
         """Have the thread wait for more to do, until as many calls of `leave` as of this."""
@@ -52,6 +53,10 @@ class Worker:
         with self._changed:
             self._users -= 1
             self._changed.notify()
+
+    def renew(self) -> None:
+        """Have another thread take the place of this one after what it is doing, as after a failure."""
+        self._worn = True
 
     def do(self, work: Callable[[], Result]) -> Result:
         """Have something done, wait for it and return its result.
@@ -82,9 +87,9 @@ class Worker:
         thread = WorkerThread(self._serve, self._name)
         try:
             thread.start()
-        except RuntimeError:
+        except Exception:  # RuntimeError, and MemoryError where that is what failed before
             return False
-        self._thread = thread
+        self._thread, self._worn = thread, False
         return True
 
     def _serve(self) -> None:
@@ -101,12 +106,12 @@ class Worker:
             future, work = self._waiting.popleft()
         try:
             future.set_result(work())
-            return True
         except BaseException as error:
+            self._worn = True
             future.set_exception(error)
-            return self._stays()
         finally:
             del future, work  # an idle thread keeps nothing, and an error not itself
+        return not self._worn or self._stays()
 
     def _stays(self) -> bool:
         """Leave what waits to a new thread; whether none can be started."""

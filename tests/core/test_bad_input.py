@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import sys
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -163,6 +165,12 @@ def test_what_transformers_does_not_take_is_blamed_on_model_kwargs_and_not_on_th
             made.load()
 
 
+def test_a_choice_of_attention_is_refused_rather_than_ignored(embedding_checkpoint: Path) -> None:
+    options = {**OPTIONS, "model_kwargs": {"attn_implementation": "flash_attention_2"}}
+    with pytest.raises(ConfigurationError, match="attn_implementation='flash_attention_2', but attention is"):
+        Embedder(str(embedding_checkpoint), **options).load()
+
+
 def test_damaged_tokenizers_are_refused(embedding_checkpoint: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(embedding_checkpoint, tmp_path / "broken")
     (folder / "tokenizer.json").write_text("{")
@@ -229,6 +237,97 @@ def test_nan_weights_name_the_text_and_give_no_vector(
     model = str(damaged(reranking_checkpoint, tmp_path / "reranking", damage))
     with pytest.raises(NonFiniteOutputError, match="text 601"):
         Reranker(model, **OPTIONS).score("why?", [*(["fine"] * 601), "gravity"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("common", ["", "one and the same beginning of many words in all of them "])
+def test_nan_of_one_text_is_in_no_other_text_of_the_batch(
+    common: str, dtype: str, embedding_checkpoint: Path, tmp_path: Path
+) -> None:
+    token = genuine_tokenizer(appends_end_of_text=True).encode("gravity", add_special_tokens=False).ids[0]
+
+    def damage(weights: dict[str, torch.Tensor]) -> None:
+        next(w for name, w in weights.items() if "embed_tokens" in name)[token] = float("nan")
+
+    model = str(damaged(embedding_checkpoint, tmp_path / "embedding", damage))
+    texts = [f"{common}{number} times" for number in range(6)]
+    texts.insert(3, f"{common}gravity, gravity and so on" if not common else f"{common}1gravity and so on")
+    with Embedder(model, **{**OPTIONS, "dtype": dtype}) as embedder:
+        backend = embedder.load().backend
+        assert backend is not None
+        run, finite = backend.run, dict[int, bool]()
+
+        def noted(prompts: Any) -> Any:
+            output = run(prompts)
+            for prompt, values in zip(prompts, output.values, strict=True):
+                finite[prompt.index] = bool(np.isfinite(values).all())
+            return output
+
+        with (
+            patch.object(backend, "run", noted),
+            pytest.raises(NonFiniteOutputError, match="NaN or infinity for text 3"),
+        ):
+            embedder.embed_documents(texts)
+    assert finite == {number: number != 3 for number in range(7)}
+
+
+class Task(str, enum.Enum):
+    """Formats itself as its name in some releases of Python, and its hash is never its value's."""
+
+    WHOLE = "Find passages about the capital of China"
+    PRESET = "code"
+
+
+class Odd(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "something else"
+
+    def __format__(self, _: str) -> str:
+        return "something else"
+
+    def __add__(self, _: str) -> str:
+        return "something else"
+
+    __radd__ = __add__
+
+    def __getitem__(self, _: Any) -> str:
+        return "something else"
+
+
+@pytest.mark.parametrize("text", [Task.WHOLE, Task.PRESET, Odd("The capital of China"), np.str_("The capital")])
+def test_a_class_of_strings_changes_no_prompt(text: str, embedder: Embedder, reranker: Reranker) -> None:
+    same = str.__str__(text)
+    for one, other in ((text, same), (same, text)):
+        np.testing.assert_array_equal(
+            embedder.embed_queries([one], instruction=one), embedder.embed_queries([other], instruction=other)
+        )
+        np.testing.assert_array_equal(embedder.embed_documents([one]), embedder.embed_documents([other]))
+        np.testing.assert_array_equal(
+            reranker.score(one, [one], instruction=one), reranker.score(other, [other], instruction=other)
+        )
+        np.testing.assert_array_equal(
+            reranker.score_pairs([(one, one)]), reranker.score_pairs([(other, other)])
+        )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}, "uses sliding-window"),
+        ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
+        (
+            {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e6}},
+            "scales positions by 'dynamic'",
+        ),
+    ],
+)
+def test_what_is_refused_in_a_checkpoint_is_refused_in_model_kwargs(
+    changed: dict[str, Any], message: str, embedding_checkpoint: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        Embedder(str(embedding_checkpoint), **OPTIONS, model_kwargs=changed).load()
 
 
 def test_kinds_are_told_apart_where_they_can_be(
@@ -339,7 +438,7 @@ async def call():
     await embedder.aembed_queries(["a"], precision="uint8")
 asyncio.run(call())
 embedder.embed_documents([], precision="int8")
-embedder.embed_documents(["a"], precision="int8", ranges=vectors)
+embedder.embed_documents(["a"], precision="int8", ranges=[vectors.min(0), vectors.max(0)])
 """
 
 

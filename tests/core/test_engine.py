@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import inspect
 import os
 import pickle
 import shutil
@@ -186,14 +187,26 @@ def test_async_twins_equal_their_sync_methods(embedding_checkpoint: Path, rerank
             await embedder.aembed_queries(texts, instruction="code", dimensions=32),
             await embedder.aembed_documents(texts, precision="ubinary"),
             await reranker.arerank("why?", texts, top_k=2),
+            await reranker.ascore_pairs([("why?", text) for text in texts], instruction="code"),
         )
 
-    queries, documents, ranked = asyncio.run(twins())
+    queries, documents, ranked, scores = asyncio.run(twins())
     np.testing.assert_allclose(
         queries, embedder.embed_queries(texts, instruction="code", dimensions=32), atol=1e-5
     )
     np.testing.assert_array_equal(documents, embedder.embed_documents(texts, precision="ubinary"))
     assert [r.index for r in ranked] == [r.index for r in reranker.rerank("why?", texts, top_k=2)]
+    np.testing.assert_allclose(scores, reranker.score("why?", texts, instruction="code"), atol=1e-5)
+
+
+@pytest.mark.parametrize("component", [Embedder, Reranker])
+def test_every_method_that_computes_has_an_async_twin_with_the_same_arguments(component: type[Any]) -> None:
+    methods = {name: method for name, method in vars(component).items() if inspect.isfunction(method)}
+    computing = {name for name, method in methods.items() if "progress" in inspect.signature(method).parameters}
+    twins = {name for name in computing if inspect.iscoroutinefunction(methods[name])}
+    assert twins == {f"a{name}" for name in computing - twins if not name.startswith("_")}
+    for twin in twins:
+        assert inspect.signature(methods[twin]) == inspect.signature(methods[twin[1:]])
 
 
 def test_cancelling_a_task_cancels_its_work(embedding_checkpoint: Path) -> None:

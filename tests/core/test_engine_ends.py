@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -42,6 +43,23 @@ class DownBackend(SumBackend):
     def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
         super().run(prompts)
         raise BackendDownError("nobody answers")
+
+
+@dataclass(frozen=True)
+class GoneError(Exception):
+    """Nothing of it can be set once it is made."""
+
+
+class RaisingBackend(SumBackend):
+    """Raises an error of any kind."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
+        super().run(prompts)
+        raise self._error
 
 
 class ForgetfulBackend(SumBackend):
@@ -106,6 +124,27 @@ def test_a_run_that_nobody_wanted_any_more_is_no_failure_of_the_backend() -> Non
     assert future.cancel()
     engine.close()
     assert (engine.metrics.cancelled_calls, engine.metrics.failed_rounds) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(StopIteration("no more"), BackendError), (GoneError(), GoneError)], ids=repr
+)
+def test_whatever_a_backend_raises_reaches_those_who_await_it(
+    error: Exception, expected: type[Exception]
+) -> None:
+    engine = Engine(lambda: RaisingBackend(error))
+
+    async def end() -> BaseException | None:
+        future = asyncio.wrap_future(submit(engine, [ids(1)]))
+        done, _ = await asyncio.wait([future], timeout=10)
+        return future.exception() if done else None
+
+    try:
+        ended = asyncio.run(end())
+        assert isinstance(ended, expected)
+        assert repr(error) in (repr(ended), repr(ended.__cause__))
+    finally:
+        engine.close()
 
 
 def test_closing_while_loading_fails_what_waits_at_once() -> None:
@@ -202,6 +241,31 @@ def test_a_thread_that_cannot_start_is_the_caller_s_error_and_can_be_repeated() 
     engine.close()
 
 
+def test_a_thread_whose_start_was_interrupted_loads_nothing_and_ends() -> None:
+    loads: list[int] = []
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def load() -> SumBackend:
+        loads.append(1)
+        time.sleep(0.2)  # in which another thread may load too
+        return SumBackend()
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    engine = Engine(load)
+    with patch.object(threading.Thread, "start", interrupted), pytest.raises(KeyboardInterrupt):
+        submit(engine, [ids(1)])
+    assert submit(engine, [ids(2)]).result(30).values.tolist() == [2]
+    started[0].join(5)
+    assert not started[0].is_alive()
+    assert loads == [1]
+    engine.close()
+
+
 def test_an_unwanted_call_does_not_load_the_model() -> None:
     loads: list[int] = []
 
@@ -275,10 +339,10 @@ def test_dimensions_out_of_range_are_refused_before_anything_is_computed(embeddi
 
 def test_what_a_caller_does_to_its_dict_later_changes_nothing(embedding_checkpoint: Path) -> None:
     before = len(engines._engines)
-    model_kwargs: dict[str, Any] = {"attn_implementation": "sdpa"}
+    model_kwargs: dict[str, Any] = {"use_safetensors": True}
     embedder = Embedder(str(embedding_checkpoint), model_kwargs=model_kwargs, **OPTIONS).load()
-    model_kwargs["attn_implementation"] = "eager"
-    assert embedder.arguments["model_kwargs"] == {"attn_implementation": "sdpa"}
+    model_kwargs["use_safetensors"] = False
+    assert embedder.arguments["model_kwargs"] == {"use_safetensors": True}
     embedder.close()
     assert len(engines._engines) == before
 
@@ -380,6 +444,59 @@ embedder = Embedder(sys.argv[1], device="cpu")
 threading.Thread(target=embedder.load, daemon=True).start()
 loading.wait(60)
 """
+
+
+CLOSED_BY_A_HANDLER = """
+import contextlib, os, signal, sys, threading, time
+from qwen3_rag import Embedder, EngineClosedError, engines
+from qwen3_rag.metrics import Tally
+import numpy as np
+from qwen3_rag.backends.base import BackendOutput
+def say(what):  # in one piece: two threads do
+    os.write(1, f"{what}\\n".encode())
+class Backend:
+    token_budget, concurrency = 100, 1
+    def run(self, prompts):
+        time.sleep(0.3)  # while the caller begins to wait
+        return BackendOutput(np.ones((len(prompts), 256), np.float32), np.ones(len(prompts), np.int64))
+    def close(self):
+        say("closed")
+engines._load_here = lambda settings: Backend()
+embedder = Embedder("demo", max_wait_ms=float(sys.argv[2])).load()
+signal.signal(signal.SIGINT, lambda *_: embedder.close())
+wait, snapshot = threading.Condition.wait, Tally.snapshot
+def interrupt():
+    threading.Condition.wait, Tally.snapshot = wait, snapshot
+    signal.raise_signal(signal.SIGINT)
+    say("handled")
+def interrupted_wait(condition, timeout=None):  # its lock is held, as for some moments of the real one
+    if threading.current_thread() is threading.main_thread():
+        interrupt()
+    return wait(condition, timeout)
+def interrupted_snapshot(*args, **numbers):  # under the engine's lock
+    interrupt()
+    return snapshot(*args, **numbers)
+if sys.argv[1] == "metrics":
+    Tally.snapshot = interrupted_snapshot
+    embedder.metrics
+else:
+    embedder.embed_documents(["first"])  # so that tqdm's thread is there: starting it waits too
+    threading.Condition.wait = interrupted_wait
+    with contextlib.suppress(EngineClosedError):
+        embedder.embed_documents(["a"])
+say("returned")
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "max_wait_ms"),
+    [("metrics", "0"), ("embed", "0"), ("embed", "1000")],
+    ids=["metrics are read", "a call is computed", "a call waits for company"],
+)
+def test_a_signal_s_handler_may_close_a_component_wherever_it_comes(call: str, max_wait_ms: str) -> None:
+    command = [sys.executable, "-c", CLOSED_BY_A_HANDLER, call, max_wait_ms]
+    ended = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
+    assert sorted(ended.stdout.split()) == ["closed", "handled", "returned"], ended.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -22,6 +23,11 @@ class WantingError(Exception):
 
     def __init__(self, *, found: str) -> None:
         super().__init__(f"found {found}")
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """Nothing of it can be set once it is made."""
 
 
 def raised(error: Exception) -> Exception:
@@ -46,6 +52,11 @@ def test_a_copy_says_the_same_and_keeps_where_it_came_from(error: Exception) -> 
     with pytest.raises(type(error)) as caught:
         raise twin
     assert caught.value.__traceback__ is not original.__traceback__
+
+
+def test_an_error_of_which_nothing_can_be_set_is_handed_on_itself() -> None:
+    error = FrozenError()
+    assert own_copy(error) is error
 
 
 @pytest.mark.parametrize("error", [CountingError(3), WantingError(found="nothing")], ids=repr)

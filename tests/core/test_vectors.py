@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import qwen3_rag
-from qwen3_rag import PRESETS, PUBLISHED_MODELS, ConfigurationError, quantize
+from qwen3_rag import PRESETS, PUBLISHED_MODELS, ConfigurationError, Embedder, quantize
 from qwen3_rag.ranking import rank, yes_probability
 from qwen3_rag.vectors import cut_and_normalise
 
@@ -47,8 +50,51 @@ def test_int8_spreads_each_columns_range_over_256_steps() -> None:
     assert np.abs(low + levels * step - VECTORS).max() <= step.max() * 1.001
     signed = quantize(VECTORS, "int8")
     assert signed.dtype == np.int8
-    # As there: shifted before the fraction is dropped, so negative levels round towards zero.
-    np.testing.assert_array_equal(signed, ((VECTORS - low) / step - 128).astype(np.int8))
+    np.testing.assert_array_equal(signed.astype(int) + 128, levels)
+
+
+def test_all_levels_of_int8_are_equally_wide() -> None:
+    ranges = np.array([[0.0], [255.0]], dtype=np.float32)
+    grid = np.arange(0, 255, 0.125, dtype=np.float32)[:, None]
+    for precision in ("int8", "uint8"):
+        _, counts = np.unique(quantize(grid, precision, ranges), return_counts=True)
+        assert counts.tolist() == [8] * 255
+
+
+@pytest.mark.parametrize(
+    ("ranges", "error", "message"),
+    [
+        (np.zeros((2, 3)), ConfigurationError, r"shape \(2, 64\).*got \(2, 3\)"),
+        (np.zeros((3, 64)), ConfigurationError, r"shape \(2, columns\).*got \(3, 64\)"),
+        (np.stack([np.ones(64), np.zeros(64)]), ConfigurationError, "column 0 has 1.0 and 0.0"),
+        (np.full((2, 64), np.nan), ConfigurationError, "column 0 has nan"),
+        ("abc", TypeError, "ranges must be an array"),
+        ([[1, 2], [3]], TypeError, "ranges must be an array"),
+    ],
+)
+def test_ranges_that_cannot_be_right_are_refused_before_anything_is_computed(
+    ranges: Any, error: type[Exception], message: str, embedding_checkpoint: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        quantize(VECTORS, "int8", ranges)
+    with Embedder(str(embedding_checkpoint), device="cpu", dtype="float32", max_queued=7) as embedder:
+        with pytest.raises(error, match=message):
+            embedder.embed_documents(["text"] * 200, precision="int8", ranges=ranges)
+        assert embedder.metrics.rounds == 0
+
+
+def test_what_the_owner_does_to_ranges_while_a_call_waits_is_not_seen(embedding_checkpoint: Path) -> None:
+    with Embedder(str(embedding_checkpoint), device="cpu", dtype="float32") as embedder:
+        ranges = np.stack([np.full(64, -1.0, np.float32), np.full(64, 1.0, np.float32)])
+        expected = embedder.embed_documents(["text"], precision="int8", ranges=ranges)
+
+        async def changed() -> Any:
+            call = asyncio.ensure_future(embedder.aembed_documents(["text"], precision="int8", ranges=ranges))
+            await asyncio.sleep(0)
+            ranges[:] = 0
+            return await call
+
+        np.testing.assert_array_equal(asyncio.run(changed()), expected)
 
 
 def test_given_ranges_make_calls_comparable_and_outliers_saturate() -> None:

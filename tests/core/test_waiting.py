@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -242,3 +244,22 @@ def test_a_thread_that_waits_looks_up_for_signals(
     monkeypatch.setattr(concurrent.futures, "wait", wait)
     assert drive(steps(), timeout) == "done"
     assert 0 < max(waits) <= last
+
+
+AFTER_MAIN = """
+import threading
+from qwen3_rag import Embedder, component
+component._INLINE_NUMBERS = 0  # everything is done beside the caller
+embedder = Embedder("demo", device="cpu", timeout=60).load()
+embedder.embed_documents(["a"])
+def later():
+    threading.main_thread().join()
+    print(embedder.embed_documents(["a text"] * 3).shape, flush=True)
+threading.Thread(target=later).start()
+"""
+
+
+def test_threads_that_go_on_after_the_main_one_still_get_their_vectors() -> None:
+    command = [sys.executable, "-c", AFTER_MAIN]
+    ended = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True)
+    assert ended.stdout == "(3, 256)\n", ended.stderr

@@ -10,14 +10,15 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
-from qwen3_rag import Embedder, OutOfMemoryError
+from qwen3_rag import Embedder, OutOfMemoryError, Reranker
 from qwen3_rag.backends.base import BackendOutput
+from qwen3_rag.backends.device import turns
 from qwen3_rag.backends.transformers import backend
 from qwen3_rag.engine import Engine
 from qwen3_rag.tokens import Prompt
@@ -85,8 +86,19 @@ def test_a_failure_is_its_callers_and_the_rest_is_done_in_a_new_thread(worker: W
 
 def test_a_failure_leaves_the_old_thread_at_work_where_none_can_be_started(worker: Worker) -> None:
     first = worker.do(threading.current_thread)
-    with patch.object(WorkerThread, "start", side_effect=RuntimeError("can't start new thread")):
+    with patch.object(WorkerThread, "start", side_effect=MemoryError):
         assert fail_while_more_waits(worker) == (first, first)
+
+
+def test_a_thread_that_is_to_be_renewed_ends_after_what_it_does(worker: Worker) -> None:
+    def renew() -> threading.Thread:
+        worker.renew()
+        return threading.current_thread()
+
+    first = worker.do(renew)
+    second = worker.do(threading.current_thread)
+    assert second is not first
+    assert worker.do(threading.current_thread) is second
 
 
 def test_what_cannot_have_a_thread_is_done_by_its_caller(worker: Worker) -> None:
@@ -159,6 +171,7 @@ def test_a_garbage_collection_in_a_worker_may_close_what_waits_for_it(worker: Wo
 TWO_MODELS = """
 import sys, threading
 from qwen3_rag import Embedder, Reranker
+from qwen3_rag.backends.device import turns
 from qwen3_rag.backends.transformers import backend
 seen = {"load_model": [], "_run": []}
 def note(place, name):
@@ -191,21 +204,29 @@ def test_two_models_on_a_cpu_compute_in_one_thread_that_ends_with_them_and_loads
     assert ended.returncode == 0, ended.stderr
 
 
-def test_a_model_for_which_memory_ran_out_computes_again(embedding_checkpoint: Path) -> None:
+@pytest.mark.parametrize("count", [1, 2], ids=["does not fit", "fits in halves"])
+def test_a_thread_in_which_memory_ran_out_computes_no_other_models_texts(
+    count: int, embedding_checkpoint: Path, reranking_checkpoint: Path
+) -> None:
     """A thread in which oneDNN could not make a kernel gets none any more, however much memory there is."""
-    poisoned: set[threading.Thread] = set()
+    failed: list[threading.Thread] = []
     forward = backend.TransformersBackend._forward
 
-    def fail_once(self: Any, *arguments: Any) -> Any:
-        if not poisoned or threading.current_thread() in poisoned:
-            poisoned.add(threading.current_thread())
+    def fail_once(self: Any, batch: Any, *arguments: Any) -> Any:
+        if not failed:
+            failed.append(threading.current_thread())
             raise RuntimeError("could not create a primitive")
-        return forward(self, *arguments)
+        return forward(self, batch, *arguments)
 
+    options: dict[str, Any] = {"device": "cpu", "dtype": "float32", "share_prefixes": False}
     with (
         patch.object(backend.TransformersBackend, "_forward", fail_once),
-        Embedder(str(embedding_checkpoint), device="cpu", dtype="float32") as embedder,
+        Embedder(str(embedding_checkpoint), **options) as embedder,
+        Reranker(str(reranking_checkpoint), **options) as reranker,
     ):
-        with pytest.raises(OutOfMemoryError, match="text 0"):
-            embedder.embed_documents(["a"])
-        assert embedder.embed_documents(["a"]).shape == (1, embedder.dimensions)
+        texts = ["one", "two"][:count]
+        with pytest.raises(OutOfMemoryError, match="text 0") if count == 1 else nullcontext():
+            embedder.embed_documents(texts)
+        assert turns.compute("cpu", threading.current_thread) not in failed
+        assert reranker.score("a", ["b"]).shape == (1,)
+        assert embedder.embed_documents(texts).shape == (count, embedder.dimensions)

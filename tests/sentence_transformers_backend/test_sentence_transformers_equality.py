@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentence_transformers
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from qwen3_rag import DEFAULT_INSTRUCTION, Embedder, Reranker
+from packaging import version
+from qwen3_rag import DEFAULT_INSTRUCTION, Embedder, Reranker, quantize
 from qwen3_rag.prompts import RERANK_PREFIX, RERANK_SUFFIX, rerank_head
 from saved_folders import normalised
 from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.util.quantization import quantize_embeddings
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -186,3 +189,16 @@ def test_only_the_last_positions_logits_are_made(templated: Path) -> None:
     all_positions = {**backend._features(backend._loaded, prompts), "logits_to_keep": 0}
     with pytest.raises(AssertionError, match="made logits"), _OneRowOfLogits(vocabulary):
         backend._loaded.model(all_positions)
+
+
+@pytest.mark.skipif(
+    version.parse(sentence_transformers.__version__) < version.parse("6.2"),
+    reason="older releases make levels of int8 that are not equally wide",
+)
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+def test_precisions_are_that_librarys_number_by_number(precision: Any) -> None:
+    vectors = np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32)
+    ranges = np.stack([vectors.min(axis=0), vectors.max(axis=0)]) * np.float32(0.9)
+    np.testing.assert_array_equal(
+        quantize(vectors, precision, ranges), quantize_embeddings(vectors, precision, ranges=ranges)
+    )

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qwen3_rag.backends.device import turns
 from qwen3_rag.backends.device.memory import empty_cuda_cache, is_out_of_memory, return_freed_memory
 from qwen3_rag.errors import OutOfMemoryError
 from qwen3_rag.tokens import Prompt
@@ -27,6 +28,7 @@ def attempt(forward: Callable[[], Tensor], device: torch.device) -> Tensor | Non
         if not is_out_of_memory(error):
             raise
     # Outside the except block: the traceback kept the failed batch's tensors alive.
+    turns.renew(device.type)
     if device.type == "cuda":
         empty_cuda_cache()
     return None

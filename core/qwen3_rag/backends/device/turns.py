@@ -55,6 +55,15 @@ def compute(device_type: str, work: Callable[[], Result]) -> Result:
     return _computing.do(work) if device_type == "cpu" else _here(device_type, work)
 
 
+def renew(device_type: str) -> None:
+    """Have another thread compute on a CPU after what is computed just now, which had no memory.
+
+    In a thread in which oneDNN had none for a kernel it makes none any more.
+    """
+    if device_type == "cpu":
+        _computing.renew()
+
+
 def close(device_type: str, work: Callable[[], None]) -> None:
     """Drop a model that was announced. With the last one on a CPU the thread that computes ends."""
     _here(device_type, work)

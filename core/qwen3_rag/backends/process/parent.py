@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
+from io import BufferedReader, BufferedWriter
 from typing import Any, Final
 
 from qwen3_rag.backends.base import BackendOutput
@@ -50,6 +52,7 @@ class ProcessBackend:
         self._settings = settings
         self._child: subprocess.Popen[bytes] | None = None
         self.token_budget = 0
+        _backends.add(self)
         self._start()
 
     @property
@@ -84,7 +87,8 @@ class ProcessBackend:
             child.wait(_SECONDS_TO_CLOSE)
         except (OSError, subprocess.TimeoutExpired):
             pass
-        self._buried(child)
+        finally:
+            self._buried(child)
 
     def _start(self) -> None:
         # The child must find what this process finds, plugins in unusual places included.
@@ -123,6 +127,12 @@ class ProcessBackend:
             print(printed.decode(errors="replace"), end="", file=sys.stderr)
 
     def _ask(self, message: Any) -> Ready | Answer:
+        """Write a request and read its answer.
+
+        Messages carry no numbers: an answer belongs to a request because it is the next to be read. So only
+        a child whose answer was read to its end stays in use. After an error or an interruption the answer
+        may still be to come, or lie half read in the pipe, and the next request would get it.
+        """
         child = self._child
         assert child is not None
         assert child.stdin is not None
@@ -132,6 +142,9 @@ class ProcessBackend:
             answer = read_message(child.stdout)
         except (OSError, EOFError) as error:
             raise self._died(child) from error
+        except BaseException:
+            self._buried(child)
+            raise
         if isinstance(answer, Failure):
             raise answer.error from BackendError(
                 f"in the process of {self._settings.device}:\n{answer.traceback}"
@@ -159,9 +172,44 @@ class ProcessBackend:
         _close_pipes(child)
         return code
 
+    def _forget_after_fork(self) -> None:
+        """In a forked child: let go of the device's process, which stays the parent's.
+
+        It ends when the last writing end of its input is closed, so none may be kept here.
+        """
+        child, self._child = self._child, None
+        if child is not None:
+            _drop_pipes(child)
+            child.returncode = 0  # not ours to wait for; else `subprocess` warns that it still runs
+
+
+_backends: weakref.WeakSet[ProcessBackend] = weakref.WeakSet()
+
 
 def _close_pipes(child: subprocess.Popen[bytes]) -> None:
     for pipe in (child.stdin, child.stdout):
         assert pipe is not None
         with suppress(OSError):  # what was written last never got through
             pipe.close()
+
+
+def _drop_pipes(child: subprocess.Popen[bytes]) -> None:
+    """Close the pipes' descriptors, and write nothing.
+
+    Not through the buffers: what they hold is the parent's to write, and a lock that one of its threads
+    held stays held here. They count as closed when their raw files are, and those forget the number of the
+    descriptor, so nothing closes it again when it is another file's.
+    """
+    for pipe in (child.stdin, child.stdout):
+        assert isinstance(pipe, BufferedReader | BufferedWriter)
+        with suppress(OSError):  # another hook closed it before
+            pipe.raw.close()
+
+
+def _forget_all_after_fork() -> None:
+    for backend in list(_backends):
+        backend._forget_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all_after_fork)

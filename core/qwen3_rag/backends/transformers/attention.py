@@ -122,8 +122,8 @@ def _groups_keys(device: torch.device) -> bool:
 def _filled(keys: int, like: Tensor) -> int:
     """Return how many keys a call is given of which so many are seen.
 
-    What lies in the rows behind those must be finite, since it is multiplied by zero: keys of the next segment,
-    or zeros.
+    What lies in the rows behind those, keys of the next segment or zeros, is multiplied by zero. If it is not
+    finite, neither is the result: such batches are computed anew (`backend.py`).
     """
     if like.dtype != torch.bfloat16 or like.device.type != "cpu":
         return keys

@@ -172,6 +172,8 @@ class TransformersBackend:
                     self._budget.ran_out(len(batch.token_ids))
                     break
                 self._budget.succeeded()
+                if self.device.type == "cpu" and not result.isfinite().all():
+                    result = torch.cat([self._alone(sequences[place]) for place in places])
                 outputs.append(result)
                 order += places
                 computed[places] = batch.computed
@@ -188,6 +190,15 @@ class TransformersBackend:
         if beginning is not None and known is None:
             known = self._compute(beginning)
         return self._values(self._placing(batch, 0 if known is None else len(known)), known)
+
+    def _alone(self, token_ids: TokenIds) -> Tensor:
+        """Compute a sequence by itself, so that no other one's NaN is in its numbers.
+
+        In a batch it can be: attention on a CPU multiplies keys behind a sequence's own by zero, and zero times
+        NaN is NaN.
+        """
+        (batch,) = plan_batches([token_ids], token_budget=len(token_ids))
+        return self._forward(batch, None, None)
 
     def _compute(self, token_ids: TokenIds) -> Beginning:
         """Compute and keep a beginning."""

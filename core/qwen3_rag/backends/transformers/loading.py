@@ -128,6 +128,12 @@ def _unquantised(head: Tensor, checkpoint: Checkpoint) -> Tensor:
 def _from_pretrained(
     auto_class: Any, checkpoint: Checkpoint, dtype: torch.dtype, model_kwargs: dict[str, Any]
 ) -> Any:
+    if "attn_implementation" in model_kwargs:
+        raise ConfigurationError(
+            f"model_kwargs holds attn_implementation={model_kwargs['attn_implementation']!r}, but attention is "
+            "this package's own here, FlashAttention where the GPU has it; leave it out, or take "
+            'backend="sentence-transformers"'
+        )
     settings = {
         "use_safetensors": True,
         "trust_remote_code": False,
@@ -156,6 +162,7 @@ def _from_pretrained(
             f"{checkpoint.folder} lacks {len(missing)} weights, the first being {missing[0]}; "
             "the download is incomplete or this is not the checkpoint of this model"
         )
+    _check_config(model.config, checkpoint)  # `model_kwargs` may have changed it
     return model.eval().requires_grad_(False)
 
 
