@@ -8,20 +8,19 @@ ever left unresolved.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from types import FrameType
 from typing import Final
 
 from qwen3_rag.backends.base import Backend, BackendOutput, RunAbandonedError
 from qwen3_rag.calls import Call, Portion, calls_of, pick_portions
 from qwen3_rag.errors import EngineClosedError, ForkedProcessError, concerns_every_prompt
 from qwen3_rag.gate import Gate, Place
+from qwen3_rag.interruption import is_interrupted
 from qwen3_rag.metrics import EngineMetrics, Tally
 from qwen3_rag.rounds import compute, hand_out, prompts_of
 from qwen3_rag.workers import WorkerThread
@@ -29,9 +28,6 @@ from qwen3_rag.workers import WorkerThread
 _MIN_SPREAD_TOKENS: Final = 1024
 """Idle devices divide what waits among them, but not into rounds smaller than this: a prefix that
 two of them need is computed twice."""
-
-_LOCKING: Final = {"qwen3_rag.engine", "qwen3_rag.gate", "qwen3_rag.steps", "concurrent.futures._base"}
-"""Modules that hold locks which an engine's threads need too: the engine's, its gate's, those of futures."""
 
 
 @dataclass
@@ -138,7 +134,7 @@ class Engine:
         """
         if self._is_forked():
             return
-        if wait and _is_interrupted():
+        if wait and is_interrupted():
             WorkerThread(self.close, "qwen3-rag-close").start()
             return
         with self._changed:
@@ -360,21 +356,6 @@ class Engine:
             call.finish()
         else:
             call.fail(error)
-
-
-def _is_interrupted() -> bool:
-    """Whether whoever called our caller interrupted this thread where it may hold a lock of `_LOCKING`.
-
-    A signal's handler runs between any two steps of the main thread, as does a finaliser in any thread. What it
-    interrupted stands further down the stack and keeps its locks until it goes on: waiting for a thread that
-    needs one of them would never end, nor would taking one that is not reentrant, as a future's waiter has.
-    """
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        if frame.f_globals.get("__name__") in _LOCKING:
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _closed() -> EngineClosedError:
