@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_rag.backends.base import BackendOutput
-from qwen3_rag.errors import BackendError, own_copy
+from qwen3_rag.errors import for_a_future, own_copy
 from qwen3_rag.plan import MAX_OVERFILL, sort_sequences
 from qwen3_rag.tokens import Prompt
 
@@ -135,16 +135,7 @@ class Call:
     def fail(self, error: BaseException) -> None:
         """Give the caller a copy of an error; nothing happens if the call was cancelled in the meantime."""
         with suppress(InvalidStateError):
-            self.future.set_exception(_for_a_future(own_copy(error)))
-
-
-def _for_a_future(error: BaseException) -> BaseException:
-    """Return an error that a future of asyncio takes too. It refuses a StopIteration and is then never done."""
-    if not isinstance(error, StopIteration):
-        return error
-    taken = BackendError(f"the backend raised {error!r}, which would end a generator of its caller's")
-    taken.__cause__ = error
-    return taken
+            self.future.set_exception(for_a_future(own_copy(error)))
 
 
 @dataclass(frozen=True)

@@ -116,13 +116,13 @@ class Engine:
             EngineClosedError: the engine is closed.
             ForkedProcessError: this process was forked from the one that made the engine.
         """
+        # First, so that no interrupt comes between a call that is queued and what gives its place back.
+        call.future.add_done_callback(lambda _: self._gate.leave())
         try:
-            future = self._submit(call)
+            return self._submit(call)
         except BaseException:
-            self._gate.leave()
+            call.future.cancel()
             raise
-        future.add_done_callback(lambda _: self._gate.leave())
-        return future
 
     def close(self, *, wait: bool = True) -> None:
         """Let running rounds end, or stop where the backend can, fail what waits, and free the model.

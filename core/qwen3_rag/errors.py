@@ -135,3 +135,12 @@ def own_copy(error: BaseException) -> BaseException:
         return copied.with_traceback(error.__traceback__)
     except Exception:  # whatever its own reduction and constructor raise, or a frozen dataclass when it is set
         return error
+
+
+def for_a_future(error: BaseException) -> BaseException:
+    """Return an error that a future of asyncio takes too. It refuses a StopIteration and is then never done."""
+    if not isinstance(error, StopIteration):
+        return error
+    taken = BackendError(f"{error!r} was raised where a model is opened or run; it would end a generator")
+    taken.__cause__ = error
+    return taken

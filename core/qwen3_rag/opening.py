@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from qwen3_rag.checkpoint import Checkpoint, check_share_of_context, open_checkpoint, settled
+from qwen3_rag.errors import for_a_future
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import PromptTokenizer
 
@@ -85,4 +86,4 @@ def _try(run: Callable[[], Source], asked: Future[Source]) -> None:
     try:
         asked.set_result(run())
     except BaseException as error:  # whoever waits has to learn of it
-        asked.set_exception(error)
+        asked.set_exception(for_a_future(error))

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import huggingface_hub
 import pytest
-from qwen3_rag import CheckpointError, Embedder, EngineClosedError, Reranker, checkpoint
+from qwen3_rag import BackendError, CheckpointError, Embedder, EngineClosedError, Reranker, checkpoint, opening
 from qwen3_rag.settings import EngineSettings
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
@@ -120,6 +120,15 @@ def test_a_hub_that_does_not_answer_holds_up_no_other_model(reranking_checkpoint
     many = [Embedder("somebody/model", **OPTIONS) for _ in range(20)]
     with slow_hub(failing), Reranker(str(reranking_checkpoint), max_tokens=100, **OPTIONS).load() as reranker:
         assert asyncio.run(both()).shape == (1,)
+
+
+def test_an_opening_that_raises_what_ends_a_generator_leaves_nobody_waiting() -> None:
+    embedder = Embedder("somebody/model", timeout=30, **OPTIONS)
+    with (
+        patch.object(opening, "open_checkpoint", side_effect=StopIteration("no more files")),
+        pytest.raises(BackendError, match="no more files"),
+    ):
+        asyncio.run(embedder.aembed_documents(["a"]))
 
 
 def test_a_cancelled_call_leaves_the_opening_to_others(embedding_checkpoint: Path) -> None:

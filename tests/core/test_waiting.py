@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from qwen3_rag import ConfigurationError, DeadlineExceededError, Embedder, EngineClosedError, EngineMetrics
+from qwen3_rag.backends.base import BackendOutput
+from qwen3_rag.calls import Call
 from qwen3_rag.engine import Engine
 from qwen3_rag.gate import Gate
 from qwen3_rag.steps import Steps, drive
@@ -134,6 +137,22 @@ def test_a_failed_tokenisation_gives_its_place_back(embedding_checkpoint: Path) 
             with pytest.raises(ValueError, match="lone surrogate"):
                 embedder.embed_documents(["\ud800"])
         assert embedder.embed_documents(["fine"]).shape == (1, 64)
+
+
+def test_a_call_that_is_interrupted_as_soon_as_it_is_queued_gives_its_place_back() -> None:
+    engine, queue = Engine(SumBackend, max_queued=1), Engine._submit
+
+    def interrupted(self: Engine, call: Call) -> Future[BackendOutput]:
+        queue(self, call)
+        raise KeyboardInterrupt
+
+    engine.enter().result(30)
+    with patch.object(Engine, "_submit", interrupted), pytest.raises(KeyboardInterrupt):
+        engine.submit(Call([ids(1)]))
+    try:
+        assert engine.enter().done()
+    finally:
+        engine.close()
 
 
 def test_places_go_to_those_who_wait_longest() -> None:
