@@ -14,6 +14,7 @@ The rules, of which the guides tell users:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -89,10 +90,10 @@ class Adapter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[type[Adapter], dict[str, Any]]]:
+    def __reduce__(self) -> tuple[Callable[[], Adapter], tuple[()]]:
         configuration = self._configuration()
         check_no_secret(configuration.get("model_kwargs"))
-        return _rebuild, (type(self), configuration)
+        return partial(type(self), **configuration), ()
 
     def __copy__(self: Self) -> Self:
         return self._copied({})
@@ -202,7 +203,3 @@ def _are_same(value: Any, other: Any) -> bool:
     if isinstance(value, tuple | list) and isinstance(other, tuple | list):
         return list(value) == list(other)
     return bool(value == other)
-
-
-def _rebuild(cls: type[Self], arguments: dict[str, Any]) -> Self:
-    return cls(**arguments)

@@ -4,7 +4,6 @@ and one way to run prompts that serves sync and async callers."""
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import warnings
 import weakref
@@ -20,6 +19,7 @@ from qwen3_rag.caller import level_of_caller
 from qwen3_rag.calls import Call, Flow
 from qwen3_rag.engine import Engine
 from qwen3_rag.errors import ConfigurationError, EngineClosedError, TruncationWarning
+from qwen3_rag.forking import after_fork_in_child
 from qwen3_rag.metrics import EngineMetrics
 from qwen3_rag.models import ModelKind
 from qwen3_rag.opening import Opening, Source, open_source
@@ -139,15 +139,15 @@ class Component:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[type[Component], dict[str, Any]]]:
+    def __reduce__(self) -> tuple[Callable[[], Component], tuple[()]]:
         check_no_secret(self._settings.model_kwargs)
-        return _rebuild, (type(self), self._arguments)
+        return partial(type(self), **self._arguments), ()
 
     def __copy__(self) -> Component:
-        return _rebuild(type(self), self._arguments)
+        return type(self)(**self._arguments)
 
     def __deepcopy__(self, _: object) -> Component:
-        return _rebuild(type(self), self._arguments)
+        return type(self)(**self._arguments)
 
     def __repr__(self) -> str:
         shown = ", ".join(
@@ -253,19 +253,12 @@ def _is_short(chunk: Sequence[Any]) -> bool:
     return characters + len(chunk) * _CHARACTERS_BEFORE <= _INLINE_CHARACTERS
 
 
-def _rebuild(cls: type[Component], arguments: dict[str, Any]) -> Component:
-    return cls(**arguments)
-
-
 _components: weakref.WeakSet[Component] = weakref.WeakSet()
 
 
-def _renew_locks_after_fork() -> None:
+@after_fork_in_child
+def _renew_locks() -> None:
     """Whoever held a lock when the process forked stayed in the parent."""
     for component in list(_components):
         component._lock = threading.RLock()
         component._opening.renew_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks_after_fork)

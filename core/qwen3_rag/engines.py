@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing.util  # noqa: F401 - see `_close_all`
-import os
 import threading
 import weakref
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from functools import partial
 from qwen3_rag.backends.base import Backend
 from qwen3_rag.backends.process import ProcessBackend
 from qwen3_rag.engine import Engine
+from qwen3_rag.forking import after_fork_in_child
 from qwen3_rag.plugins import BACKENDS, load_plugin
 from qwen3_rag.settings import EngineSettings
 
@@ -97,13 +97,10 @@ def _close_all() -> None:
         engine.close()
 
 
-def _forget_after_fork() -> None:
+@after_fork_in_child
+def _forget_engines() -> None:
     """A forked child starts without engines: their threads and locks stayed in the parent."""
     global _lock
     _lock = threading.RLock()
     _engines.clear()
     _ending.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)

@@ -33,7 +33,10 @@ class PydanticAdapter(Adapter, BaseModel):
         pydantic.ValidationError: an option is of a wrong type.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+    # Inputs may hold a key, and pydantic's errors would quote them.
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", protected_namespaces=(), hide_input_in_errors=True
+    )
 
     model: str = Field(frozen=True)
     """Hub repository or local folder."""
@@ -107,6 +110,12 @@ class PydanticAdapter(Adapter, BaseModel):
             ConfigurationError, pydantic.ValidationError: as the constructor.
         """
         return self._copied({} if update is None else update, deep=deep)
+
+    def copy(  # type: ignore[override]
+        self: Self, *, update: Mapping[str, Any] | None = None, deep: bool = False
+    ) -> Self:
+        """`model_copy` by its deprecated name; pydantic's own shares the component and ignores `update`."""
+        return self.model_copy(update=update, deep=deep)
 
     @field_serializer("model_kwargs")
     def _serialize_model_kwargs(self, model_kwargs: Mapping[str, Any] | None) -> dict[str, Any] | None:

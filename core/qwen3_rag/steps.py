@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
-import os
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -21,6 +20,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from qwen3_rag.errors import DeadlineExceededError, own_copy
+from qwen3_rag.forking import after_fork_in_child
 from qwen3_rag.workers import WorkerThread
 
 Result = TypeVar("Result")
@@ -180,11 +180,8 @@ def _in_a_thread(run: Callable[[], Result]) -> Future[Result]:
     return future
 
 
-def _forget_after_fork() -> None:
+@after_fork_in_child
+def _forget_pool() -> None:
     """The pool's threads stayed in the parent."""
     global _pool, _pool_lock
     _pool, _pool_lock = None, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)

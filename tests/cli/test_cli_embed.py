@@ -442,3 +442,39 @@ def test_parquet_values_that_json_lacks_are_refused_before_any_row_is_embedded(
     assert "row 1 of" in run.err
     assert "write .parquet" in run.err
     assert not (tmp_path / "v.jsonl.parts").exists()
+
+
+@pytest.mark.parametrize("column", ["text", "other"])
+def test_parquet_text_that_is_not_utf_8_is_named_before_any_row_is_embedded(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path, column: str
+) -> None:
+    broken = pa.array([b"fine", b"\xff"]).view(pa.string())
+    columns = {"text": pa.array(["a", "b"]), "other": pa.array(["a", "b"]), column: broken}
+    path = tmp_path / "broken.parquet"
+    pq.write_table(pa.table(columns), path)
+    run = invoke("embed", path, tmp_path / "v.jsonl", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert "row 2 of" in run.err
+    assert "can't decode byte 0xff" in run.err
+
+
+def test_dates_beyond_pythons_are_refused_in_json(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    path = tmp_path / "late.parquet"
+    late = pa.array([10_000_000], pa.int32()).view(pa.date32())
+    pq.write_table(pa.table({"text": ["a"], "day": late}), path)
+    run = invoke("embed", path, tmp_path / "v.jsonl", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert "row 1 of" in run.err
+
+
+def test_a_damaged_parquet_file_is_named(invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path) -> None:
+    path = tmp_path / "damaged.parquet"
+    pq.write_table(pa.table({"text": ["many words " * 50] * 50}), path, compression=None, use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    content[4:60] = b"\xff" * 56
+    path.write_bytes(content)
+    run = invoke("embed", path, tmp_path / "v.npy", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert str(path) in run.err

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -143,3 +146,11 @@ def test_devices_and_model_kwargs_reach_the_backend(
     assert run.code == 2
     assert "got device=['cuda:0', 'cuda:1']" in run.err
     assert "must be a JSON object" in invoke(*base, "--model-kwargs", "[]").err
+
+
+def test_a_closed_standard_error_keeps_the_ranking(lines: Path, reranking_checkpoint: Path) -> None:
+    command = [sys.executable, "-m", "qwen3_rag.cli", "rerank", "query", lines, "--json"]
+    words = shlex.join(map(str, [*command, "--model", reranking_checkpoint, "--dtype", "float32"]))
+    run = subprocess.run(["sh", "-c", f"{words} 2>&-"], stdout=subprocess.PIPE, text=True, timeout=120)
+    assert run.returncode == 0
+    assert json.loads(run.stdout)["ranking"]

@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 import numpy as np
 import pytest
 from command import Invoke
 from qwen3_rag import Embedder
+from qwen3_rag.cli.embed import _settings
 
 ROWS = 400
 OPTIONS = ("--dtype", "float32", "--dimensions", "32", "--chunk-size", "2")
@@ -271,6 +273,15 @@ def test_other_model_kwargs_are_refused_and_secrets_are_written_nowhere(
     run = invoke(*command, '{"token": "hf_second", "local_files_only": true}', "--json")
     assert run.code == 0, run.err
     assert json.loads(run.out)["rows_of_earlier_runs"] == 6
+
+
+def test_a_job_at_a_server_goes_on_with_a_longer_timeout_but_not_with_another_model() -> None:
+    def settings(**model_kwargs: object) -> dict[str, Any]:
+        server = {"server": "vllm", "base_url": "http://127.0.0.1:8000", **model_kwargs}
+        return _settings(Embedder(backend="remote", model_kwargs=server))
+
+    assert settings(timeout=1, max_retries=0, api_key_env="A_KEY") == settings(timeout=30, max_connections=2)
+    assert settings() != settings(served_model="another")
 
 
 def test_a_query_that_is_too_long_is_named_before_any_is_embedded(

@@ -20,6 +20,7 @@ from langchain_qwen3_rag import Qwen3CrossEncoder, Qwen3Embeddings, Qwen3Reranke
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.embeddings.qwen3_rag import Qwen3Embedding
 from llama_index.postprocessor.qwen3_rag import Qwen3Rerank
+from pydantic import BaseModel
 from qwen3_rag import ConfigurationError, Embedder, Reranker
 from qwen3_rag.testing.weights import holds_tensor
 
@@ -36,6 +37,7 @@ USES: dict[Any, Callable[[Any], Any]] = {
     Qwen3Ranker: lambda a: a.run("q", [HaystackDocument(content="d")])["documents"],
 }
 every_adapter = pytest.mark.parametrize("adapter", USES)
+every_pydantic_adapter = pytest.mark.parametrize("adapter", [a for a in USES if issubclass(a, BaseModel)])
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,23 @@ def test_closing_a_copy_leaves_the_original_open(adapter: Any, own: Any) -> None
         with make(own) as copied:
             assert component(copied) is not component(own)
         assert component(own).backend is backend
+
+
+@every_pydantic_adapter
+def test_pydantics_older_copy_closes_nothing_of_the_original_and_heeds_its_changes(
+    adapter: Any, own: Any
+) -> None:
+    USES[adapter](own)
+    with own.copy(update={"max_tokens": 100}) as copied:
+        assert component(copied).arguments["max_tokens"] == 100
+    assert component(own).backend is not None
+
+
+@every_pydantic_adapter
+def test_what_pydantic_refuses_shows_no_key(adapter: Any) -> None:
+    with pytest.raises(ValueError, match="modl") as refused:
+        adapter.model_validate({"modl": "demo", "model_kwargs": {"api_key": "sk-secret"}})
+    assert "sk-secret" not in str(refused.value)
 
 
 @every_adapter

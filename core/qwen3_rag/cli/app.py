@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any, Final
 
@@ -26,6 +27,7 @@ class _Commands(TyperGroup):
     """Turns expected errors into one line on standard error."""
 
     def invoke(self, ctx: Any) -> Any:
+        _open_closed_streams()
         try:
             return super().invoke(ctx)
         except (Qwen3RagError, OSError) as error:
@@ -33,6 +35,13 @@ class _Commands(TyperGroup):
                 raise
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(USAGE_ERROR) from error
+
+
+def _open_closed_streams() -> None:
+    """Replace standard streams that a shell closed (`2>&-`), which are None in Python, by the null device."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)

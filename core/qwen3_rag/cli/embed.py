@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 import typer
@@ -24,6 +24,18 @@ from qwen3_rag.vectors import Precision, quantize
 
 if TYPE_CHECKING:
     from qwen3_rag.cli.job import Summary
+
+
+_OF_TRANSPORT: Final = {
+    "timeout",
+    "deadline",
+    "max_retries",
+    "max_connections",
+    "max_inputs_per_request",
+    "max_tokens_per_request",
+    "api_key_env",
+}
+"""Options of the remote backend that change no vector: an interrupted job may go on with others."""
 
 
 def embed(
@@ -117,9 +129,12 @@ def _settings(embedder: Embedder) -> dict[str, Any]:
     """Return what else the embedder was told that changes its vectors, for the manifest."""
     arguments = embedder.arguments
     folder = Path(embedder.model).expanduser()
+    given = without_secrets(arguments["model_kwargs"] or {})
+    if arguments["backend"] == "remote":
+        given = {name: value for name, value in given.items() if name not in _OF_TRANSPORT}
     return {
         "model": str(folder.resolve()) if folder.is_dir() else embedder.model,
-        "model kwargs": without_secrets(arguments["model_kwargs"] or {}) or None,
+        "model kwargs": given or None,
         **{name: arguments[name] for name in ("revision", "hub", "backend", "dimensions")},
     }
 

@@ -49,7 +49,10 @@ class ParquetRows(Rows):
         number = 0
         for batch in self.batches([self.field]):
             for value in batch.column(0):
-                text = value.as_py()
+                try:
+                    text = value.as_py()
+                except UnicodeDecodeError as error:
+                    raise self.bad(number, f"is not UTF-8 in {self.field!r} ({error})") from error
                 if text is None:
                     raise self.bad(number, f"has null in {self.field!r}, not a string")
                 yield text
@@ -58,10 +61,12 @@ class ParquetRows(Rows):
     def open_json(self) -> Iterator[str]:
         number = 0
         for batch in self.batches(None):
-            for record in batch.to_pylist():
+            for index in range(len(batch)):
                 try:
+                    record = {name: value.as_py() for name, value in _cells(batch, index)}
                     yield json.dumps(record, ensure_ascii=False, allow_nan=False)[:-1]
-                except (TypeError, ValueError) as error:
+                # Also text that is not UTF-8 (ValueError), and dates that Python has not (OverflowError).
+                except (TypeError, ValueError, OverflowError) as error:
                     raise self.bad(number, f"cannot be written as JSON ({error}); write .parquet") from error
                 number += 1
 
@@ -81,8 +86,15 @@ class ParquetRows(Rows):
 
     def batches(self, columns: list[str] | None) -> Iterator[Any]:
         """Yield record batches of a bounded number of rows."""
-        with pq.ParquetFile(self.path) as file:
-            yield from file.iter_batches(_ROWS_AT_A_TIME, columns=columns)
+        try:
+            with pq.ParquetFile(self.path) as file:
+                yield from file.iter_batches(_ROWS_AT_A_TIME, columns=columns)
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {self.path}: {error}") from error
+
+
+def _cells(batch: Any, index: int) -> Iterator[tuple[str, Any]]:
+    return zip(batch.schema.names, (column[index] for column in batch.columns), strict=True)
 
 
 def output_schema(rows: Rows) -> Any:
