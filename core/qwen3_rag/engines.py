@@ -9,11 +9,10 @@ import weakref
 from dataclasses import dataclass
 from functools import partial
 
-from qwen3_rag.backends.base import Backend
 from qwen3_rag.backends.process import ProcessBackend
 from qwen3_rag.engine import Engine
 from qwen3_rag.forking import after_fork_in_child
-from qwen3_rag.plugins import BACKENDS, load_plugin
+from qwen3_rag.plugins import load_backend
 from qwen3_rag.settings import EngineSettings
 
 
@@ -70,17 +69,12 @@ def release(engine: Engine, *, wait: bool = True) -> None:
 
 def _new_engine(settings: EngineSettings) -> Engine:
     devices = settings.per_device
-    load = _load_here if len(devices) == 1 else ProcessBackend
+    load = load_backend if len(devices) == 1 else ProcessBackend
     return Engine(
         *(partial(load, one) for one in devices),
         max_wait_ms=settings.max_wait_ms,
         max_queued=settings.max_queued,
     )
-
-
-def _load_here(settings: EngineSettings) -> Backend:
-    backend: Backend = load_plugin(BACKENDS, settings.backend)(settings)
-    return backend
 
 
 @atexit.register

@@ -7,7 +7,9 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any, Final
 
+from qwen3_rag.backends.base import Backend, BackendFactory
 from qwen3_rag.errors import ConfigurationError, MissingExtraError
+from qwen3_rag.settings import EngineSettings
 
 BACKENDS: Final = "qwen3_rag.backends"
 ADAPTERS: Final = "qwen3_rag.adapters"
@@ -41,6 +43,11 @@ class Plugin:
     distribution: str
     installed: bool
 
+    @property
+    def kind(self) -> str:
+        """What its group holds: "backend" or "adapter"."""
+        return _kind(self.group)
+
 
 def list_plugins(group: str) -> list[Plugin]:
     """Return all plugins of a group, by name, without importing any."""
@@ -48,6 +55,11 @@ def list_plugins(group: str) -> list[Plugin]:
     return [
         Plugin(group, e.name, e.value, e.dist.name if e.dist else "", _missing_extra(e) is None) for e in found
     ]
+
+
+def all_plugins() -> list[Plugin]:
+    """Return all backends, then all adapters, without importing any."""
+    return [*list_plugins(BACKENDS), *list_plugins(ADAPTERS)]
 
 
 def load_plugin(group: str, name: str) -> Any:
@@ -59,12 +71,26 @@ def load_plugin(group: str, name: str) -> Any:
     """
     by_name = {entry.name: entry for entry in entry_points(group=group)}
     if name not in by_name:
-        kind = group.rsplit(".", 1)[-1].removesuffix("s")
-        raise ConfigurationError(f"unknown {kind} {name!r}; there are: {', '.join(sorted(by_name)) or 'none'}")
+        names = ", ".join(sorted(by_name)) or "none"
+        raise ConfigurationError(f"unknown {_kind(group)} {name!r}; there are: {names}")
     extra = _missing_extra(by_name[name])
     if extra is not None:
         raise MissingExtraError(name, extra)
     return by_name[name].load()
+
+
+def load_backend(settings: EngineSettings) -> Backend:
+    """Import the backend that the settings name and load its model.
+
+    Raises:
+        ConfigurationError, MissingExtraError: as `load_plugin`. Otherwise what the backend's factory raises.
+    """
+    create: BackendFactory = load_plugin(BACKENDS, settings.backend)
+    return create(settings)
+
+
+def _kind(group: str) -> str:
+    return group.rsplit(".", 1)[-1].removesuffix("s")
 
 
 def _missing_extra(entry: EntryPoint) -> str | None:

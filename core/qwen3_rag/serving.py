@@ -14,25 +14,23 @@ from typing import Any, Final, Literal
 
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import ModelKind
+from qwen3_rag.vllm_facts import (
+    CACHE_TOKENS,
+    CPU_BLOCK_SIZE,
+    SPARE_TOKENS,
+    original_reranker_overrides,
+)
 
 ServedBy = Literal["vllm", "tei"]
 ServedDType = Literal["bfloat16", "float16", "float32"]
 
 TEI_IMAGE: Final = "ghcr.io/huggingface/text-embeddings-inference"
 TEI_VERSION: Final = "1.9"
+_TEI_CONTEXT: Final = 32768
+"""Context of the published models; TEI compares it with --max-batch-tokens when it starts."""
 _FOLDER_IN_CONTAINER: Final = "/model"
-_CACHE_NUMBERS_PER_TOKEN: Final = 36 * 2 * 8 * 128
-"""Layers, keys and values, their heads and width: of the 4B and 8B models, more than of the 0.6B."""
-_CACHE_TOKENS: Final = 16384
-_SPARE_TOKENS: Final = 1024
-"""Room for one batch and the prefixes worth keeping, as the vLLM backend has it, and for vLLM's own blocks."""
-_ORIGINAL_RERANKER: Final[dict[str, Any]] = {
-    "architectures": ["Qwen3ForSequenceClassification"],
-    "classifier_from_token": ["no", "yes"],
-    "is_original_qwen3_reranker": True,
-}
-"""What makes vLLM score with the head's rows of "yes" and "no". Source: vLLM's documentation of
-Qwen3-Reranker; scores measured equal to those of Transformers within 8e-8 in float32."""
+_CACHE_ELEMENTS_PER_TOKEN: Final = 36 * 2 * 8 * 128
+"""Layers, keys and values, KV heads, head_dim: of the 4B and 8B models (`models.py`), more than of the 0.6B."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def _vllm(served: ServedModel) -> Command:
     if served.kind == "embedding":
         overrides = {"is_matryoshka": True}
     elif not served.converted:
-        overrides = _ORIGINAL_RERANKER
+        overrides = original_reranker_overrides()
     argv = ["vllm", "serve", served.model, "--runner", "pooling"]
     argv += ["--convert", "embed"] if served.kind == "embedding" else []
     argv += ["--hf-overrides", json.dumps(overrides)] if overrides else []
@@ -118,16 +116,16 @@ def _vllm(served: ServedModel) -> Command:
     argv += ["--tensor-parallel-size", str(served.tensor_parallel)] if served.tensor_parallel > 1 else []
     argv += ["--data-parallel-size", str(served.data_parallel)] if served.data_parallel > 1 else []
     if served.cpu:
-        # The default block on a CPU, 128 tokens, is longer than the fixed head of a rerank prompt, and the
-        # default cache takes nearly all memory of the machine. Compiling for one needs a C++ compiler.
-        argv += ["--block-size", "32", "--enforce-eager", "--kv-cache-memory-bytes", str(_cache_bytes(served))]
+        # By default the cache takes nearly all memory of the machine. Compiling for a CPU needs a C++ compiler.
+        argv += ["--block-size", str(CPU_BLOCK_SIZE), "--enforce-eager"]
+        argv += ["--kv-cache-memory-bytes", str(_cache_bytes(served))]
     return Command(tuple(argv), _vllm_notes(served))
 
 
 def _cache_bytes(served: ServedModel) -> int:
-    """Return what a cache of the largest published model takes; the model's files need not be here."""
-    tokens = max(_CACHE_TOKENS, served.max_tokens) + _SPARE_TOKENS
-    return tokens * _CACHE_NUMBERS_PER_TOKEN * (4 if served.dtype == "float32" else 2)
+    """Return the bytes of the largest published model's cache: the served model's files may be elsewhere."""
+    tokens = max(CACHE_TOKENS, served.max_tokens) + SPARE_TOKENS
+    return tokens * _CACHE_ELEMENTS_PER_TOKEN * (4 if served.dtype == "float32" else 2)
 
 
 def _vllm_notes(served: ServedModel) -> tuple[str, ...]:
@@ -200,10 +198,6 @@ def _tei(served: ServedModel) -> Command:
             "older ones"
         )
     return Command(tuple(argv), tuple(notes))
-
-
-_TEI_CONTEXT: Final = 32768
-"""Context of the published models; TEI compares it with --max-batch-tokens when it starts."""
 
 
 def _set(option: str, value: object | None) -> list[str]:

@@ -406,7 +406,7 @@ class Backend:
     def close(self):
         time.sleep(0.5)
         print("closed", flush=True)
-engines._load_here = lambda settings: Backend()
+engines.load_backend = lambda settings: Backend()
 def use():
     Embedder("demo").embed_documents(["a"])
 use()
@@ -428,7 +428,7 @@ def load(settings):
             self.child.join()
             print("closed", flush=True)
     return Backend()
-engines._load_here = load
+engines.load_backend = load
 embedder = Embedder("demo").load()
 """
 
@@ -439,7 +439,7 @@ loading = threading.Event()
 def slow(settings):
     loading.set()
     time.sleep(300)
-engines._load_here = slow
+engines.load_backend = slow
 embedder = Embedder(sys.argv[1], device="cpu")
 threading.Thread(target=embedder.load, daemon=True).start()
 loading.wait(60)
@@ -461,7 +461,7 @@ class Backend:
         return BackendOutput(np.ones((len(prompts), 256), np.float32), np.ones(len(prompts), np.int64))
     def close(self):
         say("closed")
-engines._load_here = lambda settings: Backend()
+engines.load_backend = lambda settings: Backend()
 embedder = Embedder("demo", max_wait_ms=float(sys.argv[2])).load()
 signal.signal(signal.SIGINT, lambda *_: embedder.close())
 wait, snapshot = threading.Condition.wait, Tally.snapshot

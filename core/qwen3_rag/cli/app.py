@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -13,14 +13,12 @@ from qwen3_rag import __version__
 from qwen3_rag.cli.demo import demo
 from qwen3_rag.cli.doctor import doctor
 from qwen3_rag.cli.embed import embed
+from qwen3_rag.cli.exit_codes import USAGE_ERROR
 from qwen3_rag.cli.listing import models, plugins
 from qwen3_rag.cli.rerank import rerank
 from qwen3_rag.cli.serve import serve
 from qwen3_rag.cli.verify import verify
 from qwen3_rag.errors import Qwen3RagError
-
-USAGE_ERROR: Final = 2
-"""Exit code of bad usage and of every error this package raises; 1 is a failed check."""
 
 
 class _Commands(TyperGroup):

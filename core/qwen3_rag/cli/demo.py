@@ -11,6 +11,7 @@ import typer
 
 from qwen3_rag.checkpoint import DEMO_MODEL
 from qwen3_rag.cli import options
+from qwen3_rag.cli.exit_codes import CHECK_FAILED
 from qwen3_rag.cli.output import print_json
 from qwen3_rag.errors import ConfigurationError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from qwen3_rag.demo.searches import Models
     from qwen3_rag.demo.session import Run
 
-CHECK_FAILED: Final = 1
 PASSAGES: Final = 5000
 """More than the standard library has; a larger folder of one's own would take minutes."""
 

@@ -13,9 +13,10 @@ import typer
 
 from qwen3_rag.checkpoint import DEMO_MODEL
 from qwen3_rag.cli import options
+from qwen3_rag.cli.exit_codes import CHECK_FAILED
 from qwen3_rag.cli.output import replace_lacking_characters
 from qwen3_rag.errors import Qwen3RagError
-from qwen3_rag.plugins import ADAPTERS, BACKENDS, Plugin, list_plugins
+from qwen3_rag.plugins import Plugin, all_plugins
 from qwen3_rag.settings import DType
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from qwen3_rag.cli.self_test import Check
 
-CHECK_FAILED: Final = 1
 _NEEDED: Final = ("qwen3-rag", "torch", "transformers", "tokenizers", "huggingface-hub", "numpy")
 _OPTIONAL: Final = (
     "langchain-core",
@@ -103,9 +103,8 @@ def _examine(device: torch.device) -> Machine:
     kernel = find_varlen_kernel(device, dtype, Heads(16, 8, 128))  # those of the 0.6B models
     attention = kernel[0] if kernel is not None else "sdpa per segment"
     versions = {"python": platform.python_version(), **{name: _version(name) for name in _NEEDED + _OPTIONAL}}
-    plugins = [plugin for group in (BACKENDS, ADAPTERS) for plugin in list_plugins(group)]
     name = cast("DType", str(dtype).removeprefix("torch."))
-    return Machine(versions, _devices(), str(device), name, attention, plugins)
+    return Machine(versions, _devices(), str(device), name, attention, all_plugins())
 
 
 def _devices() -> list[str]:
@@ -178,7 +177,7 @@ def _show(machine: Machine, checks: list[Any]) -> None:
     print(f"used: {machine.device} in {machine.dtype}, attention by {machine.attention}")
     for plugin in machine.plugins:
         state = "" if plugin.installed else " (not installed)"
-        print(f"{plugin.group.rsplit('.', 1)[-1].removesuffix('s')}: {plugin.name}{state}")
+        print(f"{plugin.kind}: {plugin.name}{state}")
     for check in checks:
         if check.error is not None:
             outcome = f"FAILED: {check.error}"

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from qwen3_rag.cli.options import Json
 from qwen3_rag.models import PUBLISHED_MODELS
-from qwen3_rag.plugins import ADAPTERS, BACKENDS, list_plugins
+from qwen3_rag.plugins import all_plugins
 
 _MORE: Final = ("usable", "from", "loads")
 """Columns that may take several lines. A name is typed, so it stays whole."""
@@ -36,13 +36,12 @@ def models(as_json: Json = False) -> None:
 
 def plugins(as_json: Json = False) -> None:
     """List backends and framework adapters, installed or not."""
-    found = [plugin for group in (BACKENDS, ADAPTERS) for plugin in list_plugins(group)]
+    found = all_plugins()
     if as_json:
         print(json.dumps([asdict(plugin) for plugin in found], indent=2))
         return
     table = Table("kind", Column("name", no_wrap=True), *(Column(name, overflow="fold") for name in _MORE))
     for plugin in found:
-        kind = plugin.group.rsplit(".", 1)[-1].removesuffix("s")
         usable = "yes" if plugin.installed else "not installed"
-        table.add_row(kind, plugin.name, usable, plugin.distribution, plugin.target)
+        table.add_row(plugin.kind, plugin.name, usable, plugin.distribution, plugin.target)
     Console().print(table)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from qwen3_rag.cli import options
+from qwen3_rag.cli.exit_codes import CHECK_FAILED
 from qwen3_rag.cli.output import print_json, replace_lacking_characters
 from qwen3_rag.cli.progress import hide_library_bars
 from qwen3_rag.errors import ConfigurationError, MissingExtraError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from qwen3_rag.verification import Report
     from qwen3_rag.verification.endpoint import Endpoint
 
-CHECK_FAILED: Final = 1
 TIMEOUT: Final = 120.0
 """Seconds of one request, unless --timeout says otherwise."""
 

@@ -17,7 +17,8 @@ import pytest
 TURNS: Final = 20
 """Turns that another task must get while the model is held."""
 
-_PATIENCE_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 30.0
+"""How long a test waits for another thread before it fails. Chosen, not tuned: slow machines need seconds."""
 
 
 class Gate:
@@ -27,7 +28,7 @@ class Gate:
         patience_seconds: a model that is held longer fails, so that a blocked event loop ends the test.
     """
 
-    def __init__(self, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+    def __init__(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self.patience_seconds = patience_seconds
         self._reached = threading.Event()
         self._open = threading.Event()

@@ -8,16 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any
 from unittest.mock import patch
 
 from qwen3_rag.backends.base import Backend, BackendOutput, StoppableBackend
 from qwen3_rag.component import Component
 from qwen3_rag.opening import Opening, Source
-from qwen3_rag.testing.event_loop import Gate
+from qwen3_rag.testing.event_loop import PATIENCE_SECONDS, Gate
 from qwen3_rag.tokens import Prompt
-
-_PATIENCE_SECONDS: Final = 30.0
 
 
 @dataclass
@@ -107,7 +105,7 @@ def _backends(component: Component) -> list[Backend]:
 
 
 def _wait_for(component: Component, calls: int) -> None:
-    end = time.monotonic() + _PATIENCE_SECONDS
+    end = time.monotonic() + PATIENCE_SECONDS
     while component.metrics.queued_calls < calls:
         assert time.monotonic() < end, f"{component.metrics.queued_calls} of {calls} calls came"
         time.sleep(0.001)

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import httpx
 
+from qwen3_rag.backends.event_loop import LoopThread
 from qwen3_rag.backends.remote.connections import made
 from qwen3_rag.backends.remote.keys import ApiKey, Bearer
-from qwen3_rag.backends.remote.loop import LoopThread
 from qwen3_rag.backends.remote.messages import cause, parsed_json
 from qwen3_rag.backends.remote.retry import asked_pause, is_worth_retrying
 from qwen3_rag.backends.remote.wording import through_proxy

@@ -8,7 +8,7 @@ import numpy as np
 
 from qwen3_rag.errors import BackendError, NonFiniteOutputError
 from qwen3_rag.models import ModelKind
-from qwen3_rag.plugins import BACKENDS, load_plugin
+from qwen3_rag.plugins import load_backend
 from qwen3_rag.prompts import EmbeddingWords, RerankingWords
 from qwen3_rag.ranking import yes_probability
 from qwen3_rag.settings import EngineSettings
@@ -32,7 +32,7 @@ def verify_backend(subject: Subject, settings: EngineSettings) -> Report:
     Raises:
         Qwen3RagError: the backend cannot be loaded, fails, or gives values of another form than its kind's.
     """
-    backend = load_plugin(BACKENDS, settings.backend)(settings)
+    backend = load_backend(settings)
     try:
         made = [_prompt(one, subject.instruction, index) for index, one in enumerate(subject.inputs)]
         values, *each = [

@@ -7,7 +7,6 @@ import signal
 import sys
 from typing import IO
 
-from qwen3_rag.backends.base import Backend
 from qwen3_rag.backends.process.messages import (
     Answer,
     Failure,
@@ -16,7 +15,7 @@ from qwen3_rag.backends.process.messages import (
     read_message,
     write_message,
 )
-from qwen3_rag.plugins import BACKENDS, load_plugin
+from qwen3_rag.plugins import load_backend
 
 
 def main() -> None:
@@ -36,7 +35,7 @@ def main() -> None:
 def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     settings = read_message(requests)
     try:
-        backend: Backend = load_plugin(BACKENDS, settings.backend)(settings)
+        backend = load_backend(settings)
     except BaseException as error:
         write_message(answers, Failure.of(error))
         return

@@ -67,7 +67,7 @@ class ProcessBackend:
             WorkerDiedError: the child died over them. Otherwise what the child's backend raised.
         """
         if self._child is not None and self._child.poll() is not None:
-            self._buried(self._child)  # it died idle: nobody's texts are lost
+            self._reap(self._child)  # it died idle: nobody's texts are lost
         if self._child is None:
             self._start()
         answer = self._ask(list(prompts))
@@ -88,7 +88,7 @@ class ProcessBackend:
         except (OSError, subprocess.TimeoutExpired):
             pass
         finally:
-            self._buried(child)
+            self._reap(child)
 
     def _start(self) -> None:
         # The child must find what this process finds, plugins in unusual places included.
@@ -143,7 +143,7 @@ class ProcessBackend:
         except (OSError, EOFError) as error:
             raise self._died(child) from error
         except BaseException:
-            self._buried(child)
+            self._reap(child)
             raise
         if isinstance(answer, Failure):
             raise answer.error from BackendError(
@@ -153,14 +153,14 @@ class ProcessBackend:
         return answer
 
     def _died(self, child: subprocess.Popen[bytes]) -> WorkerDiedError:
-        code = self._buried(child)
+        code = self._reap(child)
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return WorkerDiedError(
             f"the process that ran {self._settings.model} on {self._settings.device} {how}; what it was "
             "computing is lost, and the next call starts a new one (out of memory is the usual reason)"
         )
 
-    def _buried(self, child: subprocess.Popen[bytes]) -> int:
+    def _reap(self, child: subprocess.Popen[bytes]) -> int:
         """End a child and all that it started, if it has not ended, and return its exit code."""
         self._child = None
         if child.poll() is None:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from qwen3_rag.backends.base import BackendOutput
+from qwen3_rag.backends.event_loop import LoopThread
 from qwen3_rag.backends.remote.client import Client
 from qwen3_rag.backends.remote.keys import find_key
-from qwen3_rag.backends.remote.loop import LoopThread
 from qwen3_rag.backends.remote.options import parse_options
 from qwen3_rag.backends.remote.run import Run
 from qwen3_rag.backends.remote.servers import Dialect, Setup, Values, dialect_of

@@ -14,16 +14,15 @@ from qwen3_rag.backends.vllm.options import VllmOptions
 from qwen3_rag.checkpoint import Checkpoint
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.settings import EngineSettings
+from qwen3_rag.vllm_facts import (
+    CACHE_TOKENS,
+    CPU_BLOCK_SIZE,
+    SPARE_TOKENS,
+    original_reranker_overrides,
+)
 
 DEFAULT_MAX_MODEL_LEN: Final = 8192
 """The default `max_tokens` of `Embedder` and `Reranker`."""
-CACHE_TOKENS: Final = 16384
-"""Tokens that the key-value cache holds unless told otherwise. A pooled prompt leaves the cache as soon
-as it is computed, so the cache needs to hold one batch and the prefixes worth keeping."""
-SPARE_TOKENS: Final = 1024
-"""vLLM keeps a block for itself and rounds prompts up to blocks."""
-CPU_BLOCK_SIZE: Final = 32
-"""vLLM's own 128 is longer than the fixed beginning of a rerank prompt, so nothing would be shared."""
 UNCHECKED_SHARE: Final = 0.01
 """vLLM on a GPU refuses to start unless this share of the memory is free, even when the cache has a fixed
 size and the share is not used for anything else. Its default of 0.92 would refuse a second engine."""
@@ -111,13 +110,7 @@ def _pooling(settings: EngineSettings, checkpoint: Checkpoint) -> dict[str, Any]
         return {"convert": "embed"}
     if checkpoint.is_classifier:
         return {"convert": "classify"}
-    return {
-        "hf_overrides": {
-            "architectures": ["Qwen3ForSequenceClassification"],
-            "classifier_from_token": ["no", "yes"],
-            "is_original_qwen3_reranker": True,
-        }
-    }
+    return {"hf_overrides": original_reranker_overrides()}
 
 
 def _memory(

@@ -8,20 +8,18 @@ on the release, and the core normalises anyway.
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qwen3_rag.backends.event_loop import LoopThread
 from qwen3_rag.backends.vllm import lifecycle
 from qwen3_rag.errors import BackendError
 from qwen3_rag.models import ModelKind
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -106,29 +104,27 @@ class ParallelEngine:
             else PoolingParams(task="classify", use_activation=False)
         )
         self._numbers = count()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="qwen3-rag-vllm", daemon=True)
-        self._thread.start()
+        self._loop = LoopThread("qwen3-rag-vllm")
 
         async def make() -> Any:
             return AsyncLLMEngine.from_engine_args(AsyncEngineArgs(**arguments))
 
         try:
-            self._running = lifecycle.start(lambda: self._wait_for(make()), always_apart=True)
+            self._running = lifecycle.start(lambda: self._loop.result_of(make()), always_apart=True)
         except BaseException:
-            self._end_loop()
+            self._loop.close()
             raise
 
     def pool(self, prompts: Sequence[list[int]]) -> list[Pooled]:
         """See `PoolingEngine.pool`."""
-        return self._running.result_of(lambda: self._wait_for(self._pool_all(prompts)))
+        return self._running.result_of(lambda: self._loop.result_of(self._pool_all(prompts)))
 
     def stop(self) -> None:
         """See `PoolingEngine.stop`."""
         try:
             lifecycle.stop(self._running)
         finally:
-            self._end_loop()
+            self._loop.close()
 
     async def _pool_all(self, prompts: Sequence[list[int]]) -> list[Pooled]:
         return await asyncio.gather(*(self._pool_one(ids) for ids in prompts))
@@ -141,14 +137,6 @@ class ParallelEngine:
             if output.finished:
                 return _pooled(output, output.outputs.data.float())
         raise BackendError("vLLM ended a request without an answer")
-
-    def _wait_for(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def _end_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 def _pooled(output: Any, values: Any) -> Pooled:

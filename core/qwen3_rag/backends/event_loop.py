@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for async work on behalf of threads that wait."""
+"""An event loop in a thread of its own, for code that is called from threads but must await."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any, Final, TypeVar
 
 from qwen3_rag.backends.base import RunAbandonedError
 
-_LOOK_EVERY: Final = 0.1
-"""Seconds after which work is found to be wanted no more. Results are not held up by it."""
+_POLL_SECONDS: Final = 0.1
+"""How often `is_wanted` is asked. Results are not delayed by it. Chosen, not tuned."""
+_SECONDS_TO_CANCEL: Final = 5.0
+"""How long `close` lets cancelled tasks clean up. Chosen, not tuned."""
 
 T = TypeVar("T")
 
@@ -25,19 +27,24 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
-        # A daemon: an interpreter that ends without closing the backend must not hang.
+        # A daemon: an interpreter that exits without closing the backend must not hang.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def result_of(self, work: Coroutine[Any, Any, T], *, is_wanted: Callable[[], bool] = lambda: True) -> T:
         """Run a coroutine in the loop and wait for its result. Safe from any other thread.
 
+        Args:
+            work: is cancelled if this call is interrupted.
+            is_wanted: asked now and then in the calling thread, until there is a result.
+
         Raises:
-            RunAbandonedError: `is_wanted` said no; the coroutine is cancelled.
+            RunAbandonedError: `is_wanted` returned False; the coroutine is cancelled. Otherwise whatever
+                `work` raises.
         """
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            while not futures.wait([future], timeout=_LOOK_EVERY).done:
+            while not futures.wait([future], timeout=_POLL_SECONDS).done:
                 if not is_wanted():
                     raise RunAbandonedError("nobody waits for this run any more")
             return future.result()
@@ -46,10 +53,10 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """Cancel what runs, stop the loop, and wait until its thread has ended.
+        """Cancel what still runs, stop the loop, and join its thread.
 
-        Called from another thread. A garbage collection in the loop's own thread does not lead here: the
-        finaliser of a component tells the engine's thread to close and waits for nothing.
+        Call it from another thread. Garbage collection in the loop's own thread does not get here: the
+        finaliser of a component only signals the engine's thread to close, and does not wait.
         """
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -62,7 +69,7 @@ class LoopThread:
             for task in remaining:
                 task.cancel()
             if remaining:
-                self._loop.run_until_complete(asyncio.wait(remaining, timeout=5.0))
+                self._loop.run_until_complete(asyncio.wait(remaining, timeout=_SECONDS_TO_CANCEL))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
             self._loop.close()
