@@ -11,7 +11,7 @@ import httpx
 import pytest
 from qwen3_rag import ConfigurationError
 from qwen3_rag.backends.remote import RemoteUnavailableError
-from qwen3_rag.backends.remote.connections import made, proxy_variable
+from qwen3_rag.backends.remote.connections import build_client, proxy_variable
 from server import Answer, Server
 from workload import RIGHT
 
@@ -44,7 +44,7 @@ def test_a_socks_proxy_without_its_package_says_what_to_install() -> None:
         raise ImportError("Using SOCKS proxy, but the 'socksio' package is not installed.")
 
     with pytest.raises(ConfigurationError, match="pip install socksio"):
-        made(make)
+        build_client(make)
 
 
 def test_a_broken_certificate_file_is_named_by_its_variable(

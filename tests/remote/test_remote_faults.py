@@ -30,7 +30,7 @@ from qwen3_rag.backends.remote import (
     client,
     failover,
 )
-from qwen3_rag.backends.remote.pace import Pace
+from qwen3_rag.backends.remote.limiter import AdaptiveLimiter
 from qwen3_rag.backends.remote.servers import Setup, dialect_of
 from qwen3_rag.prompts import EmbeddingWords
 from qwen3_rag.tokens import Prompt
@@ -101,7 +101,7 @@ def test_retry_after_is_honoured_and_a_random_pause_added(
 def test_one_wrong_retry_after_does_not_shut_a_lone_server_for_a_day(
     serve: Serve, embedder: Make, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failover, "_LONGEST_REST", 0.3)
+    monkeypatch.setattr(failover, "_LONGEST_BACKOFF", 0.3)
     made = embedder(
         serve(first([Reply({}, 429, {"Retry-After": "86400"})], RIGHT)).url, timeout=10.0, deadline=DEADLINE
     )
@@ -271,10 +271,10 @@ def test_the_answer_about_one_prompt_tells_nothing_of_larger_requests(serve: Ser
     made = reranker(server.url, timeout=4.0).load()
     remote = made.backend
     assert isinstance(remote, backend.RemoteBackend)
-    remote._client._pace.tokens = 1000
+    remote._client._limiter.token_limit = 1000
     made.score("q", ["one", "two", "three"])
     assert [len(request.body["input"]) for request in server.requests] == [3, 1]
-    assert remote._client._pace.tokens == 1000
+    assert remote._client._limiter.token_limit == 1000
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), None, 1e300])
@@ -346,7 +346,7 @@ def test_all_dead_is_one_error(embedder: Make) -> None:
 def test_a_base_url_that_recovers_is_used_again(
     serve: Serve, embedder: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failover, "_FIRST_REST", 1.0)
+    monkeypatch.setattr(failover, "_FIRST_BACKOFF", 1.0)
     sick, well = serve(lambda _: Reply({}, 503)), serve(RIGHT)
     made = embedder([sick.url, well.url], max_inputs_per_request=1, max_connections=4)
     made.embed_documents(TEXTS)
@@ -433,11 +433,11 @@ def test_what_kept_a_request_waiting_is_told_when_its_time_is_over(
 ) -> None:
     """One that was refused waits for the turn of another, and then has little time left, or none."""
 
-    async def whole_rest(_: Pace, __: float, *, at_most: float) -> None:
+    async def whole_pause(_: AdaptiveLimiter, __: float, *, at_most: float) -> None:
         await asyncio.sleep(at_most)
 
     if not is_sent_again:
-        monkeypatch.setattr(Pace, "rest", whole_rest)
+        monkeypatch.setattr(AdaptiveLimiter, "release_for", whole_pause)
     server = serve(RIGHT)
     made = embedder(server.url, timeout=1.0, deadline=1.2, max_inputs_per_request=1)
     made.embed_documents(TEXTS[:4])  # so that two may be under way

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from qwen3_rag.backends.remote import RemoteUnavailableError, client
-from qwen3_rag.backends.remote.pace import Pace
+from qwen3_rag.backends.remote.limiter import AdaptiveLimiter
 from server import Answer, Reply, Request, Server, first
 from workload import RIGHT, TEXTS, check
 
@@ -44,7 +44,7 @@ def test_a_server_that_answers_two_requests_at_once_does_a_bulk_job(
 ) -> None:
     answer = AtMost(2, 0.02)
     check(embedder(serve(answer).url, max_inputs_per_request=1, max_retries=retries), expected)
-    assert 0 < answer.refusals < len(TEXTS) / 2, "the pace keeps near the limit once it is known"
+    assert 0 < answer.refusals < len(TEXTS) / 2, "the limiter keeps near the limit once it is known"
 
 
 def test_refusals_count_for_nothing_while_the_server_works_on_a_request_that_it_got_before(
@@ -91,7 +91,7 @@ def test_one_request_that_is_always_refused_ends_while_others_are_answered(
     thread = threading.Thread(target=others)
     thread.start()
     try:
-        while len(server.requests) < 20:  # so that the pace has room for the one and for others
+        while len(server.requests) < 20:  # so that the limiter has room for the one and for others
             time.sleep(0.01)
         with pytest.raises(RemoteUnavailableError, match="429: too large"):
             made.embed_documents(["long " * 100])
@@ -114,19 +114,19 @@ def test_a_model_that_is_still_loading_is_waited_for(
     assert len(server.requests) == 7
 
 
-def test_a_refusal_lowers_the_pace_once_per_burst_and_it_grows_slowly_from_then_on() -> None:
-    pace = Pace(hosts=8, connections=16, tokens=1000, timeout=60.0)
-    pace._under_way = 8
+def test_a_refusal_lowers_the_limit_once_per_burst_and_it_grows_slowly_from_then_on() -> None:
+    limiter = AdaptiveLimiter(hosts=8, connections=16, tokens=1000, timeout=60.0)
+    limiter._in_flight = 8
     for _ in range(5):
-        pace.note_refusal(sent=1.0, now=2.0)
-    assert pace.requests == 6, "what was sent before the pace was lowered tells nothing new"
-    pace.note_refusal(sent=2.5, now=3.0)
-    assert pace.requests == 4
+        limiter.note_refusal(sent=1.0, now=2.0)
+    assert limiter.request_limit == 6, "what was sent before the limit was lowered tells nothing new"
+    limiter.note_refusal(sent=2.5, now=3.0)
+    assert limiter.request_limit == 4
     for _ in range(31):
-        pace.note_answer(1.0, 100)
-    assert pace.requests == 4
-    pace.note_answer(1.0, 100)
-    assert pace.requests == 5
-    pace._under_way = 1
-    pace.note_refusal(sent=4.0, now=4.0)
-    assert pace.requests == 1
+        limiter.note_answer(1.0, 100)
+    assert limiter.request_limit == 4
+    limiter.note_answer(1.0, 100)
+    assert limiter.request_limit == 5
+    limiter._in_flight = 1
+    limiter.note_refusal(sent=4.0, now=4.0)
+    assert limiter.request_limit == 1

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from qwen3_rag import ConfigurationError, Embedder, NonFiniteOutputError, Reranker
 from qwen3_rag.backends.remote import RemoteOptions, RemoteRefusalError, RemoteTimeoutError, errors
 from qwen3_rag.backends.remote.failover import Hosts
+from qwen3_rag.backends.remote.limiter import AdaptiveLimiter
 from qwen3_rag.backends.remote.options import parse_options
-from qwen3_rag.backends.remote.pace import Pace
-from qwen3_rag.backends.remote.retry import asked_pause, is_worth_retrying, may_be_one_input, pause
+from qwen3_rag.backends.remote.retry import is_worth_retrying, may_be_one_input, parse_retry_after, pause
 from qwen3_rag.backends.remote.servers import Setup, dialect_of
 from qwen3_rag.backends.remote.servers.answers import log_odds
 from qwen3_rag.backends.remote.splitting import halves, split
@@ -70,21 +70,21 @@ def test_pauses_grow_are_bounded_and_jitter_over_their_whole_length() -> None:
     ],
 )
 def test_retry_after_is_read_in_both_forms(header: str | None, seconds: float | None) -> None:
-    assert asked_pause(header, now=NOW) == seconds
+    assert parse_retry_after(header, now=NOW) == seconds
 
 
 def test_a_failing_host_rests_and_is_tried_again_by_one_request() -> None:
     hosts = Hosts(["a", "b"])
     sick = hosts.choose(0.0, {})
-    hosts.note_failure(sick, 0.0, asked=None)
+    hosts.note_failure(sick, 0.0, retry_after=None)
     well = {hosts.choose(1.0, {}).base_url for _ in range(5)}
     assert well == {"ab".replace(sick.base_url, "")}
     tried_again = hosts.choose(2.5, {})
     tried_again = tried_again if tried_again is sick else hosts.choose(2.5, {})
     assert tried_again is sick
-    sick.under_way = 1
+    sick.in_flight = 1
     assert all(hosts.choose(2.5, {}) is not sick for _ in range(5)), "one request at a time until it succeeds"
-    sick.under_way = 0
+    sick.in_flight = 0
     hosts.note_success(sick)
     assert sick in [hosts.choose(2.5, {}) for _ in range(2)]
 
@@ -94,10 +94,10 @@ def test_rests_double_and_are_bounded() -> None:
     host = hosts.choose(0.0, {})
     rests = []
     for _ in range(40):
-        started = host.rests_until
-        hosts.note_failure(host, started, asked=None)
-        hosts.note_failure(host, started + 0.1, asked=None)  # was under way at the same time
-        rests.append(host.rests_until - started)
+        started = host.backoff_until
+        hosts.note_failure(host, started, retry_after=None)
+        hosts.note_failure(host, started + 0.1, retry_after=None)  # was under way at the same time
+        rests.append(host.backoff_until - started)
     assert rests[:4] == [2.0, 4.0, 8.0, 16.0]
     assert max(rests) == 60.0
 
@@ -105,19 +105,19 @@ def test_rests_double_and_are_bounded() -> None:
 def test_a_host_that_asks_for_quiet_is_the_last_choice() -> None:
     hosts = Hosts(["a", "b"])
     asking = hosts.choose(0.0, {})
-    hosts.note_failure(asking, 0.0, asked=30.0)
+    hosts.note_failure(asking, 0.0, retry_after=30.0)
     other = hosts.choose(0.0, {})
-    hosts.note_failure(other, 0.0, asked=None)
+    hosts.note_failure(other, 0.0, retry_after=None)
     assert {hosts.choose(t, {}).base_url for t in (0.1, 5.0, 29.0)} == {other.base_url}
 
 
 def test_a_host_is_shut_for_a_minute_at_most_and_opened_by_a_success() -> None:
     hosts = Hosts(["a"])
     host = hosts.choose(0.0, {})
-    hosts.note_failure(host, 0.0, asked=86400.0)
-    assert host.closed_until == 60.0
+    hosts.note_failure(host, 0.0, retry_after=86400.0)
+    assert host.retry_after_until == 60.0
     hosts.note_success(host)
-    assert host.closed_until == 0.0
+    assert host.retry_after_until == 0.0
 
 
 def test_a_request_that_was_asked_to_wait_for_long_goes_to_another_host() -> None:
@@ -130,44 +130,44 @@ def test_a_request_that_was_asked_to_wait_for_long_goes_to_another_host() -> Non
 
 
 def test_quick_answers_bring_more_and_larger_requests_and_slow_ones_fewer() -> None:
-    pace = Pace(hosts=2, connections=4, tokens=1000, timeout=60.0)
-    assert pace.requests == 2
+    limiter = AdaptiveLimiter(hosts=2, connections=4, tokens=1000, timeout=60.0)
+    assert limiter.request_limit == 2
     for _ in range(5):
-        pace.note_answer(1.0, 1000)
-    assert (pace.requests, pace.tokens) == (4, 1000)
-    pace.note_answer(20.0, 1000)
-    assert pace.requests == 4, "neither quick nor slow: as it is"
-    pace.note_answer(40.0, 1000)
-    assert pace.requests == 3
-    pace.note_timeout(800)
-    assert (pace.requests, pace.tokens) == (1, 400)
-    pace.note_answer(1.0, 30)
-    assert (pace.requests, pace.tokens) == (2, 400), "a small answer tells nothing of larger ones"
-    pace.note_answer(1.0, 300)
-    assert (pace.requests, pace.tokens) == (3, 600)
-    pace.note_answer(1.0, 5000)
-    assert (pace.requests, pace.tokens) == (4, 1000)
+        limiter.note_answer(1.0, 1000)
+    assert (limiter.request_limit, limiter.token_limit) == (4, 1000)
+    limiter.note_answer(20.0, 1000)
+    assert limiter.request_limit == 4, "neither quick nor slow: as it is"
+    limiter.note_answer(40.0, 1000)
+    assert limiter.request_limit == 3
+    limiter.note_timeout(800)
+    assert (limiter.request_limit, limiter.token_limit) == (1, 400)
+    limiter.note_answer(1.0, 30)
+    assert (limiter.request_limit, limiter.token_limit) == (2, 400), "it tells nothing of larger ones"
+    limiter.note_answer(1.0, 300)
+    assert (limiter.request_limit, limiter.token_limit) == (3, 600)
+    limiter.note_answer(1.0, 5000)
+    assert (limiter.request_limit, limiter.token_limit) == (4, 1000)
     for _ in range(20):
-        pace.note_timeout(1)
-    assert (pace.requests, pace.tokens) == (1, 1)
+        limiter.note_timeout(1)
+    assert (limiter.request_limit, limiter.token_limit) == (1, 1)
 
 
 def test_turns_are_given_in_order_and_none_is_lost() -> None:
     async def scene() -> list[int]:
-        pace = Pace(hosts=1, connections=2, tokens=1, timeout=60.0)
+        limiter = AdaptiveLimiter(hosts=1, connections=2, tokens=1, timeout=60.0)
         came: list[int] = []
 
         async def ask(number: int) -> None:
-            assert await pace.enter(60.0)
+            assert await limiter.acquire(60.0)
             came.append(number)
-            pace.leave()
+            limiter.release()
 
-        assert await pace.enter(60.0)
-        assert not await pace.enter(0.01), "there is one turn at first"
+        assert await limiter.acquire(60.0)
+        assert not await limiter.acquire(0.01), "there is one turn at first"
         cancelled = asyncio.ensure_future(ask(0))
         asked = [asyncio.ensure_future(ask(number)) for number in (1, 2, 3)]
         await asyncio.sleep(0)
-        pace.leave()  # gives the turn to the one that is cancelled before it can take it
+        limiter.release()  # gives the turn to the one that is cancelled before it can take it
         cancelled.cancel()
         await asyncio.gather(*asked)
         return came
@@ -179,7 +179,7 @@ def test_the_least_busy_host_is_chosen_and_equal_ones_take_turns() -> None:
     hosts = Hosts(["a", "b", "c"])
     assert Counter(hosts.choose(0.0, {}).base_url for _ in range(9)) == {"a": 3, "b": 3, "c": 3}
     busy = hosts.choose(0.0, {})
-    busy.under_way = 2
+    busy.in_flight = 2
     assert all(hosts.choose(0.0, {}) is not busy for _ in range(4))
 
 

@@ -52,7 +52,7 @@ def test_a_call_that_ran_out_of_time_leaves_no_request_behind(serve: Serve, embe
         with pytest.raises(DeadlineExceededError):
             embedder.load().embed_documents(TEXTS)
         remote: Any = embedder.backend
-        wait_for(lambda: not remote._client._sent)
+        wait_for(lambda: not remote._client._in_flight)
         assert embedder.metrics.cancelled_calls == 1
 
 

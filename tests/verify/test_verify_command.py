@@ -20,7 +20,7 @@ from qwen3_rag.backends.remote.keys import ApiKey
 from qwen3_rag.cli import app
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.plugins import load_backend
-from qwen3_rag.verification import of_backend
+from qwen3_rag.verification import verify_backend
 from qwen3_rag.verification.connection import AnswerError, Connection
 from qwen3_rag.verification.embedding_faults import Text
 from qwen3_rag.verification.endpoint import Endpoint
@@ -374,7 +374,7 @@ def third_partys(change: Callable[[Any], Any]) -> Any:
 
 def test_a_wrong_backend_is_named(reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The plugin's numbers, not ours: `verify` is how a third party's backend is checked."""
-    monkeypatch.setattr(of_backend, "load_backend", third_partys(lambda values: -values))
+    monkeypatch.setattr(verify_backend, "load_backend", third_partys(lambda values: -values))
     result = run("--backend", "transformers", "--model", reranking_checkpoint)
     assert result.exit_code == 1
     assert "answers-swapped" in result.stdout
@@ -399,7 +399,7 @@ def test_a_backend_whose_values_have_another_form_is_told_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """numpy would compare some of them with all that is right."""
-    monkeypatch.setattr(of_backend, "load_backend", third_partys(change))
+    monkeypatch.setattr(verify_backend, "load_backend", third_partys(change))
     model = embedding_checkpoint if kind == "embedding" else reranking_checkpoint
     result = run("--backend", "transformers", "--model", model)
     assert result.exit_code == 2, result.output

@@ -17,10 +17,10 @@ from qwen3_rag.kinds import find_kind
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.verification import Report
 from qwen3_rag.verification.endpoint import Endpoint, chosen_name
-from qwen3_rag.verification.of_endpoint import find_ways, verify_endpoint
 from qwen3_rag.verification.reference import Reference
 from qwen3_rag.verification.reranking_faults import are_symmetric
 from qwen3_rag.verification.subject import Subject, make_subject
+from qwen3_rag.verification.verify_endpoint import find_ways, verify_endpoint
 from safetensors.torch import load_file, save_file
 
 

@@ -112,9 +112,9 @@ def verify(
     if url is not None and find_spec("httpx") is None:
         raise MissingExtraError("qwen3-rag verify --url", "remote")
     from qwen3_rag.kinds import find_kind
-    from qwen3_rag.verification.of_backend import verify_backend
     from qwen3_rag.verification.reference import Reference
     from qwen3_rag.verification.subject import make_subject
+    from qwen3_rag.verification.verify_backend import verify_backend
 
     given = options.parse_model_kwargs(model_kwargs)
     task = None if instruction is None else resolve_instruction(instruction)
@@ -125,7 +125,7 @@ def verify(
         settings = replace(found, kind=find_kind(found) if kind is None else kind)
         ways = None
         if endpoint is not None:
-            from qwen3_rag.verification.of_endpoint import find_ways, verify_endpoint
+            from qwen3_rag.verification.verify_endpoint import find_ways, verify_endpoint
 
             ways = find_ways(
                 endpoint,

@@ -1,8 +1,7 @@
-"""Is this endpoint or backend giving the right numbers, and if not, what is wrong with it?
+"""Does an endpoint or backend give the right numbers, and if not, what is wrong with it?
 
-The numbers that come back for fixed texts are compared with those of the Transformers backend. When
-they differ, that backend computes what each known fault would give, and the fault that reproduces
-the numbers is named.
+Its results for fixed texts are compared with those of the Transformers backend. If they differ, that backend
+computes what each known fault would give, and the fault that reproduces the results is named.
 """
 
 from qwen3_rag.verification.report import Check, Finding, Report

@@ -1,4 +1,4 @@
-"""Naming what is wrong with one set of numbers, from what each known fault would give."""
+"""Findings on one set of answers, from what each known fault would give."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from qwen3_rag.verification.matching import (
 from qwen3_rag.verification.report import Finding
 
 EXACT: Final = 1e-4
-"""Distances below this are rounding alone, even in float32: no fault is looked for."""
+"""Distances up to this are rounding in float32: no fault is looked for."""
 
 
 def finding(fault: str, detail: str = "") -> Finding:
-    """Make the finding of a known fault.
+    """Return the finding for a known fault.
 
     Args:
         fault: its name.
-        detail: what was seen, a sentence without its full stop.
+        detail: what was seen, without a full stop.
     """
     known = FAULTS[fault]
     return Finding(fault, known.what + (f": {detail}" if detail else ""), known.fix)
 
 
 def out_of_order(answered: Floats, right: Floats, tolerance: float) -> list[Finding]:
-    """Say so when the answers are right ones in another order; for numbers that nothing else explains."""
+    """Return a finding if the answers are right but in another order; for answers that no fault explains."""
     order = permutation(answered, right, tolerance)
     if order is None:
         return []
@@ -45,7 +45,7 @@ def out_of_order(answered: Floats, right: Floats, tolerance: float) -> list[Find
 
 
 def not_finite(answered: Floats) -> Finding | None:
-    """Return a finding when there are NaN or infinite numbers."""
+    """Return a finding if there are NaN or infinite numbers."""
     finite = np.isfinite(answered.reshape(len(answered), -1)).all(axis=1)
     if finite.all():
         return None
@@ -53,21 +53,21 @@ def not_finite(answered: Floats) -> Finding | None:
 
 
 def batch_dependence(together: Floats, alone: Floats, tolerance: float) -> Finding | None:
-    """Return a finding when the same texts gave other numbers alone than in a larger request.
+    """Return a finding if texts sent alone gave other numbers than in a larger request.
 
     Args:
-        together, alone: as they came, of the same shape.
-        tolerance: largest distance that passes, relative to a vector's length.
+        together, alone: raw answers for the same texts, of the same shape.
+        tolerance: largest distance that passes, relative to the vectors' mean norm.
     """
     scale = np.linalg.norm([together, alone], axis=-1).mean() if together.ndim > 1 else 1.0
     largest = distances(together, alone).max()
-    if largest <= tolerance * scale:  # no quotient: vectors of zeros have no length to divide by
+    if largest <= tolerance * scale:  # not a quotient: the scale of all-zero vectors is 0
         return None
     return finding("batch-dependent", f"the largest difference is {largest / scale:.3g}")
 
 
 def is_off(answered: Floats, right: Floats) -> bool:
-    """Whether there is more than rounding to explain."""
+    """Whether answers differ from the right ones by more than rounding in float32."""
     return len(right) > 0 and bool(distances(answered, right).max() > EXACT)
 
 
@@ -79,14 +79,14 @@ def diagnose(
     tolerance: float,
     measure: str,
 ) -> list[Finding]:
-    """Say what is wrong with the answers for short texts; nothing when they are right.
+    """Return what is wrong with the answers for short texts; nothing if they are right.
 
     Args:
         answered: unit vectors (n, d), or scores (n,).
         right: what a right server answers.
-        faulty: computes what faulty ones answer, if that is needed.
+        faulty: computes what faulty servers answer; called only if that is needed.
         tolerance: largest distance that passes.
-        measure: "cosine" or "score", for the words.
+        measure: "cosine" or "score": how findings state distances.
     """
     if not is_off(answered, right):
         return []
@@ -106,11 +106,11 @@ def diagnose(
 def diagnose_limit(
     answered: Floats, right: Floats, limits: list[tuple[str, Floats]], *, tolerance: float
 ) -> list[Finding]:
-    """Say where the answers for long texts stop being right; nothing when they are.
+    """Return the length limit that explains wrong answers for long texts; nothing if they are right.
 
     Args:
         answered, right, tolerance: as `diagnose`.
-        limits: words for a limit, and what is answered under it.
+        limits: description of a limit, and what a server with it answers.
     """
     as_right = match(answered, Hypothesis((), right))
     cut = best_match(answered, [Hypothesis((words,), predicted) for words, predicted in limits])
@@ -123,9 +123,9 @@ def diagnose_limit(
 
 
 def lost_end(answered: Floats, right: Floats) -> list[Finding]:
-    """Say so when texts that differ in their last sentence alone get the same vector; nothing if they do not.
+    """Return a finding if texts that differ only in their last sentence get nearly the same vector.
 
-    This finds limits that cost a long text less than `tolerance`: whatever rounding does, it makes no two
+    This finds limits that change a long text's vector by less than `tolerance`: rounding does not make two
     vectors more alike.
 
     Args:

@@ -1,4 +1,4 @@
-"""What each known fault of an embedding endpoint would give, computed with the local model."""
+"""What an embedding endpoint with each known fault would answer, computed with the local model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Text:
 
     Attributes:
         text: as a user gives it.
-        prompt: what stands before it.
+        prompt: what precedes it.
         is_query: False for documents.
     """
 
@@ -30,12 +30,12 @@ class Text:
 
 
 def right_ids(reference: Reference, text: Text) -> TokenList:
-    """Return the exact token ids."""
+    """Return the exact token ids of prompt, text and `<|endoftext|>`."""
     return [*reference.ids(text.prompt + text.text), reference.end_of_text]
 
 
 def right_vectors(reference: Reference, texts: Sequence[Text]) -> Floats:
-    """Return the right vectors, not cut, (n, hidden_size), rows of length 1."""
+    """Return the right vectors, whole: float32 (n, hidden_size), rows of norm 1."""
     return unit(reference.states([right_ids(reference, text) for text in texts]))
 
 
@@ -45,7 +45,7 @@ def embedding_hypotheses(reference: Reference, texts: Sequence[Text], query_prom
     Args:
         reference: the local model.
         texts: short ones.
-        query_prompt: what the right queries carry.
+        query_prompt: prompt that precedes queries on a right server.
     """
     names: list[tuple[str, ...]] = []
     sequences: list[TokenList] = []
@@ -60,7 +60,7 @@ def embedding_hypotheses(reference: Reference, texts: Sequence[Text], query_prom
 
 
 def truncations(reference: Reference, texts: Sequence[Text], right: Floats) -> Iterator[tuple[int, Floats]]:
-    """Yield limits on tokens and the vectors of `texts` under them, closing token kept and lost.
+    """Yield token limits, and the vectors of `texts` cut to them: with the closing token kept, and lost.
 
     Args:
         reference: the local model.
@@ -72,7 +72,7 @@ def truncations(reference: Reference, texts: Sequence[Text], right: Floats) -> I
         cut = [i for i, row in enumerate(ids) if len(row) > limit]
         kept = [[*ids[i][: limit - 1], ids[i][-1]] for i in cut]
         lost = [ids[i][:limit] for i in cut]
-        # Together: they begin alike, and that is computed once.
+        # In one call: they have common prefixes, which are then computed once.
         for states in np.split(unit(reference.states([*kept, *lost])), 2):
             yield limit, replaced(right, cut, states)
 
@@ -101,7 +101,7 @@ def _renderings(query_prompt: str) -> list[tuple[tuple[str, ...], Render]]:
             ("instruction-on-documents",),
             lambda text: always(text) if text.is_query else query_prompt + always(text),
         ),
-        # A server's default prompt stands before every text.
+        # A server's default prompt precedes every text.
         (
             ("doubled-instruction", "instruction-on-documents"),
             lambda text: query_prompt + always(text),
@@ -125,7 +125,7 @@ def _closings(reference: Reference) -> dict[str, Callable[[TokenList], TokenList
     end, turn_end = reference.end_of_text, reference.ids("<|im_end|>")
     return {
         "": lambda ids: [*ids, end],
-        # No text is a fault of its own; a server that gets none answers something anyway.
+        # An empty sequence cannot be computed.
         "missing-final-token": lambda ids: ids if ids else [end],
         "doubled-final-token": lambda ids: [*ids, end, end],
         "wrong-final-token": lambda ids: [*ids, *turn_end],
@@ -134,7 +134,7 @@ def _closings(reference: Reference) -> dict[str, Callable[[TokenList], TokenList
 
 
 def _poolings(reference: Reference, texts: Sequence[Text]) -> Iterator[Hypothesis]:
-    """Yield poolings over all positions: attention is causal, so a position's state is its prefix's."""
+    """Yield poolings over all positions. Attention is causal, so a position's state is that of its prefix."""
     ids = [right_ids(reference, text) for text in texts]
     states = reference.states([row[: stop + 1] for row in ids for stop in range(len(row))])
     rows = np.split(states, np.cumsum([len(row) for row in ids])[:-1])

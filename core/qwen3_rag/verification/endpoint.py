@@ -1,4 +1,4 @@
-"""What servers answer, raw: as a user's other clients would get it, mended by nobody."""
+"""Raw answers of servers: what any other client would get, with nothing corrected."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ from typing import Any, Final
 
 import numpy as np
 
+from qwen3_rag.backends.remote.error_text import error_within
 from qwen3_rag.backends.remote.keys import ApiKey, is_vendors
-from qwen3_rag.backends.remote.messages import error_within
 from qwen3_rag.backends.remote.options import ServerName, check_base_url
 from qwen3_rag.backends.remote.servers.answers import NotFiniteError, UnusableAnswerError, numbers
 from qwen3_rag.backends.remote.servers.base import root
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import ModelKind
-from qwen3_rag.verification.connection import QUOTED, AnswerError, Connection
+from qwen3_rag.verification.connection import AnswerError, Connection
 from qwen3_rag.verification.matching import Floats
 from qwen3_rag.verification.routes import Route
 from qwen3_rag.verification.subject import Input
 
 _PER_REQUEST: Final = 8
-"""Texts of one request; DashScope takes 10."""
+"""Texts of one request; DashScope takes 10 at most."""
+
 _NAMES_SHOWN: Final = 8
+"""Models of a server that an error lists. Chosen, not tuned."""
 
 
 class Endpoint:
-    """A server that is asked.
+    """A server to be verified.
 
     Args:
         url: base URL.
-        key: sent as a bearer token, if any.
+        key: sent as a bearer token; None for none.
         timeout: as `Connection`.
 
     Attributes:
@@ -55,11 +57,11 @@ class Endpoint:
         self.close()
 
     def check_reachable(self) -> None:
-        """Raise OSError if nobody takes connections at the URL."""
+        """Raise OSError if no connection is accepted at the URL."""
         self._connection.check_reachable(self.url)
 
     def detect(self, kind: ModelKind) -> ServerName:
-        """Find out what the server speaks by what only one kind of server answers.
+        """Find out what the server speaks, from paths that only one kind of server has.
 
         Raises:
             OSError: it does not answer.
@@ -74,13 +76,13 @@ class Endpoint:
         return "openai" if kind == "embedding" else "cohere"
 
     def model_name(self, model: str) -> str:
-        """Return the name to ask for.
+        """Return the name by which the server knows a checkpoint.
 
         Args:
-            model: the checkpoint's name, which is asked for when the server lists none.
+            model: the checkpoint's name, which is returned if the server lists none.
 
         Raises:
-            ConfigurationError: the server lists several, and not one is the checkpoint's.
+            ConfigurationError: the server lists several, and which one is meant is not clear.
             OSError: it does not answer.
         """
         answer = self._connection.get(root(self.url) + "/v1/models")
@@ -91,40 +93,45 @@ class Endpoint:
         return chosen_name(model, listed)
 
     def ask(self, route: Route, inputs: Sequence[Input], *, at_once: int = _PER_REQUEST) -> list[Any]:
-        """Return the raw values of all inputs, in order, of whatever form.
+        """Return the raw values of all inputs, in order; their form is not checked.
+
+        Args:
+            route: how to ask.
+            inputs: what to ask for.
+            at_once: most inputs of one request.
 
         Raises:
-            AnswerError: it refused, or answered what cannot be read.
+            AnswerError: the server refused, or its answer cannot be read.
             OSError: it does not answer, or stays busy.
-            ConfigurationError: it wants another key or another URL.
+            ConfigurationError: it requires another key, or redirects to another URL.
         """
         values: dict[int, Any] = {}
-        for positions in _requests(route, inputs, at_once):
-            answer = self._connection.post(route.url, route.body([inputs[i] for i in positions]))
+        for indices in _requests(route, inputs, at_once):
+            answer = self._connection.post(route.url, route.body([inputs[i] for i in indices]))
             try:
-                found = route.read(answer, len(positions))
+                found = route.read_answer(answer, len(indices))
             except UnusableAnswerError as error:
                 raise self._unreadable(route, answer, error) from error
-            values.update(zip(positions, found, strict=True))
+            values.update(zip(indices, found, strict=True))
         return [values[i] for i in range(len(inputs))]
 
     def _unreadable(self, route: Route, answer: Any, error: UnusableAnswerError) -> AnswerError:
-        said = error_within(answer)
-        if said is None:
+        message = error_within(answer)
+        if message is None:
             return AnswerError("malformed", self._connection.hidden(str(error)))
-        told = self._connection.hidden(" ".join(said.split()))[:QUOTED]
-        return AnswerError("refused", f"HTTP 200 from {route.url}, but an error within: {told}")
+        quoted = self._connection.quoted(message)
+        return AnswerError("refused", f"HTTP 200 from {route.url}, but an error within: {quoted}")
 
 
 def as_floats(values: Sequence[Any], kind: ModelKind) -> Floats:
-    """Return raw values in the form that their kind has: vectors of one length, or numbers.
+    """Return raw values as float32: vectors of one length, (n, d), or scores, (n,).
 
     Args:
-        values: all that is to be compared.
-        kind: what was asked for.
+        values: of one or several answers.
+        kind: of the model: whether they should be vectors or scores.
 
     Raises:
-        AnswerError: they have another form, or several.
+        AnswerError: they have another form, or vectors of several lengths.
     """
     try:
         if kind == "reranking":
@@ -145,10 +152,10 @@ def chosen_name(model: str, listed: Sequence[str]) -> str:
 
     Args:
         model: the checkpoint's name or folder.
-        listed: the server's models.
+        listed: names of the server's models.
 
     Raises:
-        ConfigurationError: there are several, and not one is the checkpoint's.
+        ConfigurationError: there are several, and which one is meant is not clear.
     """
     if not listed or model in listed:
         return model
@@ -168,11 +175,12 @@ def _last_part(name: str) -> str:
 
 
 def _requests(route: Route, inputs: Sequence[Input], at_once: int) -> list[list[int]]:
+    """Return the indices of each request's inputs."""
     groups: dict[object, list[int]] = {}
-    for position, one in enumerate(inputs):
-        groups.setdefault(route.groups(one), []).append(position)
+    for index, one in enumerate(inputs):
+        groups.setdefault(route.group(one), []).append(index)
     return [
-        positions[start : start + at_once]
-        for positions in groups.values()
-        for start in range(0, len(positions), at_once)
+        indices[start : start + at_once]
+        for indices in groups.values()
+        for start in range(0, len(indices), at_once)
     ]

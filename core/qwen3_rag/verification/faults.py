@@ -1,4 +1,4 @@
-"""The known faults by name: what is wrong, in words, and what to do about it."""
+"""The known faults by name, each with a description and a remedy."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Fault:
-    """One known way to give wrong numbers.
+    """One known cause of wrong numbers.
 
     Attributes:
-        what: a clause on the server, without its end.
-        fix: what a user can do.
+        what: a clause that describes it, without a full stop.
+        fix: what a user can do about it.
     """
 
     what: str
     fix: str
 
 
-_TOKENIZER = (
+_TOKENIZER: Final = (
     "Serve the checkpoint's own tokenizer files, whose post-processor appends <|endoftext|> (151643); "
     "a GGUF file must be converted with them and with add_eos_token set"
 )
-_PROMPT = 'Queries are "Instruct: {task}\\nQuery:{query}", documents the text alone; put that in exactly once, '
-_TEMPLATE = (
+_PROMPT: Final = (
+    'Queries are "Instruct: {task}\\nQuery:{query}", documents the text alone; put that in exactly once, '
+)
+_TEMPLATE: Final = (
     "Have the template of the model card applied exactly, by one side alone. "
     "Servers' bundled templates are not exact: send token ids where the server takes them"
 )
-_POOLING = "Set last-token pooling: vLLM --runner pooling --convert embed, TEI --pooling last-token"
-_HEAD = (
+_POOLING: Final = "Set last-token pooling: vLLM --runner pooling --convert embed, TEI --pooling last-token"
+_HEAD: Final = (
     'Score with the log-odds of the tokens "yes" (9693) and "no" (2152): for vLLM '
     "`qwen3-rag serve MODEL` prints the --hf-overrides that do it"
 )
-_LENGTH = (
+_LENGTH: Final = (
     "Raise the server's limit (vLLM --max-model-len, TEI --max-batch-tokens), or send no more than it takes: "
     "set max_tokens to it, so that this package cuts documents and nothing else"
 )

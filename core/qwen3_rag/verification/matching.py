@@ -1,7 +1,7 @@
-"""Which hypothesis reproduces the numbers? Pure numpy.
+"""Which hypothesis reproduces the numbers best? Pure numpy.
 
-An answer is right when it is near the reference and no known fault comes clearly nearer: servers
-compute in bfloat16 or float16, whose rounding can be as large as what a lost line end changes.
+An answer is right if it is near the reference and no known fault comes clearly nearer. Distance alone does not
+tell: servers compute in bfloat16 or float16, whose rounding can be as large as the effect of a lost newline.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 CLEARLY_NEARER: Final = 3.0
-"""A fault explains numbers that are near the reference only if it comes so many times nearer."""
+"""Factor by which a fault must come nearer than the reference to explain the numbers. Chosen, not tuned."""
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What would come back if something were so.
+    """What a server with certain faults would answer.
 
     Attributes:
         faults: names in `faults.FAULTS`; none for a right server.
-        predicted: embedding: unit vectors (n, d). Reranking: what is answered, (n,).
+        predicted: float32; embedding: unit vectors (n, d). Reranking: raw scores (n,).
     """
 
     faults: tuple[str, ...]
@@ -38,8 +38,8 @@ class Match:
 
     Attributes:
         faults: of the hypothesis.
-        largest: largest distance of any text.
-        typical: root of the mean square distance.
+        largest: largest distance over the texts.
+        typical: root mean square distance.
     """
 
     faults: tuple[str, ...]
@@ -48,7 +48,7 @@ class Match:
 
 
 def distances(observed: Floats, predicted: Floats) -> Floats:
-    """Return one distance per text: between unit vectors (0 to 2), or of scores."""
+    """Return one distance per text, (n,): between unit vectors (0 to 2), or of scores."""
     difference: Floats = np.abs(observed - predicted)
     if difference.ndim == 1:
         return difference
@@ -63,7 +63,7 @@ def match(observed: Floats, hypothesis: Hypothesis) -> Match:
 
 
 def best_match(observed: Floats, hypotheses: Iterable[Hypothesis]) -> Match | None:
-    """Return the nearest hypothesis; of those equally near the one with the fewest faults."""
+    """Return the nearest hypothesis; of about equally near ones (10%), the one with the fewest faults."""
     matches = [match(observed, hypothesis) for hypothesis in hypotheses]
     if not matches:
         return None
@@ -73,30 +73,30 @@ def best_match(observed: Floats, hypotheses: Iterable[Hypothesis]) -> Match | No
 
 
 def explains(fault: Match, right: Match, tolerance: float) -> bool:
-    """Whether a fault accounts for the numbers better than their being right does.
+    """Whether a fault explains the numbers clearly better than that they are right.
 
     Args:
-        fault: nearest hypothesis with a fault.
-        right: the reference itself.
+        fault: match of the nearest hypothesis with a fault.
+        right: match of the reference.
         tolerance: largest distance that passes.
     """
     return fault.largest <= tolerance and fault.typical * CLEARLY_NEARER <= right.typical
 
 
 def limits_below(longest: int) -> Iterator[int]:
-    """Yield the limits on tokens that are tried: powers of two from 32, less than the longest input."""
+    """Yield the token limits to try: powers of two from 32, below the longest input's length."""
     return (1 << power for power in range(5, (longest - 1).bit_length()))
 
 
-def replaced(right: Floats, positions: Sequence[int], others: Floats) -> Floats:
-    """Return `right` with other rows at some positions."""
+def replaced(right: Floats, indices: Sequence[int], others: Floats) -> Floats:
+    """Return `right` with some rows replaced by those of `others`."""
     rows = right.copy()
-    rows[list(positions)] = others
+    rows[list(indices)] = others
     return rows
 
 
 def permutation(observed: Floats, right: Floats, tolerance: float) -> list[int] | None:
-    """Return for each answer the text that it belongs to, when that is another order; else None."""
+    """Return for each answer the index of its text, if they are right in another order; else None."""
     if observed.ndim == 1:
         order = np.empty(len(observed), dtype=np.int64)
         order[np.argsort(observed, kind="stable")] = np.argsort(right, kind="stable")

@@ -1,9 +1,10 @@
-"""The local model: the final hidden state of any token ids, and what a reranker's head makes of it."""
+"""The local model: final hidden states of any token ids, and directions that a head may project them on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -20,10 +21,11 @@ from qwen3_rag.verification.matching import Floats
 
 TokenList = list[int]
 
-_ROUNDING = 0.02
-"""Share of a vector's length; bfloat16 numbers are 0.004 apart, relatively."""
-_OTHER_ANSWERS = (("Yes", "No"), ("true", "false"), ("True", "False"), ("1", "0"))
-"""Pairs of tokens that rerankers of other families answer with, positive first."""
+_ROUNDING: Final = 0.02
+"""Relative distance of vectors that rounding to bfloat16 may cause: it changes a number by up to 0.4%."""
+
+_OTHER_ANSWERS: Final = (("Yes", "No"), ("true", "false"), ("True", "False"), ("1", "0"))
+"""Pairs of answer tokens of other families' rerankers, positive first."""
 
 
 class Reference:
@@ -35,7 +37,7 @@ class Reference:
     Attributes:
         kind: embedding or reranking.
         checkpoint: the local files.
-        tokenizer: makes exact prompts. The fixed texts hold no special tokens, so it recognises them.
+        tokenizer: recognises special tokens in what it encodes; the fixed texts hold none.
 
     Raises:
         CheckpointError, ConfigurationError: as for `Embedder` and `Reranker`.
@@ -64,11 +66,11 @@ class Reference:
         return self.checkpoint.context
 
     def ids(self, *parts: str) -> TokenList:
-        """Return the token ids of parts that are encoded one by one, special tokens recognised."""
+        """Return the token ids of parts that are encoded separately, special tokens recognised."""
         joined: TokenList = []
         for part in parts:
-            made = self.tokenizer.encode_texts([part], prompt="", max_tokens=self.context, is_query=True)
-            joined += made.token_ids[0][:-1].tolist()
+            encoded = self.tokenizer.encode_texts([part], prompt="", max_tokens=self.context, is_query=True)
+            joined += encoded.token_ids[0][:-1].tolist()
         return joined
 
     @property
@@ -79,16 +81,16 @@ class Reference:
     def states(self, sequences: Sequence[Sequence[int]]) -> Floats:
         """Return the final hidden state of each sequence's last token, float32 (n, hidden_size)."""
         words = EmbeddingWords("", "", is_query=False)
-        made = [Prompt(np.array(ids, dtype=np.int32), words, i) for i, ids in enumerate(sequences)]
-        return self._backend.run(made).values
+        prompts = [Prompt(np.array(ids, dtype=np.int32), words, i) for i, ids in enumerate(sequences)]
+        return self._backend.run(prompts).values
 
     def heads(self) -> dict[str, Floats]:
-        """Return the directions whose product with a state may be what a faulty server reads.
+        """Return the directions on which right and faulty servers may project a state.
 
         Returns:
-            Name of the fault, "" for the right one -> float32, shape (k, hidden_size). Those of other
-            answers are made of the vocabulary's rows; where the right one is not (a head that was trained,
-            or converted from a model whose head is not its embedding), they are absent.
+            Name of the fault, "" for the right direction -> float32, shape (k, hidden_size). Faulty directions
+            are computed from the vocabulary's rows. If the right one is not (the head was trained, or converted
+            from a model with untied embeddings), they are left out.
         """
         assert self._yes_minus_no is not None, "embedding models have no head"
         found = {"": self._yes_minus_no[None]}
@@ -120,20 +122,20 @@ class Reference:
 
 
 def unit(rows: Floats) -> Floats:
-    """Scale rows to length 1; rows of zeros stay."""
+    """Scale rows to norm 1; rows of zeros stay."""
     norms = np.linalg.norm(rows, axis=-1, keepdims=True)
     scaled: Floats = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
     return scaled
 
 
 def _is_of_rows(yes_minus_no: Floats, yes: Floats, no: Floats) -> bool:
-    """Whether a direction is the difference of two rows, but for rounding to bfloat16."""
+    """Whether a direction is the difference of two rows, up to rounding to bfloat16."""
     difference = float(np.linalg.norm(yes_minus_no - (yes - no)))
     return difference <= _ROUNDING * float(np.linalg.norm(yes_minus_no))
 
 
 def _head_rows(folder: Path, token_ids: list[int]) -> dict[int, Floats] | None:
-    """Return rows of the vocabulary by token id: the head's, else the embedding's; None without either."""
+    """Return rows by token id: the head's if its weights are stored, else the embedding's; else None."""
     from safetensors import safe_open
 
     for name in ("lm_head.weight", "model.embed_tokens.weight"):

@@ -14,7 +14,7 @@ class Finding:
 
     Attributes:
         fault: its name in `faults.FAULTS`.
-        what: it in words, with numbers.
+        what: a description, with numbers.
         fix: what to do about it.
     """
 
@@ -25,17 +25,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """One way of asking, compared.
+    """The result of one way of asking.
 
     Attributes:
-        path: what was asked and how the inputs were sent.
-        texts: how many were compared; 0 when the server gave nothing to compare.
+        path: the endpoint's path, and how the inputs were sent.
+        texts: number of texts or pairs compared; 0 if the server gave nothing to compare.
         longest: tokens of the longest of them.
-        difference: largest distance from the local reference; None when there is nothing to compare.
-        measure: what the distance is.
+        difference: largest distance from the local reference; None if there was nothing to compare.
+        measure: name of the distance.
         tolerance: the largest distance that passes.
-        findings: what is wrong; empty when all agrees.
-        is_note: whether it was asked for the sake of other clients, and does not count.
+        findings: what is wrong; empty if all agree.
+        is_note: whether it only informs about other clients, and does not count.
     """
 
     path: str
@@ -59,14 +59,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """All ways of asking one endpoint or backend.
+    """The results of all ways of asking one endpoint or backend.
 
     Attributes:
         target: URL, or name of the backend.
-        model: checkpoint that the local reference computed with.
+        model: checkpoint of the local reference.
         kind: "embedding" or "reranking".
         checks: in the order in which they were made, at least one.
-        served_model: the name that a server was asked for; None for a backend or where none is sent.
+        served_model: the model's name in requests to a server; None for a backend, or if none is sent.
     """
 
     target: str
@@ -77,12 +77,12 @@ class Report:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text that was compared; 0 when none was."""
+        """Tokens of the longest text that was compared; 0 if none was."""
         return max(check.longest for check in self.checks)
 
     @property
     def passed(self) -> bool:
-        """Whether all that count agree."""
+        """Whether all checks that count passed."""
         return all(check.passed or check.is_note for check in self.checks)
 
     def as_dict(self) -> dict[str, Any]:

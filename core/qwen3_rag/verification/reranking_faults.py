@@ -1,4 +1,4 @@
-"""What each known fault of a reranking endpoint would give, computed with the local model."""
+"""What a reranking endpoint with each known fault would answer, computed with the local model."""
 
 from __future__ import annotations
 
@@ -15,31 +15,33 @@ from qwen3_rag.verification.reference import Reference, TokenList, unit
 
 Pair = tuple[str, str]
 Render = Callable[[str, str], tuple[str, ...]]
-"""From query and document to the parts of a prompt, each tokenised alone."""
+"""From query and document to the parts of a prompt, which are tokenised separately."""
 
 _SYMMETRIC: Final = 0.05
-"""Share of the spread of answers; rounding in bfloat16 moves cosines by less."""
+"""Share of the answers' spread by which cosines may change when inputs are swapped; rounding in bfloat16
+changes them by less."""
+
 _TURN_END: Final = "<|im_end|>\n<|im_start|>assistant\n"
 
 
 def right_ids(reference: Reference, pair: Pair, instruction: str) -> TokenList:
-    """Return the exact token ids."""
+    """Return the exact token ids of a pair's prompt."""
     return reference.ids(RERANK_PREFIX, rerank_head(instruction, pair[0]) + pair[1], RERANK_SUFFIX)
 
 
 def right_scores(reference: Reference, pairs: Sequence[Pair], instruction: str) -> Floats:
-    """Return P(yes), (n,)."""
+    """Return P(yes), float32 (n,)."""
     states = reference.states([right_ids(reference, pair, instruction) for pair in pairs])
     return yes_probability(states @ reference.heads()[""][0])
 
 
 def reranking_hypotheses(reference: Reference, pairs: Sequence[Pair], instruction: str) -> list[Hypothesis]:
-    """Return the answers of every fault of the template and of the head, and of any two.
+    """Return the answers for every fault of template, head and scale, and for all combinations.
 
     Args:
         reference: the local model.
         pairs: with short documents.
-        instruction: what right prompts carry.
+        instruction: task sentence of right prompts.
     """
     renderings = _renderings(instruction)
     sequences = [reference.ids(*render(*pair)) for _, render in renderings for pair in pairs]
@@ -62,12 +64,12 @@ def reranking_hypotheses(reference: Reference, pairs: Sequence[Pair], instructio
 def truncations(
     reference: Reference, pairs: Sequence[Pair], instruction: str, right: Floats
 ) -> Iterator[tuple[int, str, Floats]]:
-    """Yield limits on tokens, what they cut ("document" or "template"), and the scores of `pairs`.
+    """Yield token limits, what they cut ("document" or "template"), and the scores of `pairs` under them.
 
     Args:
         reference: the local model.
         pairs: with long documents.
-        instruction: what right prompts carry.
+        instruction: task sentence of right prompts.
         right: right scores of the pairs.
     """
     head = reference.heads()[""][0]
@@ -77,14 +79,14 @@ def truncations(
         cut = [i for i, row in enumerate(ids) if len(row) > limit]
         whole = [[*ids[i][: limit - len(suffix)], *suffix] for i in cut]
         lost = [ids[i][:limit] for i in cut]
-        # Together: they begin alike, and that is computed once.
+        # In one call: they have common prefixes, which are then computed once.
         scores = yes_probability(reference.states([*whole, *lost]) @ head)
         for what, found in zip(("document", "template"), np.split(scores, 2), strict=True):
             yield limit, what, replaced(right, cut, found)
 
 
 def loss_by_cutting(reference: Reference, pair: Pair, instruction: str) -> float:
-    """Return by how much P(yes) changes when a long document is cut at the next power of two."""
+    """Return the change of P(yes) if a long pair's prompt is cut to the next lower power of two of tokens."""
     ids, suffix = right_ids(reference, pair, instruction), reference.ids(RERANK_SUFFIX)
     *_, limit = limits_below(len(ids))
     cut = [*ids[: limit - len(suffix)], *suffix]
@@ -108,13 +110,13 @@ def scaling(observed: Floats, right: Floats) -> tuple[float, float, Floats]:
 
 
 def are_symmetric(answered: Floats, swapped: Floats) -> bool:
-    """Whether answers stay the same when query and document change places, as those of a cosine do.
+    """Whether swapping query and document leaves the answers as they are, which holds for cosines.
 
     Args:
         answered: for some pairs, (n,).
         swapped: for the same pairs, swapped.
     """
-    # By what the pairs differ: a reranker that finds nothing relevant answers nearly 0 both ways.
+    # Relative to the spread: a reranker that finds nothing relevant answers nearly 0 both ways.
     spread = float(np.ptp(answered))
     return spread > 0 and float(np.abs(answered - swapped).max()) <= _SYMMETRIC * spread
 
@@ -187,7 +189,7 @@ def _without_brackets(text: str) -> str:
 
 
 def _cosines(reference: Reference, pairs: Sequence[Pair]) -> Iterator[Hypothesis]:
-    """Yield the cosines that an embedding model would make of the same weights."""
+    """Yield the cosines that the same weights give if they are run as an embedding model."""
     for closing in ("", "<|endoftext|>"):
         queries = unit(reference.states([reference.ids(query, closing) for query, _ in pairs]))
         documents = unit(reference.states([reference.ids(document, closing) for _, document in pairs]))

@@ -17,6 +17,7 @@ from qwen3_rag.verification.reranking_faults import Pair
 from qwen3_rag.verification.subject import Input
 
 _SERVICES: Final = "/api/v1/services"
+"""Path of DashScope's services, below its host."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,30 @@ class Route:
 
     Attributes:
         name: path, and how the inputs are sent.
-        url: where to.
+        url: where requests go.
         body: inputs of one request -> JSON.
-        read: JSON and number of inputs -> one value per input, in order.
-        groups: inputs -> what all inputs of one request must have in common.
+        read_answer: JSON and number of inputs -> one value per input, in order. Raises `UnusableAnswerError`.
+        group: input -> its group; inputs of one request are of one group.
         takes_ids: whether the inputs are sent as exact token ids.
     """
 
     name: str
     url: str
     body: Callable[[Sequence[Any]], dict[str, Any]]
-    read: Callable[[Any, int], list[Any]]
-    groups: Callable[[Any], object] = lambda _: None
+    read_answer: Callable[[Any, int], list[Any]]
+    group: Callable[[Any], object] = lambda _: None
     takes_ids: bool = False
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What routes depend on, besides server and kind; see `routes`."""
+
+    url: str
+    model: str
+    template: TemplateSide
+    instruction: str
+    dimensions: int | None
 
 
 def routes(
@@ -55,133 +67,181 @@ def routes(
     Args:
         url: base URL.
         server: what it speaks.
-        kind: what is asked for.
+        kind: of the model.
         model: the model's name at the server.
-        template: who renders rerank prompts that go as text.
+        template: who renders rerank prompts that are sent as text.
         instruction: task sentence of rerank prompts and of DashScope's queries.
-        dimensions: length of vectors to ask for; None asks for none.
+        dimensions: requested length of vectors; None requests none.
 
     Raises:
-        ConfigurationError: the server does not do this kind of work.
+        ConfigurationError: the server does not serve this kind of model, or a reranker is given `dimensions`.
     """
-    if kind == "embedding":
-        extra = {} if dimensions is None else {"dimensions": dimensions}
-        return _embedding_routes(url, server, model, extra, instruction)
-    if dimensions is not None:
+    if kind == "reranking" and dimensions is not None:
         raise ConfigurationError("--dimensions is for embedding models only")
-    return _reranking_routes(url, server, model, template, instruction)
+    make = _ROUTES.get((server, kind))
+    if make is None:
+        raise ConfigurationError(f"--server {server} is not for {kind}")
+    return make(_Options(url, model, template, instruction, dimensions))
 
 
-def _embedding_routes(
-    url: str, server: ServerName, model: str, extra: dict[str, Any], instruction: str
-) -> list[Route]:
-    def listed(answer: Any, count: int) -> list[Any]:
-        return in_order(member(answer, "data"), count, index="index", value="embedding")
+def _vllm_embedding(options: _Options) -> list[Route]:
+    url = root(options.url) + "/v1/embeddings"
+    ids = Route(
+        "POST /v1/embeddings, token ids",
+        url,
+        lambda inputs: _openai_body(options, [i.token_ids for i in inputs]),
+        _data_embeddings,
+        takes_ids=True,
+    )
+    return [ids, _openai_text(options, url)]
 
-    def plain(answer: Any, count: int) -> list[Any]:
+
+def _openai_embedding(options: _Options) -> list[Route]:
+    return [_openai_text(options, versioned(options.url, "v1") + "/embeddings")]
+
+
+def _openai_text(options: _Options, url: str) -> Route:
+    return Route(
+        "POST /v1/embeddings, text",
+        url,
+        lambda inputs: _openai_body(options, [_embedded(i) for i in inputs]),
+        _data_embeddings,
+    )
+
+
+def _openai_body(options: _Options, inputs: Sequence[Any]) -> dict[str, Any]:
+    return {"model": options.model, "input": list(inputs), **_if_given("dimensions", options.dimensions)}
+
+
+def _data_embeddings(answer: Any, count: int) -> list[Any]:
+    return in_order(member(answer, "data"), count, index="index", value="embedding")
+
+
+def _tei_embedding(options: _Options) -> list[Route]:
+    def body(inputs: Sequence[Input]) -> dict[str, Any]:
+        return {"inputs": [_embedded(i) for i in inputs], **_if_given("dimensions", options.dimensions)}
+
+    def read(answer: Any, count: int) -> list[Any]:
         check_count(answer, count)
         rows: list[Any] = answer
         return rows
 
-    openai = root(url) + "/v1/embeddings" if server == "vllm" else versioned(url, "v1") + "/embeddings"
-    text = Route(
-        "POST /v1/embeddings, text",
-        openai,
-        lambda inputs: {"model": model, "input": [_embedded(i) for i in inputs], **extra},
-        listed,
-    )
-    if server == "vllm":
-        ids = Route(
-            "POST /v1/embeddings, token ids",
-            openai,
-            lambda inputs: {"model": model, "input": [i.token_ids for i in inputs], **extra},
-            listed,
-            takes_ids=True,
-        )
-        return [ids, text]
-    if server == "openai":
-        return [text]
-    if server == "tei":
-        return [
-            Route(
-                "POST /embed, text",
-                root(url) + "/embed",
-                lambda inputs: {"inputs": [_embedded(i) for i in inputs], **extra},
-                plain,
-            )
-        ]
-    if server == "dashscope":
-        return [_dashscope_embedding(url, model, extra, instruction)]
-    raise ConfigurationError(f"--server {server} is not for embedding")
+    return [Route("POST /embed, text", root(options.url) + "/embed", body, read)]
 
 
-def _dashscope_embedding(url: str, model: str, extra: dict[str, Any], instruction: str) -> Route:
+def _dashscope_embedding(options: _Options) -> list[Route]:
     def body(inputs: Sequence[Input]) -> dict[str, Any]:
         parameters: dict[str, Any] = {"text_type": "document"}
         if _text(inputs[0]).is_query:
-            parameters = {"text_type": "query", "instruct": instruction}
-        if extra:
-            parameters["dimension"] = extra["dimensions"]
+            parameters = {"text_type": "query", "instruct": options.instruction}
+        parameters |= _if_given("dimension", options.dimensions)
         texts = [_text(i).text for i in inputs]
-        return {"model": model, "input": {"texts": texts}, "parameters": parameters}
+        return {"model": options.model, "input": {"texts": texts}, "parameters": parameters}
 
-    return Route(
-        "DashScope text-embedding, text",
-        root(url).removesuffix("/api") + f"{_SERVICES}/embeddings/text-embedding/text-embedding",
-        body,
-        lambda answer, count: in_order(
-            member(answer, "output", "embeddings"), count, index="text_index", value="embedding"
-        ),
-        lambda one: _text(one).is_query,
+    def read(answer: Any, count: int) -> list[Any]:
+        items = member(answer, "output", "embeddings")
+        return in_order(items, count, index="text_index", value="embedding")
+
+    url = _dashscope_url(options, "/embeddings/text-embedding/text-embedding")
+    return [Route("DashScope text-embedding, text", url, body, read, lambda one: _text(one).is_query)]
+
+
+def _vllm_reranking(options: _Options) -> list[Route]:
+    def read(answer: Any, count: int) -> list[Any]:
+        rows = in_order(member(answer, "data"), count, index="index", value="probs")
+        return [only_class(row) for row in rows]
+
+    ids = Route(
+        "POST /classify, token ids",
+        root(options.url) + "/classify",
+        lambda inputs: {"model": options.model, "input": [i.token_ids for i in inputs]},
+        read,
+        takes_ids=True,
     )
+    return [ids, _cohere_text(options, root(options.url) + "/rerank")]
 
 
-def _reranking_routes(
-    url: str, server: ServerName, model: str, template: TemplateSide, instruction: str
-) -> list[Route]:
-    def words(inputs: Sequence[Input]) -> tuple[str, list[str]]:
-        pairs = [_pair(i) for i in inputs]
-        sent = pairs if template == "server" else [rerank_halves(instruction, *pair) for pair in pairs]
-        return sent[0][0], [document for _, document in sent]
+def _cohere_reranking(options: _Options) -> list[Route]:
+    return [_cohere_text(options, versioned(options.url, "v2") + "/rerank")]
 
-    def cohere(inputs: Sequence[Input]) -> dict[str, Any]:
-        query, documents = words(inputs)
-        return {"model": model, "query": query, "documents": documents, "top_n": len(inputs)}
 
-    def tei(inputs: Sequence[Input]) -> dict[str, Any]:
-        query, texts = words(inputs)
+def _jina_reranking(options: _Options) -> list[Route]:
+    return [_cohere_text(options, versioned(options.url, "v1") + "/rerank")]
+
+
+def _cohere_text(options: _Options, url: str) -> Route:
+    """Return the route of servers that rerank as Cohere's and Jina's do."""
+
+    def body(inputs: Sequence[Input]) -> dict[str, Any]:
+        query, documents = _query_and_documents(options, inputs)
+        return {"model": options.model, "query": query, "documents": documents, "top_n": len(inputs)}
+
+    def read(answer: Any, count: int) -> list[Any]:
+        return in_order(member(answer, "results"), count, index="index", value="relevance_score")
+
+    return Route(_rerank_name(options), url, body, read, _query)
+
+
+def _tei_reranking(options: _Options) -> list[Route]:
+    def body(inputs: Sequence[Input]) -> dict[str, Any]:
+        query, texts = _query_and_documents(options, inputs)
         return {"query": query, "texts": texts}
 
-    def dashscope(inputs: Sequence[Input]) -> dict[str, Any]:
-        query, documents = words(inputs)
-        parameters = {"top_n": len(inputs), "return_documents": False, "instruct": instruction}
-        return {"model": model, "input": {"query": query, "documents": documents}, "parameters": parameters}
+    def read(answer: Any, count: int) -> list[Any]:
+        return in_order(answer, count, index="index", value="score")
 
-    def results(*names: str, value: str) -> Callable[[Any, int], list[Any]]:
-        return lambda answer, count: in_order(member(answer, *names), count, index="index", value=value)
+    return [Route(_rerank_name(options), root(options.url) + "/rerank", body, read, _query)]
 
-    sent = "text" if template == "server" else "rendered text"
-    if server == "vllm":
-        ids = Route(
-            "POST /classify, token ids",
-            root(url) + "/classify",
-            lambda inputs: {"model": model, "input": [i.token_ids for i in inputs]},
-            lambda answer, count: [only_class(row) for row in results("data", value="probs")(answer, count)],
-            takes_ids=True,
-        )
-        read = results("results", value="relevance_score")
-        return [ids, Route(f"POST /rerank, {sent}", root(url) + "/rerank", cohere, read, _by_query)]
-    if server in ("cohere", "jina"):
-        path = versioned(url, "v2" if server == "cohere" else "v1") + "/rerank"
-        read = results("results", value="relevance_score")
-        return [Route(f"POST /rerank, {sent}", path, cohere, read, _by_query)]
-    if server == "tei":
-        return [Route(f"POST /rerank, {sent}", root(url) + "/rerank", tei, results(value="score"), _by_query)]
-    if server == "dashscope":
-        path = root(url).removesuffix("/api") + f"{_SERVICES}/rerank/text-rerank/text-rerank"
-        read = results("output", "results", value="relevance_score")
-        return [Route("DashScope text-rerank, text", path, dashscope, read, _by_query)]
-    raise ConfigurationError(f"--server {server} is not for reranking")
+
+def _dashscope_reranking(options: _Options) -> list[Route]:
+    def body(inputs: Sequence[Input]) -> dict[str, Any]:
+        query, documents = _query_and_documents(options, inputs)
+        parameters = {"top_n": len(inputs), "return_documents": False, "instruct": options.instruction}
+        return {
+            "model": options.model,
+            "input": {"query": query, "documents": documents},
+            "parameters": parameters,
+        }
+
+    def read(answer: Any, count: int) -> list[Any]:
+        items = member(answer, "output", "results")
+        return in_order(items, count, index="index", value="relevance_score")
+
+    url = _dashscope_url(options, "/rerank/text-rerank/text-rerank")
+    return [Route("DashScope text-rerank, text", url, body, read, _query)]
+
+
+_ROUTES: Final[dict[tuple[ServerName, ModelKind], Callable[[_Options], list[Route]]]] = {
+    ("vllm", "embedding"): _vllm_embedding,
+    ("vllm", "reranking"): _vllm_reranking,
+    ("tei", "embedding"): _tei_embedding,
+    ("tei", "reranking"): _tei_reranking,
+    ("openai", "embedding"): _openai_embedding,
+    ("cohere", "reranking"): _cohere_reranking,
+    ("jina", "reranking"): _jina_reranking,
+    ("dashscope", "embedding"): _dashscope_embedding,
+    ("dashscope", "reranking"): _dashscope_reranking,
+}
+
+
+def _dashscope_url(options: _Options, path: str) -> str:
+    return root(options.url).removesuffix("/api") + _SERVICES + path
+
+
+def _rerank_name(options: _Options) -> str:
+    return f"POST /rerank, {'text' if options.template == 'server' else 'rendered text'}"
+
+
+def _query_and_documents(options: _Options, inputs: Sequence[Input]) -> tuple[str, list[str]]:
+    """Return the query that pairs have in common and their documents, rendered if that is the client's part."""
+    pairs = [_pair(i) for i in inputs]
+    if options.template == "client":
+        pairs = [rerank_halves(options.instruction, *pair) for pair in pairs]
+    return pairs[0][0], [document for _, document in pairs]
+
+
+def _if_given(name: str, value: int | None) -> dict[str, int]:
+    return {} if value is None else {name: value}
 
 
 def _embedded(one: Input) -> str:
@@ -189,15 +249,15 @@ def _embedded(one: Input) -> str:
     return text.prompt + text.text
 
 
-def _by_query(one: Input) -> object:
+def _query(one: Input) -> object:
     return _pair(one)[0]
 
 
 def _text(one: Input) -> Text:
-    assert isinstance(one.words, Text), "embedding endpoints are asked for texts"
+    assert isinstance(one.words, Text), "inputs of embedding models are texts"
     return one.words
 
 
 def _pair(one: Input) -> Pair:
-    assert isinstance(one.words, tuple), "reranking endpoints are asked for pairs"
+    assert isinstance(one.words, tuple), "inputs of rerankers are pairs"
     return one.words

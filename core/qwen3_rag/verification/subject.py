@@ -1,4 +1,4 @@
-"""What is compared: the fixed inputs, the local model, and the judge of what comes back."""
+"""What is compared: the fixed inputs, and a judge of the answers that knows what is right for them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from qwen3_rag import prompts
+from qwen3_rag.embedder import prompt_before
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION
 from qwen3_rag.models import ModelKind
 from qwen3_rag.vectors import check_dimensions
 from qwen3_rag.verification import embedding_faults, reranking_faults, texts
-from qwen3_rag.verification.compare import (
+from qwen3_rag.verification.diagnosis import batch_dependence, not_finite
+from qwen3_rag.verification.embedding_faults import Text
+from qwen3_rag.verification.judges import (
     EMBEDDING_TOLERANCE,
     RERANKING_TOLERANCE,
     EmbeddingJudge,
     RerankingJudge,
 )
-from qwen3_rag.verification.diagnosis import batch_dependence, not_finite
-from qwen3_rag.verification.embedding_faults import Text
 from qwen3_rag.verification.lengths import check_length, check_room, longest_pair, longest_texts
 from qwen3_rag.verification.matching import Floats
 from qwen3_rag.verification.reference import Reference, TokenList
@@ -26,10 +26,10 @@ from qwen3_rag.verification.report import Check
 from qwen3_rag.verification.reranking_faults import Pair
 
 ASKED_ALONE: Final = 3
-"""The first so many inputs are asked for once more, each in a request of its own."""
+"""Number of inputs that are sent once more, each in a request of its own."""
 
 _LONGEST: Final = 2048
-"""The fixed long texts have fewer tokens, and are left out where no so long ones may be sent."""
+"""Tokens. The fixed long texts have fewer; they are omitted where texts of this length may not be sent."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Subject:
 
     Attributes:
         kind: embedding or reranking.
-        instruction: task sentence; of embedding, what DashScope is told.
+        instruction: task sentence; for embedding, the one sent to DashScope.
         inputs: short texts or pairs first, then long ones.
-        judge: knows what is right for them.
+        judge: compares answers with what is right for these inputs.
         tolerance: largest distance that passes.
     """
 
@@ -60,24 +60,24 @@ class Subject:
 
     @property
     def measure(self) -> str:
-        """What a distance is, in words."""
+        """Name of the distance."""
         return "distance of unit vectors" if self.kind == "embedding" else "difference of P(yes)"
 
     def check(self, path: str, answered: Floats, alone: Floats) -> Check:
-        """Compare raw numbers.
+        """Compare raw vectors, float32 (n, d), or scores, float32 (n,).
 
         Args:
-            path: how they were asked for.
+            path: how they were requested.
             answered: for all inputs.
-            alone: for the first ones, each asked for by itself.
+            alone: for the first inputs, each requested by itself.
         """
-        outcome = self.judge.judge(answered)
-        found = outcome.findings
-        if outcome.difference is not None and "out-of-order" not in [one.fault for one in found]:
+        verdict = self.judge.judge(answered)
+        found = verdict.findings
+        if verdict.difference is not None and "out-of-order" not in [one.fault for one in found]:
             depends = not_finite(alone) or batch_dependence(answered[: len(alone)], alone, self.tolerance)
             found = found if depends is None else (depends, *found)
         longest = max(len(one.token_ids) for one in self.inputs)
-        return Check(path, len(answered), longest, outcome.difference, self.measure, self.tolerance, found)
+        return Check(path, len(answered), longest, verdict.difference, self.measure, self.tolerance, found)
 
 
 def make_subject(
@@ -89,15 +89,15 @@ def make_subject(
     dimensions: int | None,
     max_tokens: int | None,
 ) -> Subject:
-    """Compute what is right.
+    """Choose the inputs and compute what is right for them.
 
     Args:
-        reference: the local model, which the subject asks again when something is wrong.
+        reference: the local model; keep it open, since the judge runs it again when something is wrong.
         instruction: task sentence; None for the checkpoint's own or the default.
-        tolerance: largest distance that passes; None for that of the kind.
-        norms_count: whether vectors must come with length 1.
-        dimensions: length of vectors that is asked for.
-        max_tokens: length up to which is compared; None for that of the fixed texts.
+        tolerance: largest distance that passes; None for the kind's default.
+        norms_count: whether vectors must have norm 1.
+        dimensions: requested length of vectors; None for the model's own.
+        max_tokens: tokens of the longest inputs; None for the fixed texts alone.
 
     Raises:
         ConfigurationError: `dimensions` or `max_tokens` does not fit the model.
@@ -132,7 +132,7 @@ def _embedding_subject(
     check_dimensions(dimensions, reference.checkpoint.hidden_size)
     chosen = DEFAULT_INSTRUCTION if instruction is None else instruction
     allowed = EMBEDDING_TOLERANCE if tolerance is None else tolerance
-    query_prompt = _query_prompt(reference, instruction)
+    query_prompt = prompt_before(reference.checkpoint, "query", instruction)
     short = [Text(query, query_prompt, is_query=True) for query in texts.QUERIES]
     short += _documents(reference, texts.SHORT_DOCUMENTS)
     long = _documents(reference, texts.LONG_DOCUMENTS) if _takes_long(reference, max_tokens) else []
@@ -159,13 +159,6 @@ def _takes_long(reference: Reference, max_tokens: int | None) -> bool:
     return (reference.context if max_tokens is None else max_tokens) >= _LONGEST
 
 
-def _query_prompt(reference: Reference, instruction: str | None) -> str:
-    if instruction is not None:
-        return prompts.query_prompt(instruction)
-    saved = reference.checkpoint.query_prompt
-    return prompts.query_prompt(DEFAULT_INSTRUCTION) if saved is None else saved
-
-
 def _documents(reference: Reference, documents: Sequence[str]) -> list[Text]:
-    prompt = reference.checkpoint.document_prompt
+    prompt = prompt_before(reference.checkpoint, "document", None)
     return [Text(document, prompt, is_query=False) for document in documents]

@@ -1,8 +1,8 @@
-"""The fixed texts: several scripts and lengths, each there to show some fault.
+"""The fixed texts, in several scripts and lengths, each chosen to show some fault.
 
-Nothing here looks like a special token: servers that take text would read one, and that is a
-matter of safety, not of right numbers. Capitals show lower-casing, line ends their replacement by
-spaces, and the long texts a limit on length.
+Capitals show lower-casing, newlines their replacement by spaces, long texts a limit on length. No text looks
+like a
+special token: servers that take text would read it as one, which is a question of safety, not of right numbers.
 """
 
 from __future__ import annotations

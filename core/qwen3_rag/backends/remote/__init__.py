@@ -1,7 +1,7 @@
 """The remote backend: the same prompts, computed by a server.
 
-vLLM gets token ids. Other servers take text; `servers/` has one module each, and docs/remote.md one
-table that says who applies the template, who cuts, and who reads special tokens.
+vLLM is sent token ids, other servers text. `servers/` has one module for each; a table in docs/remote.md says
+who applies the template, who cuts, and how special tokens in texts are treated.
 """
 
 from qwen3_rag.backends.remote.backend import RemoteBackend, create

@@ -1,4 +1,4 @@
-"""The remote backend: its options to a client, and runs of prompts by it."""
+"""The remote backend: runs prompts on one or several servers."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from qwen3_rag.tokens import Prompt
 
 
 def create(settings: EngineSettings) -> RemoteBackend:
-    """Make a connection to a server as `settings.model_kwargs` say. Entry point `remote`.
+    """Return a backend for the servers that `settings.model_kwargs` name. Entry point `remote`.
 
-    Nothing is sent yet. `settings.model` names the checkpoint whose tokenizer and hidden size the
-    server's model has; device, dtype and prefix sharing are the server's business.
+    Nothing is sent yet. `settings.model` names the checkpoint whose tokenizer and hidden size the server's
+    model has; device, dtype and prefix sharing are up to the server.
 
     Raises:
         ConfigurationError: see `RemoteOptions` and docs/remote.md.
-        CheckpointError: the tokenizer or config cannot be had.
+        CheckpointError: the tokenizer or config cannot be read.
     """
     options = parse_options(settings.loader_options)
     key = find_key(options)
@@ -58,17 +58,17 @@ class RemoteBackend:
     """A model at one or several servers.
 
     Args:
-        dialect: how the servers are asked.
-        open_client: makes the client; called in the backend's event loop.
+        dialect: what the servers speak.
+        open_client: opens the client; called in the backend's event loop.
         max_inputs: most prompts of one request.
         max_tokens: most tokens of one request.
-        connections: most requests under way.
-        token_budget: tokens of one run; None for one request's worth, with the last part that a round may have
-            beyond it. Larger runs would hold up what comes later, and keep no more connections busy.
+        connections: most requests in flight.
+        token_budget: tokens of one run; None for as many as fill one request even if a round is overfilled.
+            Larger runs would delay calls that come later, and keep no more connections busy.
 
     Attributes:
-        concurrency: runs that may be under way at once.
-        token_budget: tokens that one run should bring.
+        concurrency: most runs at once.
+        token_budget: tokens that one run should have.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class RemoteBackend:
         token_budget: int | None,
     ) -> None:
         self.concurrency = connections
-        whole = max(1, int(max_tokens / MAX_OVERFILL))
-        self.token_budget = token_budget if token_budget is not None else whole
+        one_request = max(1, int(max_tokens / MAX_OVERFILL))
+        self.token_budget = token_budget if token_budget is not None else one_request
         self._dialect = dialect
         self._max_inputs, self._max_tokens = max_inputs, max_tokens
         self._connections = connections
         self._loop = LoopThread("qwen3-rag-remote")
         try:
-            self._client = self._loop.result_of(_made(open_client))
+            self._client = self._loop.result_of(_opened(open_client))
         except BaseException:
             self._loop.close()
             raise
@@ -99,17 +99,15 @@ class RemoteBackend:
         return self.run_while(prompts, lambda: True)
 
     def run_while(self, prompts: Sequence[Prompt], is_wanted: Callable[[], bool]) -> BackendOutput:
-        """Run prompts; see `StoppableBackend`. Called from several threads at once.
+        """Run prompts; see `StoppableBackend`. May be called from several threads at once.
 
-        `computed` counts all tokens: servers do not tell what their prefix caches spared.
+        `computed` counts all tokens: servers do not report what their prefix caches saved.
 
         Raises:
-            RemoteError: a server refused, could not be reached in time, or gave no right answer.
-                When it is one prompt's fault, `position` is its `index`, and the message tells it and
-                quotes how its text begins.
-            PromptTooLongError, ConfigurationError: the server cannot be asked for a prompt as it is.
-                Nothing was sent.
-            RunAbandonedError: it is not wanted any more; its requests are cancelled.
+            RemoteError: a server refused, could not be reached in time, or gave no right answer. If one prompt
+                is at fault, `position` is its `index`, and the message tells it and quotes how its text begins.
+            PromptTooLongError, ConfigurationError: a prompt cannot be sent as it is. Nothing was sent.
+            RunAbandonedError: the run is not wanted any more; its requests are cancelled.
         """
         for prompt in prompts:
             self._dialect.check(prompt)
@@ -119,12 +117,12 @@ class RemoteBackend:
         return BackendOutput(self._loop.result_of(self._values(prompts), is_wanted=is_wanted), computed)
 
     def close(self) -> None:
-        """Close the connections and end the event loop's thread."""
+        """Close the connections, and end the event loop's thread."""
         self._loop.result_of(self._client.close())
         self._loop.close()
 
     async def _values(self, prompts: Sequence[Prompt]) -> Values:
-        """Return the values of all prompts, computed by requests sent side by side."""
+        """Return the values of all prompts, from requests sent concurrently."""
         requests = split(
             [len(prompt.token_ids) for prompt in prompts],
             [self._dialect.group(prompt) for prompt in prompts],
@@ -132,24 +130,25 @@ class RemoteBackend:
             max_tokens=self._max_tokens,
         )
         run = Run(self._client, self._dialect, prompts, requests)
-        # No more workers than connections: runs of several threads take turns at the client's places.
+        # No more workers than connections: the client's limiter shares those among concurrent runs.
         await _all_or_none([run.work() for _ in range(min(len(requests), self._connections))])
         return run.values()
 
 
 def _count_tokens(folder: Path, text: str) -> int:
-    """Return the tokens of a text. The tokenizer is read when it is needed, by few servers."""
+    """Return the number of tokens of a text. Few dialects need it, so the tokenizer is read only here."""
     tokenizer = PromptTokenizer.from_folder(folder)
     encoded = tokenizer.encode_texts([text], prompt="", max_tokens=sys.maxsize, is_query=True)
     return len(encoded.token_ids[0]) - 1  # less the closing token of an embedding
 
 
-async def _made(open_client: Callable[[], Client]) -> Client:
+async def _opened(open_client: Callable[[], Client]) -> Client:
+    """Open a client within the loop that runs this."""
     return open_client()
 
 
 async def _all_or_none(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run coroutines side by side; when one fails, cancel the others and raise its error."""
+    """Run coroutines concurrently; if one fails, cancel the others and raise its error."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)

@@ -1,6 +1,6 @@
-"""HTTP clients, made in one place: httpx reads proxies and certificates from the environment, often wrong.
+"""HTTP clients, built in one place: httpx takes proxies and certificates from the environment, often wrong.
 
-Of a variable only the name is ever told: its value may hold a password.
+Errors name a variable and never quote its value, which may hold a password.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from qwen3_rag.errors import ConfigurationError
 
 C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
+CONNECT_TIMEOUT: Final = 10.0
+"""Seconds; a host that is down often drops connection attempts instead of refusing them. Chosen, not tuned."""
+
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
-def made(make: Callable[[], C]) -> C:
-    """Return the HTTP client that `make` makes.
+def build_client(make: Callable[[], C]) -> C:
+    """Return `make()`, an HTTP client.
 
     Raises:
-        ConfigurationError: the environment names a proxy or certificates that httpx cannot use. It names the
-            variables, and has no other exception in its chain: httpx's quote values.
+        ConfigurationError: the environment names a proxy or certificates that httpx cannot use. The message
+            names the variables. No exception of httpx is chained: those quote values.
     """
     try:
         return make()
@@ -45,15 +48,21 @@ def made(make: Callable[[], C]) -> C:
 
 
 def proxy_variable(url: str) -> str | None:
-    """Return the name of the environment variable whose proxy a request to `url` goes by, None for none."""
+    """Return the name of the environment variable that sets the proxy for `url`; None without one."""
     parts = urlsplit(url)
     if proxy_bypass(parts.netloc):
         return None
     return next(_set((f"{parts.scheme.upper()}_PROXY", "ALL_PROXY")), None)
 
 
+def through_proxy(url: str) -> str:
+    """Return a phrase for errors that names the proxy's variable; "" if requests to `url` go directly."""
+    variable = proxy_variable(url)
+    return f" through the proxy set in {variable}" if variable is not None else ""
+
+
 def _set(names: Iterable[str]) -> Iterator[str]:
-    """Yield those variables that are set; of a name in both cases the small letters count, as for httpx."""
+    """Yield the variables that are set, lower case before upper case, which is httpx's precedence."""
     yield from (found for name in names for found in (name.lower(), name) if os.environ.get(found))
 
 

@@ -1,12 +1,12 @@
-"""What can go wrong between us and a server.
+"""Errors of the remote backend.
 
 BackendError (RuntimeError)
 └── RemoteError
     ├── RemoteUnavailableError (ConnectionError)  no base URL answered; the last failure is told
-    ├── RemoteTimeoutError (TimeoutError)         no right answer came for as long as the deadline says
-    ├── RemoteRefusalError                        the server answered 4xx: it will not do this request;
-    │   │                                         or 500 to one text again and again, and not to others
-    │   └── RemoteSetupError                      ... nor any other: key, path, model name
+    ├── RemoteTimeoutError (TimeoutError)         no right answer came within the deadline
+    ├── RemoteRefusalError                        the server refused this request (4xx), or fails (500) on
+    │   │                                         this text and on no other
+    │   └── RemoteSetupError                      ... refuses every request: key, path, model name
     └── RemoteAnswerError                         it answered 200 with something that cannot be right
         └── RemoteNonFiniteError (NonFiniteOutputError)  ... with NaN, infinity or null
 
@@ -26,7 +26,7 @@ class RemoteError(BackendError):
         message: what was seen and what helps.
         url: endpoint that was asked; never holds credentials.
         status: HTTP status, None when there was no answer.
-        position: place of the text or pair at fault in the list that the caller gave, when it is known.
+        position: index of the text or pair at fault in the caller's list; None when it is not known.
     """
 
     def __init__(
@@ -65,4 +65,4 @@ class RemoteAnswerError(RemoteError):
 
 
 class RemoteNonFiniteError(RemoteAnswerError, NonFiniteOutputError):
-    """A server answered NaN, infinity or null in place of a number."""
+    """A server answered NaN, infinity or null instead of a number."""

@@ -1,4 +1,4 @@
-"""Which of several base URLs gets the next request. No I/O and no clock of its own."""
+"""Which of several base URLs gets the next request. No I/O, and no clock of its own."""
 
 from __future__ import annotations
 
@@ -7,37 +7,44 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-_FIRST_REST: Final = 2.0
-_LONGEST_REST: Final = 60.0
-_NOBODY: Final[Mapping[str, float]] = MappingProxyType({})
+_FIRST_BACKOFF: Final = 2.0
+"""Seconds; doubled with each further failure in a row. Chosen, not tuned."""
+
+_LONGEST_BACKOFF: Final = 60.0
+"""Seconds; also the most of a `Retry-After` that other requests respect. Chosen, not tuned."""
+
+_MOST_DOUBLINGS: Final = 16
+"""Keeps 2.0 ** failures finite; the longest backoff is reached far earlier."""
+
+_NONE_ASKED: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 @dataclass
 class Host:
-    """One base URL and how it has been doing.
+    """Health and load of one base URL. Times are those of the caller's clock, in seconds.
 
     Attributes:
         base_url: as configured.
-        under_way: requests that it is working on.
-        failures: failures in a row; those during a rest are not counted.
-        rests_until: time until which others are preferred.
-        closed_until: time until which it asked to be left alone (`Retry-After`), a minute at most: one
-            wrong header must not shut it for a day.
-        is_busy: whether it failed last because it had too much to do, and so is there all the same.
-        last_turn: number of the choice that fell on it last.
+        in_flight: requests sent and not answered yet.
+        failures: failures in a row; those during a backoff do not count.
+        backoff_until: time before which other hosts are preferred.
+        retry_after_until: time before which it asked not to be used (`Retry-After`), at most a minute ahead:
+            one wrong header must not shut it out for a day.
+        is_busy: whether its last failure was overload, so that it is up nevertheless.
+        last_turn: serial number of the last choice that fell on it.
     """
 
     base_url: str
-    under_way: int = 0
+    in_flight: int = 0
     failures: int = 0
-    rests_until: float = 0.0
-    closed_until: float = 0.0
+    backoff_until: float = 0.0
+    retry_after_until: float = 0.0
     is_busy: bool = False
     last_turn: int = 0
 
-    def rests(self, now: float) -> bool:
-        """Whether others are preferred; one that failed last time is tried by one request at a time."""
-        return now < self.rests_until or (self.failures > 0 and self.under_way > 0)
+    def backs_off(self, now: float) -> bool:
+        """Whether others are preferred. After a backoff one request at a time probes the host."""
+        return now < self.backoff_until or (self.failures > 0 and self.in_flight > 0)
 
 
 class Hosts:
@@ -54,37 +61,39 @@ class Hosts:
     def __len__(self) -> int:
         return len(self._hosts)
 
-    def has_other(self, now: float, without: Container[str]) -> bool:
-        """Whether a host beside some is well, or no more than busy."""
+    def has_other(self, now: float, excluded: Container[str]) -> bool:
+        """Whether a host that is not excluded is healthy, or merely busy."""
         return any(
-            (host.is_busy or not host.rests(now)) for host in self._hosts if host.base_url not in without
+            (host.is_busy or not host.backs_off(now)) for host in self._hosts if host.base_url not in excluded
         )
 
     def choose(
         self,
         now: float,
-        failed: Mapping[str, int],
-        asked_until: Mapping[str, float] = _NOBODY,
-        without: Container[str] = (),
+        failures: Mapping[str, int],
+        retry_after_until: Mapping[str, float] = _NONE_ASKED,
+        excluded: Container[str] = (),
     ) -> Host:
         """Return the host for a request.
 
-        Open before closed, awake before resting, then the one that failed this request least, then
-        the least busy, then taking turns. When all rest, one is chosen all the same.
+        In order of precedence: the shortest `Retry-After` left, hosts that do not back off, the fewest failures
+        of this very request, the fewest requests in flight, round robin. If all back off, one is chosen all the
+        same.
 
         Args:
             now: current time.
-            failed: base URL -> how often it failed this very request.
-            asked_until: base URL -> time until which it asked this very request to wait, however long.
-            without: base URLs of which none is chosen; not all.
+            failures: base URL -> how often this very request failed there.
+            retry_after_until: base URL -> time before which it asked not to be sent this very request again,
+                however far ahead.
+            excluded: base URLs that are not chosen; not all of them.
         """
         chosen = min(
-            (host for host in self._hosts if host.base_url not in without),
+            (host for host in self._hosts if host.base_url not in excluded),
             key=lambda host: (
-                max(0.0, max(host.closed_until, asked_until.get(host.base_url, 0.0)) - now),
-                host.rests(now),
-                failed.get(host.base_url, 0),
-                host.under_way,
+                max(0.0, max(host.retry_after_until, retry_after_until.get(host.base_url, 0.0)) - now),
+                host.backs_off(now),
+                failures.get(host.base_url, 0),
+                host.in_flight,
                 host.last_turn,
             ),
         )
@@ -93,23 +102,24 @@ class Hosts:
         return chosen
 
     def note_success(self, host: Host) -> None:
-        """The host answered, if only to refuse: it is neither down nor in need of quiet."""
-        host.failures, host.rests_until, host.closed_until = 0, 0.0, 0.0
+        """Record an answer, a refusal included: the host is up."""
+        host.failures, host.backoff_until, host.retry_after_until = 0, 0.0, 0.0
 
-    def note_failure(self, host: Host, now: float, *, asked: float | None, is_busy: bool = False) -> None:
-        """The host failed; let it rest, twice as long each time in a row.
+    def note_failure(self, host: Host, now: float, *, retry_after: float | None, is_busy: bool = False) -> None:
+        """Record a failure. The host backs off, twice as long after each further failure in a row.
 
-        Requests that were under way together fail together: while it rests, they count no further.
+        Requests that were in flight together fail together, so failures during a backoff do not prolong it.
 
         Args:
-            host: which.
+            host: the one that failed.
             now: current time.
-            asked: seconds for which it asked to be left alone, None for none.
-            is_busy: whether it had too much to do.
+            retry_after: seconds that it asked clients to wait; None if it did not.
+            is_busy: whether it was overloaded.
         """
         host.is_busy = is_busy
-        if now >= host.rests_until:
+        if now >= host.backoff_until:
             host.failures += 1
-            host.rests_until = now + min(_LONGEST_REST, _FIRST_REST * 2.0 ** min(host.failures - 1, 16))
-        if asked is not None:
-            host.closed_until = max(host.closed_until, now + min(asked, _LONGEST_REST))
+            doublings = min(host.failures - 1, _MOST_DOUBLINGS)
+            host.backoff_until = now + min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0**doublings)
+        if retry_after is not None:
+            host.retry_after_until = max(host.retry_after_until, now + min(retry_after, _LONGEST_BACKOFF))

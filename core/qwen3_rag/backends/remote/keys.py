@@ -1,4 +1,4 @@
-"""API keys: found in the environment or in a secret object, shown nowhere."""
+"""API keys: read from the environment or a secret object, and shown nowhere."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ _VENDORS: Final[dict[ServerName, tuple[str, tuple[str, ...]]]] = {
         ),
     ),
 }
-"""Server -> variable that its vendor's tools read, and the vendor's API hosts. The variable is read by
-itself only for these hosts: a key must not reach somebody else's server because a URL was changed."""
+"""Server -> environment variable that its vendor's tools read, and the vendor's API hosts. Unless an option
+names
+it, the variable is read for these hosts only: a changed URL must not send the key to somebody else's server."""
 
 
 @runtime_checkable
@@ -45,15 +46,15 @@ class _HaystackSecret(Protocol):
 
 
 class ApiKey:
-    """A key that hides itself from repr, pickles and tracebacks with local variables.
+    """A key that does not show in reprs, pickles or tracebacks with local variables.
 
     Args:
-        value: the key; white space around it (a line break read from a file) is dropped.
+        value: the key; surrounding white space (a line break read from a file) is stripped.
         source: where it came from, for errors.
 
     Raises:
-        ConfigurationError: it is empty, or cannot stand in an HTTP header. HTTP libraries would say
-            so in an exception that quotes it.
+        ConfigurationError: it is empty, or not allowed in an HTTP header. HTTP libraries would raise an
+            exception that quotes it.
     """
 
     __slots__ = ("_value",)
@@ -79,15 +80,15 @@ class ApiKey:
         return f"Bearer {self._value}"
 
     def hide_in(self, text: str) -> str:
-        """Return `text`, which may be a server's, with the key blotted out."""
+        """Return `text`, which may be a server's, with the key replaced."""
         return text.replace(self._value, "[API key]")
 
 
 class Bearer(httpx.Auth):
-    """Puts a key into the one header of a request, so that no other object of an HTTP client holds it.
+    """Sets the `Authorization` header of requests, so that no other object of an HTTP client holds the key.
 
     Args:
-        key: what to put there.
+        key: sent as bearer token.
     """
 
     def __init__(self, key: ApiKey) -> None:
@@ -100,11 +101,11 @@ class Bearer(httpx.Auth):
 
 
 def find_key(options: RemoteOptions) -> ApiKey | None:
-    """Return the key that the options name, None for a server that needs none.
+    """Return the key that the options name; None for a server that needs none.
 
     Raises:
-        ConfigurationError: the key is a plain string, or is not where the options say. The message
-            never quotes what was given.
+        ConfigurationError: the key is a plain string, or not where the options say. The message does not quote
+            what was given.
     """
     if options.api_key is not None:
         return _from_secret(options.api_key)
@@ -118,10 +119,10 @@ def find_key(options: RemoteOptions) -> ApiKey | None:
 
 
 def is_vendors(url: str, server: ServerName) -> bool:
-    """Whether a URL leads to one of the API hosts of a server's vendor, or to a name below it.
+    """Whether a URL's host is one of a vendor's API hosts, or a subdomain of one.
 
     Args:
-        url: a base URL, encrypted or not.
+        url: a base URL, http or https.
         server: one that has a vendor.
     """
     name = urlsplit(url).hostname or ""
@@ -132,8 +133,10 @@ def key_from_environment(variable: str) -> ApiKey:
     """Return the key that an environment variable holds.
 
     Raises:
-        ConfigurationError: there is no such variable, or it holds no key. What was given is quoted only if it
-            can be no key: keys that are names too (those of Jina and Cohere) have small letters.
+        ConfigurationError: there is no such variable, or it holds no key. `variable` is quoted only if it
+            cannot
+            be a key given by mistake: keys that are valid names (those of Jina and Cohere) have lower-case
+            letters.
     """
     is_name = _ENVIRONMENT_NAME.match(variable)
     value = os.environ.get(variable) if is_name else None

@@ -1,11 +1,11 @@
-"""What `model_kwargs` may say to the remote backend."""
+"""The remote backend's options: what `model_kwargs` may hold."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 import httpx
@@ -20,10 +20,10 @@ SpecialTokens = Literal["break", "send"]
 
 @dataclass(frozen=True)
 class RemoteOptions:
-    """Where a server is, what it speaks, and how hard to try.
+    """Where the servers are, what they speak, and how persistently they are asked.
 
     Attributes:
-        server: what the server speaks; docs/remote.md says for each who applies the template.
+        server: what the servers speak; docs/remote.md says for each who applies the template.
         base_url: one or more base URLs without credentials; requests are spread over them.
         served_model: the model's name at the server; None for the name given to `Embedder` or
             `Reranker`.
@@ -33,23 +33,22 @@ class RemoteOptions:
         timeout: most seconds of one request, from connecting to the answer's last byte. A request that
             takes longer is divided.
         deadline: most seconds for which a run (all requests of a batch) waits for a right answer from any
-            base URL, retries included; it counts from the run's start and anew from each right answer.
-            More than `timeout`.
-        max_retries: how often a request is sent again after 429, 5xx or a broken connection; after a
-            timeout when it is of one text. 0 also keeps a request that timed out in one piece.
+            base URL, retries included. It starts anew with each right answer. More than `timeout`.
+        max_retries: how often a request is sent again after 429, 5xx or a broken connection, or, if it is of
+            one text, after a timeout. With 0 a request that timed out is not divided either.
         max_inputs_per_request: most prompts of one request; None for the server's usual limit.
         max_tokens_per_request: most tokens of one request; a longer prompt goes alone. None for the
             server's usual limit.
-        max_connections: most requests under way at once, over all base URLs. Fewer are, until answers
-            come quickly.
-        path: what is put after the base URL in place of the server's usual path.
-        template: text rerankers only: "client" when the server joins query and document as they
-            come, "server" when it puts them into Qwen3's template itself.
+        max_connections: most requests in flight, over all base URLs. There are fewer until answers come
+            quickly.
+        path: appended to the base URL instead of the server's usual path.
+        template: text rerankers only: "client" if the server concatenates query and document as they are,
+            "server" if it puts them into Qwen3's template itself.
         instruction_field: with `template="server"`, name of the request's field for the instruction;
-            None when the server always uses the default instruction.
-        scores: what the "cohere" and "jina" kinds answer: P(yes), or its log-odds.
-        special_tokens: servers that take text read `<|im_end|>` or `</think>` inside it as the real
-            token. "break" puts a space into such strings, so that they stay text; "send" leaves them.
+            None if the server always uses the default instruction.
+        scores: what "cohere" and "jina" servers answer: P(yes), or its log-odds.
+        special_tokens: servers that take text read `<|im_end|>` or `</think>` in it as the real token. "break"
+            puts a space into such strings, so that they stay text; "send" sends them unchanged.
     """
 
     server: ServerName
@@ -100,21 +99,29 @@ class RemoteOptions:
             _refuse("path", "free of control characters", self.path)
 
 
-_CHOICES: dict[str, tuple[object, ...]] = {
+_CHOICES: Final[dict[str, tuple[object, ...]]] = {
     "server": get_args(ServerName),
     "template": (*get_args(TemplateSide), None),
     "scores": get_args(ScoreScale),
     "special_tokens": get_args(SpecialTokens),
 }
-_LEAST = {"max_retries": 0, "max_connections": 1, "max_inputs_per_request": 1, "max_tokens_per_request": 1}
+"""Option -> allowed values."""
+
+_LEAST: Final = {
+    "max_retries": 0,
+    "max_connections": 1,
+    "max_inputs_per_request": 1,
+    "max_tokens_per_request": 1,
+}
+"""Option -> smallest allowed value."""
 
 
 def parse_options(model_kwargs: Mapping[str, Any] | None) -> RemoteOptions:
     """Check `model_kwargs` and return them as options.
 
     Raises:
-        ConfigurationError: a name is unknown, `server` or `base_url` is absent, or a value is out of
-            range. Values that may be or hold a key are not quoted.
+        ConfigurationError: a name is unknown, `server` or `base_url` is absent, or a value is out of range. The
+            message quotes no value that may be or contain a key.
     """
     given = dict(model_kwargs if model_kwargs is not None else {})
     known = [f.name for f in fields(RemoteOptions)]
@@ -145,10 +152,11 @@ def check_base_url(url: object, name: str) -> str:
 
     Args:
         url: as given.
-        name: what it is called where it was given, for errors.
+        name: of the option or argument, for errors.
 
     Raises:
-        ConfigurationError: it is not an http(s) URL, or holds what must not show. It is not quoted.
+        ConfigurationError: it is not an http(s) URL, or holds a user name, a password or a query. The message
+            does not quote it.
     """
     if not isinstance(url, str):
         raise ConfigurationError(f"{name} must be a string, got {type(url).__name__}")
@@ -176,10 +184,10 @@ def check_base_url(url: object, name: str) -> str:
 
 
 def _names_a_host(url: str) -> bool:
-    """Whether the host can be looked up; httpx tells at the first request, by errors of several types."""
+    """Whether the host name is valid. httpx would tell at the first request, by errors of several types."""
     try:
         parsed = httpx.URL(url)
-        looked_up = parsed.raw_host.decode().encode("idna")  # as sockets do: parts of 1 to 63 characters
+        looked_up = parsed.raw_host.decode().encode("idna")  # as sockets do: labels of 1 to 63 characters
         return bool(parsed.host and looked_up)
     except (httpx.InvalidURL, UnicodeError):
         return False

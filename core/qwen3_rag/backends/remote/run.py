@@ -1,4 +1,4 @@
-"""One run of prompts by several requests: which of them are divided, and whose fault a failure is."""
+"""One run of prompts: which requests are divided, and whether a failure is a text's fault or the server's."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from qwen3_rag.instructions import DEFAULT_INSTRUCTION
 from qwen3_rag.prompts import EmbeddingWords, RerankingWords
 from qwen3_rag.tokens import Prompt
 
-_FAILED_INSIDE: Final = 500
-"""Status of a server in which something failed, perhaps over a text. What 502, 503 and 504 tell of is no text's
-fault; or a text ended the server, and parts of its request would end it again."""
+_SERVER_FAILED: Final = 500
+"""HTTP 500: the server failed while processing, perhaps on a particular text. 502-504 say nothing about a text;
+if one crashed the server, resending parts would crash it again."""
 
 _SHOWN: Final = 40
-"""Characters by which an error makes a text recognisable."""
+"""Characters of a text that an error quotes, enough to recognise it. Chosen, not tuned."""
 
 
 class Run:
-    """The prompts of one run and the values that have come so far.
+    """The prompts of one run, and the values computed so far.
 
     Args:
         client: sends requests.
-        dialect: makes them.
-        prompts: all of the run.
-        requests: numbers of the prompts that are to be sent together.
+        dialect: builds them.
+        prompts: all of the run's.
+        requests: indices of the prompts of each request.
     """
 
     def __init__(
@@ -51,116 +51,116 @@ class Run:
         self._prompts = prompts
         self._waiting = deque(requests)
         self._started = time.monotonic()
-        self._found: dict[int, Any] = {}
-        self._accepts_others = False
-        """Whether a request for one letter was accepted."""
+        self._values: dict[int, Any] = {}
+        self._probe_was_accepted = False
+        """Whether a request for one letter was."""
         self._suspects: set[int] = set()
-        """Numbers of the prompts in requests that got 500 while a request for one letter was accepted."""
-        self._asking = asyncio.Lock()
-        """So that one such question is asked at a time."""
+        """Indices of the prompts of requests that got 500 while a request for one letter was accepted."""
+        self._probing = asyncio.Lock()
+        """At most one such request at a time."""
 
     async def work(self) -> None:
-        """Send what waits, request by request. Several of these share a run."""
+        """Send waiting requests one by one until none is left. Several workers share a run."""
         try:
             while self._waiting:
                 await self._compute(self._waiting.popleft())
         except BaseException:
-            # For the workers beside this one: `asyncio.wait_for`, up to Python 3.11, can lose the
-            # cancellation that is coming to them, and they would go on asking.
+            # The other workers will be cancelled, but `asyncio.wait_for`, up to Python 3.11, can lose a
+            # cancellation. Without requests they end all the same.
             self._waiting.clear()
             raise
 
-    async def _compute(self, numbers: list[int]) -> None:
-        """Compute some prompts by one request, or divide it when it is too large or refused."""
-        prompts = [self._prompts[number] for number in numbers]
+    async def _compute(self, indices: list[int]) -> None:
+        """Compute some prompts by one request; divide it if it is too large or refused."""
+        prompts = [self._prompts[index] for index in indices]
         try:
             values = await self._client.send(
-                self._dialect.call(prompts),
+                self._dialect.request(prompts),
                 started=self._started,
                 tokens=sum(len(prompt.token_ids) for prompt in prompts),
                 divisible=len(prompts) > 1,
-                tries=1 if self._is_sent_once(numbers) else None,
+                max_attempts=1 if self._is_sent_once(indices) else None,
             )
         except TooMuchAtOnceError:
-            self._divide(numbers)
+            self._divide(indices)
         except RemoteNonFiniteError as error:
-            place = error.position
-            assert place is not None, "the client always knows which number was not finite"
-            raise self._located(error, numbers[place]) from None
+            position = error.position
+            assert position is not None, "the client always knows which input it was"
+            raise self._located(error, indices[position]) from None
         except RemoteSetupError:
             raise
         except RemoteRefusalError as error:
-            await self._judge(error, numbers)
+            await self._handle_refusal(error, indices)
         except RemoteUnavailableError as error:
-            await self._judge_failure(error, numbers)
+            await self._handle_failure(error, indices)
         else:
-            self._found.update(zip(numbers, values, strict=True))
+            self._values.update(zip(indices, values, strict=True))
 
-    def _is_sent_once(self, numbers: list[int]) -> bool:
-        """Whether a request is part of one on which the server failed: dividing it further is another try."""
-        return len(numbers) > 1 and numbers[0] in self._suspects
+    def _is_sent_once(self, indices: list[int]) -> bool:
+        """Whether a request is part of one on which the server failed: dividing it is its next retry."""
+        return len(indices) > 1 and indices[0] in self._suspects
 
-    def _divide(self, numbers: list[int]) -> None:
-        self._waiting.extendleft(reversed(halves(numbers)))
+    def _divide(self, indices: list[int]) -> None:
+        self._waiting.extendleft(reversed(halves(indices)))
 
-    async def _judge(self, refusal: RemoteRefusalError, numbers: list[int]) -> None:
-        """Find out whose fault a refusal is: that of its texts only if other requests are accepted.
+    async def _handle_refusal(self, refusal: RemoteRefusalError, indices: list[int]) -> None:
+        """Divide a refused request if the server accepts others; else the server is at fault, not a text.
 
         Raises:
-            RemoteRefusalError: naming the one text that was refused.
-            RemoteSetupError: the server refuses everything.
+            RemoteRefusalError: it is of one text, which the error names.
+            RemoteSetupError: the server refuses every request.
         """
-        if not await self._accepts_another(numbers[0]):
+        if not await self._accepts_another(indices[0]):
             raise RemoteSetupError(
                 f"{refusal} - and so was a request for one letter, so it is not about a text",
                 url=refusal.url,
                 status=refusal.status,
             )
-        if len(numbers) == 1:
-            raise self._located(refusal, numbers[0])
-        self._divide(numbers)
+        if len(indices) == 1:
+            raise self._located(refusal, indices[0])
+        self._divide(indices)
 
-    async def _judge_failure(self, failure: RemoteUnavailableError, numbers: list[int]) -> None:
-        """Find out whether a server that keeps failing does so on one of a request's texts.
+    async def _handle_failure(self, failure: RemoteUnavailableError, indices: list[int]) -> None:
+        """Divide a request on which the server fails (500) if it answers others; else the server is at fault.
 
         Raises:
-            RemoteRefusalError: naming the one text on which it fails.
-            RemoteUnavailableError: it fails on everything, or cannot be reached.
+            RemoteRefusalError: it is of one text, which the error names.
+            RemoteUnavailableError: the server fails on other requests too, or cannot be reached.
         """
-        if failure.status != _FAILED_INSIDE or not await self._accepts_another(numbers[0], afresh=True):
-            if not self._is_sent_once(numbers):
+        if failure.status != _SERVER_FAILED or not await self._accepts_another(indices[0], afresh=True):
+            if not self._is_sent_once(indices):
                 raise failure
-            self._suspects.difference_update(numbers)
-            self._waiting.appendleft(numbers)
+            self._suspects.difference_update(indices)
+            self._waiting.appendleft(indices)
             return
-        if len(numbers) == 1:
+        if len(indices) == 1:
             refusal = RemoteRefusalError(
                 f"{failure} - though it answered a request for one letter then",
                 url=failure.url,
                 status=failure.status,
             )
-            raise self._located(refusal, numbers[0])
-        self._suspects.update(numbers)
-        self._divide(numbers)
+            raise self._located(refusal, indices[0])
+        self._suspects.update(indices)
+        self._divide(indices)
 
-    async def _accepts_another(self, number: int, *, afresh: bool = False) -> bool:
-        """Whether a request beside that of a text is answered. If there was none, ask for one letter.
+    async def _accepts_another(self, index: int, *, afresh: bool = False) -> bool:
+        """Whether the server accepts requests other than a text's. If it has not yet, one letter is sent.
 
         Args:
-            number: of the text.
-            afresh: ask in any case, once: a server that answered before may be failing now.
+            index: of the text.
+            afresh: send one letter in any case, without retries: the server may have begun to fail.
         """
-        async with self._asking:
-            if not afresh and (self._found or self._accepts_others):
+        async with self._probing:
+            if not afresh and (self._values or self._probe_was_accepted):
                 return True
-            letter = _one_letter(self._prompts[number])
+            probe = _probe_for(self._prompts[index])
             try:
                 await self._client.send(
-                    self._dialect.call([letter]),
+                    self._dialect.request([probe]),
                     started=self._started,
                     tokens=1,
                     divisible=False,
-                    tries=1 if afresh else None,
+                    max_attempts=1 if afresh else None,
                 )
             except RemoteRefusalError:
                 return False
@@ -169,16 +169,17 @@ class Run:
                     return False
                 raise
             except RemoteAnswerError:
-                pass  # accepted, whatever it said
-            self._accepts_others = True
+                pass  # It was accepted, whatever the answer holds.
+            self._probe_was_accepted = True
             return True
 
     def values(self) -> Values:
         """Return all values in the prompts' order."""
-        return np.array([self._found[number] for number in range(len(self._prompts))], dtype=np.float32)
+        return np.array([self._values[index] for index in range(len(self._prompts))], dtype=np.float32)
 
-    def _located(self, error: RemoteError, number: int) -> RemoteError:
-        prompt = self._prompts[number]
+    def _located(self, error: RemoteError, index: int) -> RemoteError:
+        """Return the error with the text's index and first characters."""
+        prompt = self._prompts[index]
         words = prompt.words
         text = words.text if isinstance(words, EmbeddingWords) else words.document
         begins = f"begins {text[:_SHOWN]!r}" if text else "is empty"
@@ -191,8 +192,8 @@ class Run:
         )
 
 
-def _one_letter(prompt: Prompt) -> Prompt:
-    """Return the least that a server can be asked for, of the same kind."""
+def _probe_for(prompt: Prompt) -> Prompt:
+    """Return a one-letter prompt of the same kind: the least that a server can be asked for."""
     words: EmbeddingWords | RerankingWords = EmbeddingWords("", "a", is_query=False)
     if isinstance(prompt.words, RerankingWords):
         words = RerankingWords(DEFAULT_INSTRUCTION, "a", "a")

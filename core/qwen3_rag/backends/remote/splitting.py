@@ -1,4 +1,4 @@
-"""From the prompts of a run to requests that a server accepts. Pure."""
+"""Dividing a run's prompts into requests of a size that a server accepts. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ def split(
 
     Args:
         lengths: tokens of each prompt.
-        groups: what each prompt needs of its request (for a reranker that takes text, its query and
-            instruction); prompts of one request are of one group.
+        groups: group of each prompt; prompts of one request are of one group (for a reranker that takes text,
+            one query and instruction).
         max_inputs: most prompts of a request.
         max_tokens: most tokens of a request; a longer prompt goes alone.
 
     Returns:
-        Numbers of the prompts of each request; each prompt is in exactly one.
+        Indices of each request's prompts; each prompt is in exactly one request.
     """
     requests: list[list[int]] = []
     open_request: dict[Hashable, list[int]] = {}
     tokens: dict[Hashable, int] = {}
-    for number, (length, group) in enumerate(zip(lengths, groups, strict=True)):
+    for index, (length, group) in enumerate(zip(lengths, groups, strict=True)):
         current = open_request.get(group)
         if current is None or len(current) == max_inputs or tokens[group] + length > max_tokens:
             current = open_request[group] = []
             tokens[group] = 0
             requests.append(current)
-        current.append(number)
+        current.append(index)
         tokens[group] += length
     return requests
 
 
-def halves(numbers: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Divide a request of two or more prompts."""
-    middle = len(numbers) // 2
-    return list(numbers[:middle]), list(numbers[middle:])
+def halves(indices: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Divide a request of two or more prompts into two."""
+    middle = len(indices) // 2
+    return list(indices[:middle]), list(indices[middle:])

@@ -1,4 +1,4 @@
-"""The servers that are spoken to, one module each: `dialect_of` finds the right one."""
+"""The supported servers, one module each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from qwen3_rag.backends.remote.options import ServerName
 from qwen3_rag.backends.remote.servers import dashscope, openai, rerank, tei, vllm
-from qwen3_rag.backends.remote.servers.base import Call, Dialect, Setup, Values
+from qwen3_rag.backends.remote.servers.base import Dialect, Request, Setup, Values
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import ModelKind
 
@@ -25,10 +25,10 @@ _DIALECTS: Final[dict[tuple[ServerName, ModelKind], Callable[[Setup], Dialect]]]
 
 
 def dialect_of(setup: Setup, kind: ModelKind) -> Dialect:
-    """Return how the server of the options is asked.
+    """Return the dialect of the server that the options name.
 
     Raises:
-        ConfigurationError: it does not do this kind of work, or its options do not fit it.
+        ConfigurationError: it does not serve this kind of model, or the options do not fit it.
     """
     server = setup.options.server
     make = _DIALECTS.get((server, kind))
@@ -38,4 +38,4 @@ def dialect_of(setup: Setup, kind: ModelKind) -> Dialect:
     return make(setup)
 
 
-__all__ = ["Call", "Dialect", "Setup", "Values", "dialect_of"]
+__all__ = ["Dialect", "Request", "Setup", "Values", "dialect_of"]

@@ -1,6 +1,6 @@
-"""Reading what servers answer. Nothing is believed: counts, order, lengths and numbers are checked.
+"""Parsing servers' answers. Counts, order, lengths and numbers are all checked.
 
-Errors quote no part of a string: a part of a key is not recognised as one, and so would not be hidden.
+Errors never quote part of a string: part of a key would not be recognised as one, and so not be hidden.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 LARGEST_LOG_ODDS: Final = 26 * float(np.log(2))
-"""18.0, the log-odds of 1 - 2**-26. A P(yes) that was rounded to 1 lies above 1 - 2**-25, and the
-sigmoid of this is rounded to 1 again."""
+"""18.0, the log-odds of 1 - 2**-26. A P(yes) that rounds to 1 in float32 exceeds 1 - 2**-25, and the sigmoid of
+this value rounds to 1 again."""
 
 SMALLEST_LOG_ODDS: Final = -151 * float(np.log(2))
-"""-104.7, that of 2**-151: below half the smallest positive float32, so its sigmoid is rounded to 0."""
+"""-104.7, the log-odds of 2**-151: less than half the smallest positive float32, so the sigmoid rounds to 0."""
 
 
 class UnusableAnswerError(Exception):
-    """An answer has not the form that the request asked for; the text says what was seen."""
+    """An answer does not have the requested form; the message says what was seen."""
 
 
 class NotFiniteError(Exception):
     """A number is NaN, infinite or null.
 
     Args:
-        position: which of the request's inputs it belongs to.
+        position: index of its input in the request.
     """
 
     def __init__(self, position: int) -> None:
@@ -38,7 +38,7 @@ class NotFiniteError(Exception):
 
 
 def member(answer: Any, *names: str) -> Any:
-    """Return `answer[names[0]][names[1]]...` of nested JSON objects."""
+    """Return `answer[names[0]][names[1]]...`; raise UnusableAnswerError where a member is absent."""
     for depth, name in enumerate(names):
         if not isinstance(answer, dict) or name not in answer:
             where = ".".join(names[:depth]) or "the answer"
@@ -53,8 +53,11 @@ def in_order(items: Any, count: int, *, index: str, value: str) -> list[Any]:
     Args:
         items: JSON list of objects.
         count: inputs of the request.
-        index: member that numbers the input. A list none of whose objects has it is in order.
+        index: member that holds the input's index. If no object has it, the list is in order already.
         value: member to return.
+
+    Raises:
+        UnusableAnswerError: the list has another form or length, or its indices are not 0 to `count` - 1.
     """
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise UnusableAnswerError(f"expected a list of objects, got {_shown(items)}")
@@ -62,15 +65,15 @@ def in_order(items: Any, count: int, *, index: str, value: str) -> list[Any]:
     values = [member(item, value) for item in items]
     if not any(index in item for item in items):
         return values
-    numbers = [item.get(index) for item in items]
-    if any(type(number) is not int for number in numbers) or sorted(numbers) != list(range(count)):
-        shown = [number if type(number) is int else type(number).__name__ for number in numbers]
+    indices = [item.get(index) for item in items]
+    if any(type(found) is not int for found in indices) or sorted(indices) != list(range(count)):
+        shown = [found if type(found) is int else type(found).__name__ for found in indices]
         raise UnusableAnswerError(
             f"{index!r} must number the {count} inputs from 0, each once, got {shown!r:.100}"
         )
     ordered: list[Any] = [None] * count
-    for number, item_value in zip(numbers, values, strict=True):
-        ordered[number] = item_value
+    for position, item_value in zip(indices, values, strict=True):
+        ordered[position] = item_value
     return ordered
 
 
@@ -83,7 +86,7 @@ def check_count(items: Any, count: int) -> None:
 
 
 def only_class(probabilities: Any) -> Any:
-    """Return the one member of a list of classes' probabilities, which is the answer for one input."""
+    """Return the only element of one input's list of class probabilities."""
     if not isinstance(probabilities, list) or len(probabilities) != 1:
         raise UnusableAnswerError(
             f"{len(probabilities) if isinstance(probabilities, list) else 'no'} classes where a Qwen3 reranker "
@@ -110,11 +113,15 @@ def vectors(rows: Sequence[Any], hidden_size: int) -> NDArray[np.float32]:
 
 
 def numbers(values: Any, position: int | None = None) -> NDArray[np.float32]:
-    """Return a flat JSON list of numbers as float32; infinite where one is out of range.
+    """Return a flat JSON list of numbers as float32, (n,); those out of range become infinite.
 
     Args:
         values: JSON.
-        position: input that all of them belong to; None when each belongs to its own.
+        position: index of the input that all of them belong to; None when each belongs to its own input.
+
+    Raises:
+        UnusableAnswerError: it is not a flat list of numbers.
+        NotFiniteError: a number is null.
     """
     if not isinstance(values, list):
         raise UnusableAnswerError(f"expected a list of numbers, got {_shown(values)}")
@@ -140,10 +147,10 @@ def check_finite(values: NDArray[np.float32]) -> None:
 
 
 def log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return ln(p / (1 - p)); probabilities that were rounded to 0 or 1 give the nearest log-odds.
+    """Return ln(p / (1 - p)) of float32 probabilities; 0 and 1 give the limits above, not infinity.
 
-    Above about 10, float32 probabilities are so far apart that log-odds are coarse; their order, and
-    the probability that is computed from them again, stay exact.
+    Above about 10, neighbouring float32 probabilities are far apart in log-odds, so these are coarse; their
+    order, and the probabilities computed back from them, stay exact.
     """
     p = probabilities.astype(np.float64)
     with np.errstate(divide="ignore"):
@@ -153,18 +160,19 @@ def log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def scores(values: list[Any], *, are_probabilities: bool) -> NDArray[np.float32]:
-    """Return one log-odds per input from JSON numbers."""
-    read = numbers(values)
-    check_finite(read)
+    """Return one log-odds per input, float32 (n,), from JSON numbers."""
+    found = numbers(values)
+    check_finite(found)
     if not are_probabilities:
-        return read
-    if ((read < 0) | (read > 1)).any():
-        at_fault = int(((read < 0) | (read > 1)).argmax())
+        return found
+    out_of_range = (found < 0) | (found > 1)
+    if out_of_range.any():
+        at_fault = int(out_of_range.argmax())
         raise UnusableAnswerError(
-            f"the score of input {at_fault} is {read[at_fault]:g}, which is no probability; if this server "
+            f"the score of input {at_fault} is {found[at_fault]:g}, which is no probability; if this server "
             'answers log-odds, set scores="log_odds"'
         )
-    return log_odds(read)
+    return log_odds(found)
 
 
 def _from_base64(text: str) -> NDArray[np.float32]:
@@ -178,7 +186,7 @@ def _from_base64(text: str) -> NDArray[np.float32]:
 
 
 def _shown(value: Any) -> str:
-    """Say what a JSON value is without quoting texts, which may be private."""
+    """Describe a JSON value without quoting texts, which may be private."""
     if isinstance(value, dict):
         return f"an object with {', '.join(map(repr, list(value)[:6])) or 'nothing'}"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What a server dialect is: pure functions from prompts to a request, and from an answer to numbers."""
+"""A server's dialect: pure functions from prompts to a request, and from its answer to values."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _VERSION_AT_END: Final = re.compile(r"/v\d+$")
 
 
 @dataclass(frozen=True)
-class Call:
-    """One request and how its answer is read.
+class Request:
+    """One request, and how its answer is read.
 
     Attributes:
         body: JSON to be posted.
-        read: from the answer's JSON to values, or to a further call whose values count. Raises
+        read_answer: from the answer's JSON to values, or to a further request that gives them. Raises
             `UnusableAnswerError` or `NotFiniteError` (see `answers`).
-        tokens: size of a further call, which is about one of the first one's prompts.
+        tokens: size of a further request, which is about one of the first one's prompts.
     """
 
     body: dict[str, Any]
-    read: Callable[[Any], Values | Call]
+    read_answer: Callable[[Any], Values | Request]
     tokens: int | None = None
 
 
@@ -43,16 +43,16 @@ class Dialect:
 
     Attributes:
         endpoint: base URL -> URL that requests go to.
-        call: prompts of one group -> the request for them.
+        request: prompts of one group -> the request for them.
         max_inputs: most prompts of a request, as such servers are configured by default.
         max_tokens: most tokens of a request, likewise.
-        group: what a prompt needs of its request; prompts of one request are of one group.
-        check: raises PromptTooLongError or ConfigurationError for a prompt that the server would not get
-            or not read as it is. Called for each prompt of a run before anything is sent.
+        group: prompt -> its group; prompts of one request are of one group.
+        check: raises PromptTooLongError or ConfigurationError for a prompt that cannot be sent, or that the
+            server would not read, as it is. Called for each prompt of a run before anything is sent.
     """
 
     endpoint: Callable[[str], str]
-    call: Callable[[Sequence[Prompt]], Call]
+    request: Callable[[Sequence[Prompt]], Request]
     max_inputs: int
     max_tokens: int
     group: Callable[[Prompt], Hashable] = lambda _: None
@@ -66,8 +66,8 @@ class Setup:
     Attributes:
         options: the backend's options.
         model: the model's name at the server.
-        hidden_size: length of a vector before it is cut.
-        count_tokens: text -> its tokens, by the tokenizer of the checkpoint that stands for the server's.
+        hidden_size: length of a whole vector.
+        count_tokens: text -> its number of tokens, by the local checkpoint's tokenizer.
     """
 
     options: RemoteOptions
@@ -77,10 +77,7 @@ class Setup:
 
 
 def joined(setup: Setup, path: str) -> Callable[[str], str]:
-    """Return a function that puts a path, or the one of the options, after a base URL.
-
-    The server's usual path is put after its root.
-    """
+    """Return a function that makes endpoints of base URLs: base URL + the options' path, or root + `path`."""
     if setup.options.path is not None:
         given = setup.options.path
         return lambda base_url: base_url + given
@@ -88,20 +85,26 @@ def joined(setup: Setup, path: str) -> Callable[[str], str]:
 
 
 def joined_to_version(setup: Setup, path: str, *, version: str) -> Callable[[str], str]:
-    """Like `joined` for APIs whose base URL holds the version: it is added only to a bare host."""
+    """Like `joined`, for APIs whose base URLs include the version, which is added to a bare host only."""
     if setup.options.path is not None:
         return joined(setup, path)
     return lambda base_url: versioned(base_url, version) + path
 
 
 def root(base_url: str) -> str:
-    """Return a base URL without the version (`.../v1`) that OpenAI's clients want at its end."""
+    """Return a base URL without a version (`.../v1`) at its end, which OpenAI's clients expect there."""
     return _VERSION_AT_END.sub("", base_url)
 
 
 def versioned(base_url: str, version: str) -> str:
-    """Return a base URL that holds a version: one with a path holds its own, a bare host gets this one."""
+    """Return a base URL that includes a version: a bare host gets `version`; a path is taken to include one."""
     return base_url if urlsplit(base_url).path else f"{base_url}/{version}"
+
+
+def query_group(prompt: Prompt) -> tuple[str, str]:
+    """Return instruction and query of a rerank prompt: `Dialect.group` where a request holds one of each."""
+    words = reranking_words(prompt)
+    return words.instruction, words.query
 
 
 def embedding_words(prompt: Prompt) -> EmbeddingWords:

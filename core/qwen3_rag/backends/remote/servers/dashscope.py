@@ -1,9 +1,9 @@
 """Alibaba Cloud's Model Studio by its native DashScope API. It serves its own versions of the models
 (text-embedding-v4, qwen3-rerank, ...), takes text, and applies its templates itself.
 
-Source: the service's API reference (June 2026): 10 texts of 8,192 tokens a call for embedding; for
-reranking 500 documents, 4,000 tokens of a query or document, what is beyond being cut without a word, and
-30,000 tokens a call for the model with the smallest limit.
+Limits, from the service's API reference (June 2026): an embedding request takes 10 texts of 8,192 tokens; a
+rerank request takes 500 documents and, by the model with the smallest limit, 30,000 tokens. Queries and
+documents of rerankers are silently cut to 4,000 tokens.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any, Final
 
 from qwen3_rag.backends.remote.servers.answers import in_order, member, scores, vectors
 from qwen3_rag.backends.remote.servers.base import (
-    Call,
     Dialect,
+    Request,
     Setup,
     Values,
     embedding_words,
     joined,
+    query_group,
     reranking_words,
 )
 from qwen3_rag.backends.remote.servers.text import check_no_template, user_text
@@ -27,22 +28,26 @@ from qwen3_rag.prompts import EmbeddingWords, query_prompt
 from qwen3_rag.tokens import Prompt
 
 _ROOT: Final = "/api/v1/services"
+_MAX_INPUTS: Final = 10
+_MAX_TOKENS: Final = _MAX_INPUTS * 8192
+_MAX_RERANK_INPUTS: Final = 500
+_MAX_RERANK_TOKENS: Final = 30_000
 _WHO: Final = "DashScope applies its own template"
 _MOST_OF_ONE: Final = 4000
-"""Tokens of a query or document that its rerankers read."""
+"""Tokens of a query or document that its rerankers read; they drop the rest."""
 _BEFORE_INSTRUCTION, _AFTER_INSTRUCTION = query_prompt("\0").split("\0")
 
 
 def embedding(setup: Setup) -> Dialect:
     """Queries go as `text_type: query` with `instruct`, documents as `text_type: document`.
 
-    A query whose prompt is not Qwen3's (a fine-tuned checkpoint's saved one) goes as a document, so
-    that its own prompt is the only one.
+    A query with another prompt than Qwen3's (one saved with a fine-tuned checkpoint) goes as a document, so
+    that the service adds no prompt of its own.
     """
     check_no_template(setup.options, _WHO)
     mend = user_text(setup.options)
 
-    def call(prompts: Sequence[Prompt]) -> Call:
+    def request(prompts: Sequence[Prompt]) -> Request:
         def read(answer: Any) -> Values:
             items = member(answer, "output", "embeddings")
             return vectors(
@@ -58,24 +63,24 @@ def embedding(setup: Setup) -> Dialect:
         else:
             parameters |= {"text_type": "query", "instruct": mend(instruction)}
             texts = [mend(w.text) for w in words]
-        return Call({"model": setup.model, "input": {"texts": texts}, "parameters": parameters}, read)
+        return Request({"model": setup.model, "input": {"texts": texts}, "parameters": parameters}, read)
 
     def group(prompt: Prompt) -> Hashable:
         return _instruction(embedding_words(prompt))
 
     endpoint = _endpoint(setup, f"{_ROOT}/embeddings/text-embedding/text-embedding")
-    return Dialect(endpoint, call, max_inputs=10, max_tokens=10 * 8192, group=group)
+    return Dialect(endpoint, request, max_inputs=_MAX_INPUTS, max_tokens=_MAX_TOKENS, group=group)
 
 
 def reranking(setup: Setup) -> Dialect:
     """The service renders the template; the instruction goes into `instruct`.
 
-    What it would cut by itself is refused here: a cut is made once, and counted in `Usage`.
+    What the service would cut is refused here: texts are cut in one place, and counted in `Usage`.
     """
     check_no_template(setup.options, _WHO)
     mend = user_text(setup.options)
 
-    def call(prompts: Sequence[Prompt]) -> Call:
+    def request(prompts: Sequence[Prompt]) -> Request:
         def read(answer: Any) -> Values:
             items = member(answer, "output", "results")
             found = in_order(items, len(prompts), index="index", value="relevance_score")
@@ -88,18 +93,14 @@ def reranking(setup: Setup) -> Dialect:
             "return_documents": False,
             "instruct": mend(words[0].instruction),
         }
-        return Call({"model": setup.model, "input": texts, "parameters": parameters}, read)
-
-    def group(prompt: Prompt) -> tuple[str, str]:
-        words = reranking_words(prompt)
-        return words.instruction, words.query
+        return Request({"model": setup.model, "input": texts, "parameters": parameters}, read)
 
     def check(prompt: Prompt) -> None:
         words = reranking_words(prompt)
         for what, text in (("query", words.query), ("document", words.document)):
             sent = mend(text)
             if sent == text and len(prompt.token_ids) <= _MOST_OF_ONE:
-                continue  # a part of the prompt, and so shorter still
+                continue  # a part of the prompt, so it has fewer tokens
             tokens = setup.count_tokens(sent)
             if tokens > _MOST_OF_ONE:
                 cut = f"give max_tokens={_MOST_OF_ONE} or less, and it is cut here, which Usage counts"
@@ -110,11 +111,18 @@ def reranking(setup: Setup) -> Dialect:
                 )
 
     endpoint = _endpoint(setup, f"{_ROOT}/rerank/text-rerank/text-rerank")
-    return Dialect(endpoint, call, max_inputs=500, max_tokens=30_000, group=group, check=check)
+    return Dialect(
+        endpoint,
+        request,
+        max_inputs=_MAX_RERANK_INPUTS,
+        max_tokens=_MAX_RERANK_TOKENS,
+        group=query_group,
+        check=check,
+    )
 
 
 def _instruction(words: EmbeddingWords) -> str | None:
-    """Return the instruction of a query with Qwen3's own prompt, None for everything else."""
+    """Return the instruction of a query with Qwen3's own prompt; None for everything else."""
     prompt = words.prompt
     if not words.is_query or not prompt.startswith(_BEFORE_INSTRUCTION):
         return None
@@ -124,6 +132,6 @@ def _instruction(words: EmbeddingWords) -> str | None:
 
 
 def _endpoint(setup: Setup, path: str) -> Callable[[str], str]:
-    """Like `joined`; DashScope's own clients want `.../api/v1` as base URL, which is accepted too."""
+    """Like `joined`, but accepts `.../api/v1` too, the base URL of DashScope's own clients."""
     end = joined(setup, path)
     return lambda base_url: end(base_url.removesuffix("/api/v1"))

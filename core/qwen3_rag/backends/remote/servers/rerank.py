@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from qwen3_rag.backends.remote.servers.answers import in_order, member, scores
 from qwen3_rag.backends.remote.servers.base import (
-    Call,
     Dialect,
+    Request,
     Setup,
     Values,
     joined_to_version,
+    query_group,
     reranking_words,
 )
 from qwen3_rag.backends.remote.servers.text import (
-    check_instruction,
     check_template,
+    instruction_check,
     instruction_fields,
     query_and_document,
 )
 from qwen3_rag.tokens import Prompt
+
+_MAX_INPUTS: Final = 100
+_MAX_TOKENS: Final = 32768
+"""Chosen, not tuned: many servers speak this dialect, and their limits differ."""
 
 
 def cohere(setup: Setup) -> Dialect:
@@ -37,7 +42,7 @@ def _reranking(setup: Setup, *, version: str, extra: dict[str, Any]) -> Dialect:
     options = setup.options
     check_template(options)
 
-    def call(prompts: Sequence[Prompt]) -> Call:
+    def request(prompts: Sequence[Prompt]) -> Request:
         def read(answer: Any) -> Values:
             items = member(answer, "results")
             found = in_order(items, len(prompts), index="index", value="relevance_score")
@@ -52,14 +57,8 @@ def _reranking(setup: Setup, *, version: str, extra: dict[str, Any]) -> Dialect:
             **extra,
             **instruction_fields(reranking_words(prompts[0]), options),
         }
-        return Call(body, read)
-
-    def group(prompt: Prompt) -> tuple[str, str]:
-        words = reranking_words(prompt)
-        return words.instruction, words.query
-
-    def check(prompt: Prompt) -> None:
-        check_instruction(reranking_words(prompt), options)
+        return Request(body, read)
 
     endpoint = joined_to_version(setup, "/rerank", version=version)
-    return Dialect(endpoint, call, max_inputs=100, max_tokens=32768, group=group, check=check)
+    check = instruction_check(options)
+    return Dialect(endpoint, request, _MAX_INPUTS, _MAX_TOKENS, group=query_group, check=check)

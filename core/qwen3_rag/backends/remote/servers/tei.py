@@ -1,38 +1,42 @@
 """Hugging Face Text Embeddings Inference (TEI).
 
-Read in its source (main, July 2026): `/embed` accepts token ids, but decodes and encodes them again,
-so ids would not be exact; it gets text. Its tokenizer is the checkpoint's, which appends the closing
-`<|endoftext|>` itself, recognises special tokens in the text, and with `truncate: false` refuses what
-is too long. Stock TEI runs no Qwen3 reranker; builds that do answer `/rerank` as its other rerankers.
+By its source (main, July 2026), `/embed` accepts token ids, but decodes and encodes them again, which is not
+exact, so it is sent text. It uses the checkpoint's tokenizer, which appends the closing `<|endoftext|>` itself
+and recognises special tokens in the text; with `truncate: false` it refuses texts that are too long. Stock TEI
+runs no Qwen3 reranker; builds that do answer `/rerank` as other rerankers do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from qwen3_rag.backends.remote.servers.answers import check_count, in_order, scores, vectors
 from qwen3_rag.backends.remote.servers.base import (
-    Call,
     Dialect,
+    Request,
     Setup,
     Values,
     embedding_words,
     joined,
+    query_group,
     reranking_words,
 )
 from qwen3_rag.backends.remote.servers.text import (
-    check_instruction,
     check_no_template,
     check_template,
+    instruction_check,
     instruction_fields,
     query_and_document,
     user_text,
 )
 from qwen3_rag.tokens import Prompt
 
-_MAX_INPUTS = 32  # TEI's own default of --max-client-batch-size
-_MAX_TOKENS = 16384  # TEI's own default of --max-batch-tokens
+_MAX_INPUTS: Final = 32
+"""TEI's own default of --max-client-batch-size."""
+
+_MAX_TOKENS: Final = 16384
+"""TEI's own default of --max-batch-tokens."""
 
 
 def embedding(setup: Setup) -> Dialect:
@@ -40,23 +44,23 @@ def embedding(setup: Setup) -> Dialect:
     check_no_template(setup.options, "embedding has no template but the query's prompt, which we put in")
     mend = user_text(setup.options)
 
-    def call(prompts: Sequence[Prompt]) -> Call:
+    def request(prompts: Sequence[Prompt]) -> Request:
         def read(answer: Any) -> Values:
             check_count(answer, len(prompts))
             return vectors(answer, setup.hidden_size)
 
         words = [embedding_words(prompt) for prompt in prompts]
         texts = [mend(w.prompt + w.text) for w in words]
-        return Call({"inputs": texts, "normalize": True, "truncate": False}, read)
+        return Request({"inputs": texts, "normalize": True, "truncate": False}, read)
 
-    return Dialect(joined(setup, "/embed"), call, _MAX_INPUTS, _MAX_TOKENS)
+    return Dialect(joined(setup, "/embed"), request, _MAX_INPUTS, _MAX_TOKENS)
 
 
 def reranking(setup: Setup) -> Dialect:
     """`POST /rerank` with text; `raw_scores` are the log-odds."""
     check_template(setup.options)
 
-    def call(prompts: Sequence[Prompt]) -> Call:
+    def request(prompts: Sequence[Prompt]) -> Request:
         def read(answer: Any) -> Values:
             found = in_order(answer, len(prompts), index="index", value="score")
             return scores(found, are_probabilities=False)
@@ -65,13 +69,7 @@ def reranking(setup: Setup) -> Dialect:
         fields = instruction_fields(reranking_words(prompts[0]), setup.options)
         texts = [document for _, document in parts]
         body = {"query": parts[0][0], "texts": texts, "raw_scores": True, "truncate": False, **fields}
-        return Call(body, read)
+        return Request(body, read)
 
-    def group(prompt: Prompt) -> tuple[str, str]:
-        words = reranking_words(prompt)
-        return words.instruction, words.query
-
-    def check(prompt: Prompt) -> None:
-        check_instruction(reranking_words(prompt), setup.options)
-
-    return Dialect(joined(setup, "/rerank"), call, _MAX_INPUTS, _MAX_TOKENS, group, check)
+    check = instruction_check(setup.options)
+    return Dialect(joined(setup, "/rerank"), request, _MAX_INPUTS, _MAX_TOKENS, query_group, check)

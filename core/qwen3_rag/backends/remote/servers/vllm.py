@@ -1,13 +1,13 @@
-"""vLLM: exact token ids in both directions, so no template, cut or special token is the server's.
+"""vLLM: sent exact token ids, so templates, cutting and special tokens are never left to the server.
 
-Measured with vLLM 0.32. A server too old to know `use_activation` (0.15 knows it) ignores it and
-answers probabilities.
+Measured with vLLM 0.32. A server too old to know `use_activation` (0.15 knows it) ignores it and answers
+probabilities.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,41 +20,44 @@ from qwen3_rag.backends.remote.servers.answers import (
     only_class,
     vectors,
 )
-from qwen3_rag.backends.remote.servers.base import Call, Dialect, Setup, Values, joined
+from qwen3_rag.backends.remote.servers.base import Dialect, Request, Setup, Values, joined
 from qwen3_rag.backends.remote.servers.text import check_no_template
 from qwen3_rag.ranking import yes_probability
 from qwen3_rag.tokens import Prompt
 
-_WHO = "vLLM gets token ids"
+_WHO: Final = "vLLM gets token ids"
+_MAX_INPUTS: Final = 128
+_MAX_TOKENS: Final = 16384
+"""Chosen, not tuned."""
 
 
 def embedding(setup: Setup) -> Dialect:
-    """`POST /v1/embeddings` with ids; vectors come back in base64, a fourth of the bytes of JSON."""
+    """`POST /v1/embeddings` with ids; vectors come back in base64, a quarter of the size of JSON numbers."""
     check_no_template(setup.options, _WHO)
 
-    def call(prompts: Sequence[Prompt]) -> Call:
+    def request(prompts: Sequence[Prompt]) -> Request:
         def read(answer: Any) -> Values:
             rows = in_order(member(answer, "data"), len(prompts), index="index", value="embedding")
             return vectors(rows, setup.hidden_size)
 
         body = {"model": setup.model, "input": _ids(prompts), "encoding_format": "base64"}
-        return Call(body, read)
+        return Request(body, read)
 
-    return Dialect(joined(setup, "/v1/embeddings"), call, max_inputs=128, max_tokens=16384)
+    return Dialect(joined(setup, "/v1/embeddings"), request, _MAX_INPUTS, _MAX_TOKENS)
 
 
 def reranking(setup: Setup) -> Dialect:
-    """`POST /classify` with ids, asking for log-odds in place of probabilities.
+    """`POST /classify` with ids, asking for log-odds instead of probabilities.
 
-    An answer that could be either (all numbers within 0 and 1) is settled by asking for one prompt's
-    probability: the one for which the two readings differ most.
+    If an answer could be either (all numbers between 0 and 1), one prompt's probability is requested: that of
+    the prompt for which the two readings differ most.
     """
     check_no_template(setup.options, _WHO)
 
-    def call(prompts: Sequence[Prompt]) -> Call:
+    def request(prompts: Sequence[Prompt]) -> Request:
         ids = _ids(prompts)
 
-        def read(answer: Any) -> Values | Call:
+        def read(answer: Any) -> Values | Request:
             found = _single_class(answer, len(prompts))
             if ((found < 0) | (found > 1)).any():
                 return found
@@ -63,17 +66,17 @@ def reranking(setup: Setup) -> Dialect:
             telling = int(np.abs(if_log_odds - found).argmax())
 
             def settle(second: Any) -> Values:
-                # Not equality: a batch of one may be rounded otherwise than a batch of many.
+                # Not tested for equality: results of a batch of one can be rounded differently.
                 probability = _single_class(second, 1)[0]
                 are_log_odds = abs(if_log_odds[telling] - probability) < abs(found[telling] - probability)
                 return found if are_log_odds else log_odds(found)
 
             body = {"model": setup.model, "input": [ids[telling]], "use_activation": True}
-            return Call(body, settle, tokens=len(ids[telling]))
+            return Request(body, settle, tokens=len(ids[telling]))
 
-        return Call({"model": setup.model, "input": ids, "use_activation": False}, read)
+        return Request({"model": setup.model, "input": ids, "use_activation": False}, read)
 
-    return Dialect(joined(setup, "/classify"), call, max_inputs=128, max_tokens=16384)
+    return Dialect(joined(setup, "/classify"), request, _MAX_INPUTS, _MAX_TOKENS)
 
 
 def _single_class(answer: Any, count: int) -> Values:

@@ -1,17 +1,22 @@
-"""What servers and broken connections say, as words for errors. Keys are hidden by whoever quotes it."""
+"""The text of servers' errors and of transport errors, and how our errors quote it: without keys."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
+from qwen3_rag.backends.remote.keys import ApiKey
+
+_QUOTED: Final = 300
+"""Characters of a server's message that an error quotes. Chosen, not tuned."""
+
 
 def parsed_json(content: bytes) -> Any:
-    """Return parsed JSON, or None if it is not JSON. (`null` is no answer either.)"""
+    """Return parsed JSON; None if it is not JSON, or `null`, which is no valid answer either."""
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
@@ -19,9 +24,9 @@ def parsed_json(content: bytes) -> Any:
 
 
 def said_by(response: httpx.Response) -> str:
-    """Return what the server says of an error: OpenAI's, vLLM's, TEI's, DashScope's form, or raw text.
+    """Return the message of an error response: in OpenAI's, vLLM's, TEI's or DashScope's form, or the raw body.
 
-    Of a redirect, where it leads to, without a query, which may hold a key.
+    For a redirect its target comes first, without the query, which may hold a key.
     """
     said = _innermost(parsed_json(response.content))
     told = (said if said is not None else response.content.decode(errors="replace")).strip() or "no message"
@@ -30,7 +35,7 @@ def said_by(response: httpx.Response) -> str:
 
 
 def error_within(answer: Any) -> str | None:
-    """Return the error of which an answer of status 200 tells in place of values, None if it tells of none."""
+    """Return the error message that a response of status 200 holds in place of values; None without one."""
     if not isinstance(answer, dict):
         return None
     if not (answer.get("error") or answer.get("detail") or ("code" in answer and "message" in answer)):
@@ -39,17 +44,27 @@ def error_within(answer: Any) -> str | None:
 
 
 def cause(error: BaseException) -> str:
-    """Return the innermost words of a transport error: the operating system's, if any."""
-    words = [str(one) for one in chain(error)]
-    return next((said for said in reversed(words) if said), "the connection broke")
+    """Return the innermost message of a transport error: the operating system's, if any."""
+    messages = [str(one) for one in chain(error)]
+    return next((message for message in reversed(messages) if message), "the connection broke")
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and those that led to it."""
+    """Yield an exception and its causes, outermost first."""
     found: BaseException | None = error
     while found is not None:
         yield found
         found = found.__cause__ or found.__context__
+
+
+def hidden(text: str, key: ApiKey | None) -> str:
+    """Return a text without the key, if there is one."""
+    return key.hide_in(text) if key is not None else text
+
+
+def quoted(text: str, key: ApiKey | None) -> str:
+    """Return the part of a server's message that errors quote. The key goes first: no half of it may stay."""
+    return hidden(text, key)[:_QUOTED]
 
 
 def _innermost(found: Any) -> str | None:

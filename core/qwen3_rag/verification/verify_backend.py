@@ -1,8 +1,9 @@
-"""Verification of a backend in this process, a third party's too."""
+"""Verification of a backend in this process, third parties' included."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
@@ -19,27 +20,26 @@ from qwen3_rag.verification.matching import Floats
 from qwen3_rag.verification.report import Check, Report
 from qwen3_rag.verification.subject import ASKED_ALONE, Input, Subject
 
-_PATH = "token ids"
+_PATH: Final = "token ids"
 
 
 def verify_backend(subject: Subject, settings: EngineSettings) -> Report:
-    """Run the texts through a backend, and compare.
+    """Run a backend on the subject's inputs, and compare.
 
     Args:
-        subject: what is right.
-        settings: the backend's.
+        subject: the inputs, and what is right for them.
+        settings: of the backend.
 
     Raises:
-        Qwen3RagError: the backend cannot be loaded, fails, or gives values of another form than its kind's.
+        Qwen3RagError: the backend cannot be loaded, fails, or returns values of another form than its kind's.
     """
     backend = load_backend(settings)
     try:
-        made = [_prompt(one, subject.instruction, index) for index, one in enumerate(subject.inputs)]
-        values, *each = [
-            backend.run(prompts).values for prompts in (made, *([one] for one in made[:ASKED_ALONE]))
-        ]
-        _check_shapes([values, *each], len(made), subject.kind)
-        alone = np.concatenate(each)
+        prompts = [_prompt(one, subject.instruction, index) for index, one in enumerate(subject.inputs)]
+        runs = (prompts, *([prompt] for prompt in prompts[:ASKED_ALONE]))
+        values, *single = [backend.run(run).values for run in runs]
+        _check_shapes([values, *single], len(prompts), subject.kind)
+        alone = np.concatenate(single)
         if subject.kind == "reranking":
             values, alone = yes_probability(values), yes_probability(alone)
         check = subject.check(_PATH, values, alone)
@@ -52,7 +52,13 @@ def verify_backend(subject: Subject, settings: EngineSettings) -> Report:
 
 
 def _check_shapes(found: Sequence[Floats], prompts: int, kind: ModelKind) -> None:
-    """Raise BackendError unless all prompts, and then single ones, got vectors of one length, or numbers."""
+    """Raise BackendError unless the first run and the single ones gave vectors of one length, or numbers.
+
+    Args:
+        found: values of a run of all prompts, then of runs of one prompt.
+        prompts: number of all prompts.
+        kind: of the model.
+    """
     row = found[0].shape[1:]
     shapes = [values.shape for values in found]
     if len(row) != (kind == "embedding") or shapes != [(prompts, *row), *[(1, *row)] * (len(found) - 1)]:

@@ -1,4 +1,4 @@
-"""Verification of a server."""
+"""Verification of a server, by each way of asking it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Send = Literal["auto", "ids", "text", "both"]
 
 @dataclass(frozen=True)
 class Ways:
-    """How a server is asked.
+    """A server and the ways of asking it.
 
     Attributes:
         endpoint: the server.
         server: what it speaks.
-        served_model: the model's name there; None where none is sent.
-        routes: the ways of asking, at least one.
-        text_is_note: whether what text gives does not count.
+        served_model: the model's name there; None if none is sent.
+        routes: at least one.
+        text_is_note: whether results of text are noted only, and do not count.
     """
 
     endpoint: Endpoint
@@ -53,16 +53,16 @@ def find_ways(
     instruction: str | None,
     dimensions: int | None,
 ) -> Ways:
-    """Find out what a server is and how it can be asked, before minutes are spent on what is right.
+    """Find out what a server speaks and how it can be asked. Quick, so call it before `make_subject`.
 
     Args:
         endpoint: the server.
-        kind: what is asked for.
+        kind: of the model.
         server: what it speaks; None finds out.
         model: the checkpoint's name.
         served_model: its name at the server; None finds it in the server's list.
-        send: "ids" and "text" ask in those ways only. "auto" counts token ids where the server takes them,
-            as this package sends them there, and notes what text gives.
+        send: "ids" and "text" ask in those ways only, "both" in all. "auto" asks in all; where the server takes
+            token ids, which this package would send, only those count, and the results of text are noted.
         template: who renders rerank prompts that are sent as text.
         instruction: as `make_subject`.
         dimensions: as `make_subject`.
@@ -75,7 +75,7 @@ def find_ways(
     endpoint.check_reachable()
     spoken = endpoint.detect(kind) if server is None else server
     name = served_model
-    if name is None and spoken != "tei":  # which serves one model, and is asked for none
+    if name is None and spoken != "tei":  # TEI serves one model, and requests name none.
         name = endpoint.model_name(model)
     ways = routes(
         endpoint.url,
@@ -95,16 +95,16 @@ def find_ways(
 
 
 def verify_endpoint(subject: Subject, ways: Ways, *, model: str) -> Report:
-    """Ask a server in all these ways, and compare.
+    """Ask a server for the subject's inputs in all ways, and compare.
 
     Args:
-        subject: what is right.
-        ways: of its kind and instruction.
+        subject: the inputs, and what is right for them.
+        ways: found for the subject's kind and instruction.
         model: the checkpoint's name.
 
     Raises:
-        OSError: the server does not answer, or keeps saying that it is busy.
-        ConfigurationError: it wants another key or URL.
+        OSError: the server does not answer, or stays busy.
+        ConfigurationError: it requires another key, or redirects to another URL.
     """
     checks = tuple(
         replace(_ask(subject, ways.endpoint, way), is_note=ways.text_is_note and not way.takes_ids)
@@ -132,6 +132,6 @@ def _ask(subject: Subject, endpoint: Endpoint, way: Route) -> Check:
 
 
 def _answers_cosines(endpoint: Endpoint, way: Route, answered: Floats) -> bool:
-    """Ask for the short pairs with query and document swapped: a reranker tells the two apart."""
+    """Whether scores of the short pairs stay when query and document are swapped. A reranker's would not."""
     swapped = [Input((document, query), []) for query, document in PAIRS]
     return are_symmetric(answered, as_floats(endpoint.ask(way, swapped), "reranking"))

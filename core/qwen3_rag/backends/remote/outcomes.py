@@ -1,10 +1,11 @@
-"""From what a server answered, or did not, to values or an error: which class it is, and what it says."""
+"""From an answer to values, and from a failure to our error: its class and its message."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from qwen3_rag.backends.remote.connections import proxy_variable
+from qwen3_rag.backends.remote.attempts import Answer, Failure
+from qwen3_rag.backends.remote.error_text import error_within, hidden, parsed_json, quoted
 from qwen3_rag.backends.remote.errors import (
     RemoteAnswerError,
     RemoteError,
@@ -15,42 +16,41 @@ from qwen3_rag.backends.remote.errors import (
     RemoteUnavailableError,
 )
 from qwen3_rag.backends.remote.keys import ApiKey
-from qwen3_rag.backends.remote.messages import error_within, parsed_json
 from qwen3_rag.backends.remote.options import RemoteOptions
 from qwen3_rag.backends.remote.retry import may_be_one_input
-from qwen3_rag.backends.remote.servers import Call, Values
+from qwen3_rag.backends.remote.servers import Request, Values
 from qwen3_rag.backends.remote.servers.answers import NotFiniteError, UnusableAnswerError
-from qwen3_rag.backends.remote.tries import Answer, Failure
 
-_QUOTED: Final = 300
-"""Characters of a server's message that an error quotes."""
+_NOT_JSON_QUOTED: Final = 60
+"""Characters that an error quotes of an answer that is not JSON: enough to tell an HTML page."""
 
 _ADVICE: Final = {
     401: "the API key is absent or wrong: name its environment variable with api_key_env",
     403: "the API key does not allow this",
     404: "wrong base_url, path, served_model, or a server started for the other kind of model",
 }
+"""HTTP status -> what usually causes it."""
 
 
-def read(answer: Answer, call: Call, url: str, key: ApiKey | None) -> Values | Call:
-    """Return an answer's values, or the call that it leads to.
+def parse_answer(answer: Answer, request: Request, url: str, key: ApiKey | None) -> Values | Request:
+    """Return an answer's values, or the further request that it requires.
 
     Args:
-        answer: to `call`.
-        call: says how it is read.
+        answer: to `request`.
+        request: knows how its answer is read.
         url: where it came from.
-        key: what no error may show.
+        key: must show in no error.
 
     Raises:
-        RemoteAnswerError: naming the URL and what was seen.
+        RemoteAnswerError: it cannot be right; the message names the URL and what was seen.
     """
     parsed = parsed_json(answer.content)
     if parsed is None:
-        begins = hidden(answer.content.decode(errors="replace"), key)[:60]
+        begins = hidden(answer.content.decode(errors="replace"), key)[:_NOT_JSON_QUOTED]
         seen = f"the answer is not JSON: {len(answer.content)} bytes that begin with {begins!r}"
         raise RemoteAnswerError(f"{url}: {seen}", url=url, status=200)
     try:
-        return call.read(parsed)
+        return request.read_answer(parsed)
     except UnusableAnswerError as error:
         said = error_within(parsed)
         told = (
@@ -68,7 +68,7 @@ def read(answer: Answer, call: Call, url: str, key: ApiKey | None) -> Values | C
 
 
 def refusal(failure: Failure, url: str) -> RemoteError:
-    """Return the error for a failure that another try would not mend."""
+    """Return the error for a failure that would only repeat itself."""
     if failure.status == 200:
         return RemoteAnswerError(f"{url}: {failure.text}", url=url, status=200)
     advice = _ADVICE.get(failure.status if failure.status is not None else 0)
@@ -80,7 +80,7 @@ def refusal(failure: Failure, url: str) -> RemoteError:
 
 
 def unavailable(failure: Failure, url: str, tries: int, options: RemoteOptions) -> RemoteError:
-    """Return the error for the last of so many tries."""
+    """Return the error for a request that failed in so many tries; `failure` is the last."""
     others = len(options.base_url) - 1
     advice = ""
     if failure.is_untrusted:
@@ -98,7 +98,7 @@ def unavailable(failure: Failure, url: str, tries: int, options: RemoteOptions) 
 
 
 def out_of_time(seen: str, url: str, wait: float, options: RemoteOptions) -> RemoteError:
-    """Return the error for a request whose next try, after `wait` seconds, would come too late."""
+    """Return the error for a request whose next try, in `wait` seconds, would come after the deadline."""
     return RemoteTimeoutError(
         f"{url}: {seen}; the next try would be {wait:.3g} s from now, after the deadline of "
         f"{options.deadline:g} s",
@@ -107,24 +107,8 @@ def out_of_time(seen: str, url: str, wait: float, options: RemoteOptions) -> Rem
 
 
 def never_sent(options: RemoteOptions) -> RemoteError:
-    """Return the error for a request that got no turn."""
+    """Return the error for a request that was never sent, since no turn came for it."""
     return RemoteTimeoutError(
         f"no connection became free, and no right answer came to another request, within the "
         f"deadline of {options.deadline:g} s"
     )
-
-
-def hidden(text: str, key: ApiKey | None) -> str:
-    """Return a text without the key, if there is one."""
-    return key.hide_in(text) if key is not None else text
-
-
-def quoted(said: str, key: ApiKey | None) -> str:
-    """Return what an error quotes of a server's message. A key goes first: no half of it may stay."""
-    return hidden(said, key)[:_QUOTED]
-
-
-def through_proxy(url: str) -> str:
-    """Return words for the proxy that requests to a URL go through; none if they go straight."""
-    variable = proxy_variable(url)
-    return f" through the proxy set in {variable}" if variable is not None else ""

@@ -1,4 +1,4 @@
-"""From raw answers to findings, for each kind of model."""
+"""Judges: from raw answers to findings, one for each kind of model."""
 
 from __future__ import annotations
 
@@ -25,21 +25,24 @@ from qwen3_rag.verification.report import Finding
 from qwen3_rag.verification.reranking_faults import Pair
 
 NORM_TOLERANCE: Final = 0.01
-"""Norms of vectors that a server rounded to bfloat16 after scaling differ from 1 by less."""
+"""Largest deviation of a norm from 1. Rounding to bfloat16 after normalisation causes less."""
 
 EMBEDDING_TOLERANCE: Final = 0.1
-"""Between unit vectors; a cosine of 0.995. Rounding in bfloat16 gives about 0.03."""
+"""Distance of unit vectors, a cosine of 0.995. Rounding in bfloat16 causes about 0.03."""
 
 RERANKING_TOLERANCE: Final = 0.03
-"""Of P(yes); rounding in bfloat16 gives up to about 0.02 where the model is undecided."""
+"""Difference of P(yes). Rounding in bfloat16 causes up to about 0.02 where the model is undecided."""
+
+_FIT: Final = 0.1
+"""Share of the tolerance that a fit of scaled scores may leave. Chosen, not tuned."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a comparison gave.
+class Verdict:
+    """The result of a comparison.
 
     Attributes:
-        difference: largest distance from right numbers; None when there were none to compare.
+        difference: largest distance from the right numbers; None if there was nothing to compare.
         findings: what is wrong, most telling first.
     """
 
@@ -48,16 +51,16 @@ class Outcome:
 
 
 class EmbeddingJudge:
-    """Compares raw vectors of the same texts, as often as needed; the reference is computed once.
+    """Judges vectors of fixed texts, any number of times; the right ones are computed once.
 
     Args:
         reference: the local model.
         short, long: the texts, in the order in which they are sent.
-        query_prompt: what the right queries carry.
+        query_prompt: prompt that precedes queries on a right server.
         tolerance: largest distance between unit vectors that passes.
-        norms_count: whether vectors must have length 1.
-        dimensions: length that was asked for; None for the model's own.
-        twins: whether the last two texts differ in their last sentence alone.
+        norms_count: whether vectors must have norm 1.
+        dimensions: requested length; None for the model's own.
+        twins: whether the last two texts differ only in their last sentence.
     """
 
     def __init__(
@@ -79,14 +82,14 @@ class EmbeddingJudge:
         self._length = self._right.shape[1] if dimensions is None else dimensions
         self._hypotheses: list[Hypothesis] | None = None
 
-    def judge(self, answered: Floats) -> Outcome:
-        """Compare vectors, (n, d), as they came."""
+    def judge(self, answered: Floats) -> Verdict:
+        """Judge raw vectors, float32 (n, d)."""
         bad = not_finite(answered)
         if bad is not None:
-            return Outcome(None, (bad,))
+            return Verdict(None, (bad,))
         form = list(self._form(answered))
         if answered.shape[1] > self._right.shape[1]:
-            return Outcome(None, tuple(form))
+            return Verdict(None, tuple(form))
         vectors = unit(answered)
         right = unit(self._right[:, : answered.shape[1]])
         n = len(self._short)
@@ -101,7 +104,7 @@ class EmbeddingJudge:
             found = out_of_order(vectors, right, self._tolerance) or found
         if not found:
             found = self._limit(vectors[n:], right[n:])
-        return Outcome(float(distances(vectors, right).max()), (*found, *form))
+        return Verdict(float(distances(vectors, right).max()), (*found, *form))
 
     def _form(self, answered: Floats) -> Iterator[Finding]:
         norms = np.linalg.norm(answered, axis=1)
@@ -131,13 +134,13 @@ class EmbeddingJudge:
 
 
 class RerankingJudge:
-    """Compares raw answers for the same pairs; the reference is computed once.
+    """Judges scores of fixed pairs, any number of times; the right ones are computed once.
 
     Args:
         reference: the local model.
         short, long: the pairs, in the order in which they are sent.
-        instruction: what right prompts carry.
-        tolerance: largest difference of a probability that passes.
+        instruction: task sentence of right prompts.
+        tolerance: largest difference of P(yes) that passes.
     """
 
     def __init__(
@@ -154,11 +157,11 @@ class RerankingJudge:
         self._right = reranking_faults.right_scores(reference, [*short, *long], instruction)
         self._hypotheses: list[Hypothesis] | None = None
 
-    def judge(self, answered: Floats) -> Outcome:
-        """Compare scores, (n,), as they came."""
+    def judge(self, answered: Floats) -> Verdict:
+        """Judge raw scores, float32 (n,)."""
         bad = not_finite(answered)
         if bad is not None:
-            return Outcome(None, (bad,))
+            return Verdict(None, (bad,))
         n = len(self._short)
         found = diagnose(
             answered[:n], self._right[:n], self._faulty, tolerance=self._tolerance, measure="score"
@@ -171,7 +174,7 @@ class RerankingJudge:
             )
         if not found:
             found = self._limit(answered[n:], self._right[n:])
-        return Outcome(float(distances(answered, self._right).max()), tuple(found))
+        return Verdict(float(distances(answered, self._right).max()), tuple(found))
 
     def _faulty(self) -> list[Hypothesis]:
         if self._hypotheses is None:
@@ -181,11 +184,11 @@ class RerankingJudge:
         return [hypothesis for hypothesis in self._hypotheses if hypothesis.faults]
 
     def _scaled(self, answered: Floats) -> list[Finding]:
-        """Two free numbers fit a little better by themselves: they must fit very well."""
+        """Find scaled or shifted log-odds. Two free parameters always fit to a degree, so the bar is high."""
         if ((answered < 0) | (answered > 1)).any():
             return []
         factor, shift, predicted = reranking_faults.scaling(answered, self._right[: len(answered)])
-        if distances(answered, predicted).max() > self._tolerance / 10:
+        if distances(answered, predicted).max() > self._tolerance * _FIT:
             return []
         return [finding("scaled", f"right log-odds times {factor:.3g} plus {shift:.3g} give the answers")]
 
@@ -206,7 +209,7 @@ def _is_unexplained(found: list[Finding]) -> bool:
 
 
 def _with_range(unexplained: Finding, answered: Floats) -> Finding:
-    """Say what numbers outside of 0 and 1 may be."""
+    """Return the finding with a guess at what numbers outside of 0 to 1 are."""
     if answered.min() >= 0 and answered.max() <= 1:
         return unexplained
     may_be = "cosines: does it run an embedding model?" if np.abs(answered).max() <= 1 else "log-odds"
