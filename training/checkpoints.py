@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from qwen3_rag.backends.releases import dtype_keyword
+from qwen3_rag.backends.transformers_version import dtype_keyword
 from qwen3_rag.checkpoint import Checkpoint, open_checkpoint
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION
 from qwen3_rag.models import ModelKind

@@ -1,20 +1,20 @@
 """Which tokens pass through the model, in which batch. Pure: arrays in, arrays out.
 
-Sequences are sorted so that those with a common beginning are neighbours, and every common
-beginning worth it becomes one *segment* that is computed once; each continuation is a segment of
-its own that attends to the chain of segments before it. A batch is one row of such segments, with
-no padding. Prefixes are found in the real token sequences, so sharing is right whatever the
-tokenizer merged where a template meets a text.
+Sequences are sorted so that those with a common prefix are neighbours, and every common prefix worth sharing
+becomes one *segment* that is computed once; each continuation is a segment of its own that attends to the chain
+of segments before it. A batch is one row of such segments, with no padding. Prefixes are found in the actual
+token sequences, so sharing is right whatever the tokenizer merged where a template meets a text.
 
-Example: two prompts ``T T T Q a a`` and ``T T T Q b`` become the row ``T T T Q | a a | b`` with
-positions ``0 1 2 3 | 4 5 | 4``: seven tokens computed in place of eleven.
+Example, if prefixes that short were shared: two prompts ``T T T Q a a`` and ``T T T Q b`` become the row ``T T
+T Q | a a | b`` with positions ``0 1 2 3 | 4 5 | 4``: seven tokens computed instead of eleven.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise, takewhile
 from typing import Final
 
 import numpy as np
@@ -23,17 +23,21 @@ from numpy.typing import NDArray
 from qwen3_rag.tokens import TokenIds, common_prefix
 
 MIN_SHARED_TOKENS: Final = 8
-"""A common beginning that adds fewer tokens than this is recomputed: each segment costs one more
-attention call per layer. Chosen, not tuned."""
+"""A common prefix that saves fewer tokens than this is not shared: each segment costs one more attention call
+per layer. Chosen, not tuned."""
 
 MAX_PREFIX_DEPTH: Final = 4
-"""Longest chain of segments before a continuation. Template, instruction and query need two; the
-limit keeps the number of attention calls bounded for texts that nest without end."""
+"""Longest chain of segments before a continuation. Template, instruction and query need two; the limit bounds
+the number of attention calls for texts that nest more deeply. Chosen, not tuned."""
 
 MAX_OVERFILL: Final = 9 / 8
 """A batch or round may exceed its budget by up to this factor if that leaves nothing over: a batch of a few
-tokens takes as long as one of hundreds, since all weights are read. Callers estimate what prompts add, and may
-be off."""
+tokens takes as long as one of hundreds, since all weights are read. Callers' token counts are estimates.
+Chosen, not tuned."""
+
+_Node = tuple[int, int, int]
+"""A node of the prefix tree: a stretch of one or more sequences, as (index of the first sorted sequence that
+has it, start, stop)."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ class Segment:
 
     Attributes:
         start, stop: rows of the packed batch.
-        parent: index of the segment that comes before this one in its sequences, or None. Parents
-            precede their children, and a segment's descendants follow it without a gap.
+        parent: index of the segment that precedes this one in its sequences, or None. Parents come before their
+            children, and a segment's descendants follow it without a gap.
     """
 
     start: int
@@ -57,12 +61,11 @@ class PackedBatch:
 
     Attributes:
         token_ids: int32, shape (tokens,).
-        position_ids: int32, shape (tokens,), each token's place in its own sequence.
-        segments: the row, cut into segments in row order.
+        position_ids: int32, shape (tokens,); each token's position in its own sequence.
+        segments: the segments of the row, in row order.
         last_rows: int64, shape (n,); the row of each sequence's last token.
         sequences: int64, shape (n,); which of the planned sequences these are.
-        computed: int64, shape (n,); tokens of the row that each sequence brought in. Sums to the
-            row's length.
+        computed: int64, shape (n,); tokens that each sequence added to the row. Sums to the row's length.
     """
 
     token_ids: TokenIds
@@ -75,12 +78,12 @@ class PackedBatch:
 
 @dataclass(frozen=True)
 class SortedSequences:
-    """Sequences in an order that makes common beginnings neighbours.
+    """Sequences in an order that makes those with common prefixes neighbours.
 
     Attributes:
         order: int64, shape (n,); the sorted sequences as indices into the given ones.
         lengths: int64, shape (n,); of the sorted sequences.
-        paths: the nodes of the prefix tree that each sorted sequence consists of.
+        paths: the nodes of the prefix tree that each sorted sequence consists of, which cover it without a gap.
     """
 
     order: NDArray[np.int64]
@@ -89,18 +92,23 @@ class SortedSequences:
 
     @property
     def cost(self) -> NDArray[np.int64]:
-        """int64, shape (n,); tokens that each adds to a batch that holds the one before; at most that many
-        if the batch holds only some of the sequences."""
-        added = [_added(path, before) for before, path in pairwise([[], *self.paths])]
-        return np.array(added, dtype=np.int64)
+        """Tokens each sequence adds to a batch that already holds the previous one; an upper bound if the batch
+        holds only some of them. int64, shape (n,)."""
+        return np.array(
+            [
+                sum(stop - start for first, start, stop in path if (first, start, stop) not in before)
+                for before, path in pairwise([[], *self.paths])
+            ],
+            dtype=np.int64,
+        )
 
 
 def sort_sequences(sequences: Sequence[TokenIds], *, share_prefixes: bool = True) -> SortedSequences:
-    """Sort token sequences lexicographically and find what is worth sharing.
+    """Sort token sequences lexicographically and find the common prefixes worth sharing.
 
     Args:
         sequences: token sequences, none empty.
-        share_prefixes: False gives every sequence a path of its own.
+        share_prefixes: False gives every sequence a path of one node of its own.
     """
     order = np.array(
         sorted(range(len(sequences)), key=lambda i: sequences[i].astype(">u4").tobytes()), dtype=np.int64
@@ -108,23 +116,19 @@ def sort_sequences(sequences: Sequence[TokenIds], *, share_prefixes: bool = True
     shared = np.zeros(len(order), dtype=np.int64)
     lengths = np.array([len(sequences[i]) for i in order], dtype=np.int64)
     if share_prefixes:
-        for place in range(1, len(order)):
-            shared[place] = common_prefix(sequences[order[place - 1]], sequences[order[place]])
+        for i in range(1, len(order)):
+            shared[i] = common_prefix(sequences[order[i - 1]], sequences[order[i]])
     return SortedSequences(order, lengths, _paths(lengths, shared))
-
-
-def _added(path: list[_Node], before: list[_Node]) -> int:
-    return sum(stop - start for node, start, stop in path if (node, start, stop) not in before)
 
 
 def plan_batches(
     sequences: Sequence[TokenIds], *, token_budget: int, share_prefixes: bool = True
 ) -> Iterator[PackedBatch]:
-    """Pack sequences into batches of about `token_budget` tokens.
+    """Pack sequences into batches of at most `token_budget` tokens.
 
-    A batch has more only by a last part that is too small to be one (an eighth of the budget), or if one
-    sequence alone is longer. Every sequence is in exactly one batch; identical ones are computed once
-    within a batch.
+    A batch has more only if one sequence alone is longer, or to take along the last sequences, if they exceed
+    the budget by an eighth at most (`MAX_OVERFILL`). Every sequence is in exactly one batch; identical ones are
+    computed once within a batch.
 
     Args:
         sequences: token sequences, none empty.
@@ -139,7 +143,7 @@ def plan_batches(
     while first < len(paths):
         last, tokens = first, 0
         while last < len(paths):
-            added = int(cost[last]) if last > first else _added(paths[last], [])
+            added = int(cost[last] if last > first else ordered.lengths[last])
             is_full = tokens + added > token_budget and tokens + rest[last] > token_budget * MAX_OVERFILL
             if last > first and added and is_full:
                 break
@@ -149,15 +153,15 @@ def plan_batches(
         first = last
 
 
-_Node = tuple[int, int, int]
-"""A stretch of one or more sequences: (place of the first sequence having it, start, stop)."""
-
-
 def _paths(lengths: NDArray[np.int64], shared: NDArray[np.int64]) -> list[list[_Node]]:
-    """Cut each sorted sequence into the nodes of the prefix tree; equal nodes are shared.
+    """Divide each sorted sequence into nodes of the prefix tree; sequences with a common prefix share them.
 
-    The last node of a path is the sequence's own, and may be empty where the sequence ends with a
-    node that others continue.
+    The last node of a path is the sequence's own. It is empty if the sequence ends with a node that others
+    continue.
+
+    Args:
+        lengths: int64, shape (n,); of the sorted sequences.
+        shared: int64, shape (n,); common prefix of each sequence with the previous one.
     """
     paths: list[list[_Node]] = [[] for _ in lengths]
     same = shared == lengths
@@ -170,13 +174,13 @@ def _paths(lengths: NDArray[np.int64], shared: NDArray[np.int64]) -> list[list[_
             continue
         common = int(shared[low + 1 : high].min())
         if same[low + 1 : high].all():
-            # Identical sequences have one node for their own.
-            for place in range(low, high):
-                paths[place].append((low, depth, common))
+            # Identical sequences share their last node.
+            for i in range(low, high):
+                paths[i].append((low, depth, common))
             continue
         if common - depth >= MIN_SHARED_TOKENS and len(paths[low]) < MAX_PREFIX_DEPTH:
-            for place in range(low, high):
-                paths[place].append((low, depth, common))
+            for i in range(low, high):
+                paths[i].append((low, depth, common))
             depth = common
         # Split where neighbours share too little beyond `depth` to be worth a segment.
         joined = same[low + 1 : high].copy()
@@ -188,52 +192,73 @@ def _paths(lengths: NDArray[np.int64], shared: NDArray[np.int64]) -> list[list[_
 
 
 def _pack(sequences: Sequence[TokenIds], order: NDArray[np.int64], paths: list[list[_Node]]) -> PackedBatch:
-    users: dict[_Node, int] = {}
-    for path in paths:
-        for node in path:
-            users[node] = users.get(node, 0) + 1
-
-    segments: list[Segment] = []
-    pieces: list[TokenIds] = []
-    positions: list[NDArray[np.int32]] = []
-    last_rows: list[int] = []
-    computed: list[int] = []
-    open_path: list[_Node] = []
-    open_segments: list[int | None] = []
-    row = 0
-    for index, path in zip(order, paths, strict=True):
-        keep = 0
-        while keep < min(len(path), len(open_path)) and path[keep] == open_path[keep]:
-            keep += 1
-        del open_path[keep:], open_segments[keep:]
-        before = row
-        for depth in range(keep, len(path)):
-            node = path[depth]
-            parent = open_segments[-1] if open_segments else None
-            _, start, stop = node
-            if start == stop:
-                segment = parent
-            elif parent is not None and depth > keep and users[node] == users[path[depth - 1]]:
-                # Within this batch nobody else continues the segment before: one segment is enough.
-                segments[parent] = Segment(segments[parent].start, row + stop - start, segments[parent].parent)
-                segment = parent
-            else:
-                segments.append(Segment(row, row + stop - start, parent))
-                segment = len(segments) - 1
-            pieces.append(sequences[index][start:stop])
-            positions.append(np.arange(start, stop, dtype=np.int32))
-            row += stop - start
-            open_path.append(node)
-            open_segments.append(segment)
-        final = open_segments[-1]
-        assert final is not None, "sequences are never empty"
-        last_rows.append(segments[final].stop - 1)
-        computed.append(row - before)
+    row = _Row(Counter(chain.from_iterable(paths)))
+    added = [row.add(sequences[i], path) for i, path in zip(order, paths, strict=True)]
+    last_rows, computed = np.array(added, dtype=np.int64).T.copy()
     return PackedBatch(
-        np.concatenate(pieces),
-        np.concatenate(positions),
-        tuple(segments),
-        np.array(last_rows, dtype=np.int64),
+        np.concatenate(row.token_ids),
+        np.concatenate(row.position_ids),
+        tuple(row.segments),
+        last_rows,
         order.copy(),
-        np.array(computed, dtype=np.int64),
+        computed,
     )
+
+
+class _Row:
+    """A packed row that grows by one sequence at a time, in sorted order.
+
+    Args:
+        users: how many of the row's sequences have each node.
+
+    Attributes:
+        token_ids, position_ids: int32; parts to concatenate.
+        segments: of the row so far.
+    """
+
+    def __init__(self, users: Mapping[_Node, int]) -> None:
+        self.token_ids: list[TokenIds] = []
+        self.position_ids: list[NDArray[np.int32]] = []
+        self.segments: list[Segment] = []
+        self._users = users
+        self._length = 0
+        self._open: list[
+            tuple[_Node, int | None]
+        ] = []  # the previous sequence's path, each node with its segment
+
+    def add(self, tokens: TokenIds, path: list[_Node]) -> tuple[int, int]:
+        """Append the tokens of a sequence that the row lacks.
+
+        Returns:
+            The row of its last token, and how many tokens were appended.
+        """
+        common = sum(
+            1 for _ in takewhile(lambda pair: pair[0] == pair[1][0], zip(path, self._open, strict=False))
+        )
+        del self._open[common:]
+        before = self._length
+        for depth in range(common, len(path)):
+            self._append(tokens, path[depth], previous=path[depth - 1] if depth > common else None)
+        last = self._open[-1][1]
+        assert last is not None, "sequences are never empty"
+        return self.segments[last].stop - 1, self._length - before
+
+    def _append(self, tokens: TokenIds, node: _Node, previous: _Node | None) -> None:
+        """Append one node; `previous` is its parent node if that was appended just now."""
+        _, start, stop = node
+        parent = self._open[-1][1] if self._open else None
+        end = self._length + stop - start
+        segment: int | None
+        if start == stop:
+            segment = parent
+        elif parent is not None and previous is not None and self._users[node] == self._users[previous]:
+            # No other sequence of this batch continues the parent's segment, so the node extends it.
+            self.segments[parent] = replace(self.segments[parent], stop=end)
+            segment = parent
+        else:
+            self.segments.append(Segment(self._length, end, parent))
+            segment = len(self.segments) - 1
+        self.token_ids.append(tokens[start:stop])
+        self.position_ids.append(np.arange(start, stop, dtype=np.int32))
+        self._length = end
+        self._open.append((node, segment))

@@ -22,13 +22,14 @@ class Prompt:
         words: the same before tokenisation, for servers that take only text.
         index: place of its text or pair in the caller's list, for errors. A round merges calls, so this
             is not its place there.
-        beginning: this many of the first tokens are template and instruction alone; 0 where that is not known.
+        shared_prefix_tokens: how many leading tokens are template and instruction alone, the same in every
+            prompt with that instruction; 0 if not known.
     """
 
     token_ids: TokenIds
     words: EmbeddingWords | RerankingWords
     index: int = 0
-    beginning: int = 0
+    shared_prefix_tokens: int = 0
 
 
 @dataclass(frozen=True)

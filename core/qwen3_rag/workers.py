@@ -1,4 +1,4 @@
-"""Threads that work for others."""
+"""Daemon worker threads, and a single-thread executor that several models share."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Result = TypeVar("Result")
 
 
 class WorkerThread(threading.Thread):
-    """A thread that ends with the interpreter.
+    """A daemon thread: it does not keep the interpreter alive.
 
-    What runs in one must not wait for the end of another, which may be waiting for this one.
+    Work in it must not join another worker thread, which may be waiting for this one.
 
     Args:
-        work: what it does.
+        work: the thread's target.
         name: of the thread.
     """
 
@@ -25,11 +25,11 @@ class WorkerThread(threading.Thread):
         super().__init__(target=work, name=name, daemon=True)
 
 
-class Worker:
-    """Does what it is asked for in a thread of its own, one thing after another.
+class SharedThread:
+    """An executor with one thread, counted by its users.
 
-    The thread starts when there is something to do. It ends when nothing is left and nobody keeps it. After a
-    failure, which may have left something behind in it, another one takes its place.
+    The thread starts with the first work. It exits when no work is queued and nobody retains it. After an
+    exception, which may have left thread-local state broken, a new thread takes over.
 
     Args:
         name: of the thread.
@@ -38,85 +38,90 @@ class Worker:
     def __init__(self, name: str) -> None:
         self._name = name
         self._users = 0
-        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._queue: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._changed = threading.Condition()
         self._thread: WorkerThread | None = None
-        self._worn = False
+        self._replace_next = False
 
-    def keep(self) -> None:
-        """Have the thread wait for more to do, until as many calls of `leave` as of this."""
+    def retain(self) -> None:
+        """Keep the thread alive between work, until `release` is called as often as this."""
         with self._changed:
             self._users += 1
 
-    def leave(self) -> None:
-        """Take one `keep` back."""
+    def release(self) -> None:
+        """Undo one `retain`."""
         with self._changed:
             self._users -= 1
             self._changed.notify()
 
-    def renew(self) -> None:
-        """Have another thread take the place of this one after what it is doing, as after a failure."""
-        self._worn = True
+    def replace_thread(self) -> None:
+        """Have a new thread take over after the current work, as after an exception."""
+        self._replace_next = True
 
-    def do(self, work: Callable[[], Result]) -> Result:
-        """Have something done, wait for it and return its result.
+    def run(self, work: Callable[[], Result]) -> Result:
+        """Run work in the thread, after all that was queued before, and return its result.
 
-        It is done in the caller's thread where that is the worker's own, or where none can be started, as at
-        the interpreter's end.
+        Runs in the caller's thread where that is this one, or where no thread can be started, as during
+        interpreter shutdown.
 
         Raises:
             Whatever `work` raises.
         """
         future: Future[Result] = Future()
-        if not self._takes(future, work):
+        if not self._enqueue(future, work):
             return work()
         try:
             return future.result()
         finally:
-            del future  # an error's traceback would keep it, and it the error
+            del (
+                future
+            )  # breaks a reference cycle: an error's traceback holds this frame, and the future the error
 
-    def _takes(self, future: Future[Any], work: Callable[[], Any]) -> bool:
+    def _enqueue(self, future: Future[Any], work: Callable[[], Any]) -> bool:
         with self._changed:
-            if threading.current_thread() is self._thread or (self._thread is None and not self._starts()):
+            if threading.current_thread() is self._thread or (
+                self._thread is None and not self._start_thread()
+            ):
                 return False
-            self._waiting.append((future, work))
+            self._queue.append((future, work))
             self._changed.notify()
             return True
 
-    def _starts(self) -> bool:
+    def _start_thread(self) -> bool:
         thread = WorkerThread(self._serve, self._name)
         try:
             thread.start()
-        except Exception:  # RuntimeError, and MemoryError where that is what failed before
+        except Exception:  # RuntimeError, and MemoryError where that is why a new thread is needed
             return False
-        self._thread, self._worn = thread, False
+        self._thread, self._replace_next = thread, False
         return True
 
     def _serve(self) -> None:
-        while self._does_next():
+        while self._run_next():
             pass
 
-    def _does_next(self) -> bool:
-        """Wait for something to do and do it; whether this thread goes on."""
+    def _run_next(self) -> bool:
+        """Wait for work and run it; return whether this thread goes on."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or not self._users)
-            if not self._waiting:
+            self._changed.wait_for(lambda: self._queue or not self._users)
+            if not self._queue:
                 self._thread = None
                 return False
-            future, work = self._waiting.popleft()
+            future, work = self._queue.popleft()
         try:
             future.set_result(work())
         except BaseException as error:
-            self._worn = True
+            self._replace_next = True
             future.set_exception(error)
         finally:
-            del future, work  # an idle thread keeps nothing, and an error not itself
-        return not self._worn or self._stays()
+            # An idle thread must not keep results alive, nor an error its own frame.
+            del future, work
+        return not self._replace_next or not self._hand_over()
 
-    def _stays(self) -> bool:
-        """Leave what waits to a new thread; whether none can be started."""
+    def _hand_over(self) -> bool:
+        """Leave the queue to a new thread; return False if none can be started."""
         with self._changed:
             own, self._thread = self._thread, None
-            if self._waiting and not self._starts():
+            if self._queue and not self._start_thread():
                 self._thread = own
-            return self._thread is own
+            return self._thread is not own

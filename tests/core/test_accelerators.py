@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from qwen3_rag import Embedder
-from qwen3_rag.backends.device import memory, turns
+from qwen3_rag.backends.device import exclusive, memory
 from qwen3_rag.backends.transformers import backend
 from qwen3_rag.backends.transformers.layout import upload
 
@@ -39,14 +39,14 @@ def test_a_copy_of_memory_that_is_not_pinned_is_waited_for(device: str) -> None:
 @pytest.mark.parametrize(
     ("turn", "device", "meet"),
     [
-        (turns.load, "mps", False),
-        (turns.load, "cuda", True),
-        (turns.load, "cpu", True),
-        (turns.compute, "mps", False),
-        (turns.compute, "cuda", True),
-        (turns.compute, "cpu", False),
-        (turns.close, "mps", False),
-        (turns.close, "cuda", True),
+        (exclusive.load, "mps", False),
+        (exclusive.load, "cuda", True),
+        (exclusive.load, "cpu", True),
+        (exclusive.compute, "mps", False),
+        (exclusive.compute, "cuda", True),
+        (exclusive.compute, "cpu", False),
+        (exclusive.unregister, "mps", False),
+        (exclusive.unregister, "cuda", True),
     ],
 )
 def test_two_threads_meet_where_a_device_is_for_more_than_one(turn: Any, device: str, meet: bool) -> None:
@@ -56,14 +56,14 @@ def test_two_threads_meet_where_a_device_is_for_more_than_one(turn: Any, device:
             met.append(device)
 
     together, met = threading.Barrier(2), list[str]()
-    turns.enter(device)  # for `close`
-    turns.enter(device)
+    exclusive.register(device)  # for `unregister`
+    exclusive.register(device)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: turn(device, work), range(2)))
     assert bool(met) == meet
-    if turn is not turns.close:
-        turns.close(device, lambda: None)
-        turns.close(device, lambda: None)
+    if turn is not exclusive.unregister:
+        exclusive.unregister(device, lambda: None)
+        exclusive.unregister(device, lambda: None)
 
 
 def test_loading_running_and_closing_all_take_their_turn(embedding_checkpoint: Path) -> None:
@@ -79,15 +79,15 @@ def test_loading_running_and_closing_all_take_their_turn(embedding_checkpoint: P
 
         return noted
 
-    instead = SimpleNamespace(**{step: noting(step) for step in ("load", "enter", "compute", "close")})
+    instead = SimpleNamespace(**{step: noting(step) for step in ("load", "register", "compute", "unregister")})
     with (
-        patch.object(backend, "turns", instead),
+        patch.object(backend, "exclusive", instead),
         Embedder(str(embedding_checkpoint), device="cpu") as embedder,
     ):
         embedder.load()
         embedder.embed_documents(["a"])
-        assert taken == [("load", "cpu"), ("enter", "cpu"), ("compute", "cpu")]
-    assert taken[3:] == [("close", "cpu")]
+        assert taken == [("load", "cpu"), ("register", "cpu"), ("compute", "cpu")]
+    assert taken[3:] == [("unregister", "cpu")]
 
 
 def test_the_cache_of_a_gpu_is_not_emptied_while_a_graph_is_recorded() -> None:

@@ -80,10 +80,10 @@ def test_calls_of_any_size_see_what_each_token_sees(
     step: int,
     groups_keys: bool,
 ) -> None:
-    known = 0
+    past = 0
     if all(segment.parent is not None for segment in segments[1:]):
-        known = data.draw(st.integers(0, segments[0].stop - 1))
-    batch = to_device(batch_of(segments), CPU, None, known)
+        past = data.draw(st.integers(0, segments[0].stop - 1))
+    batch = to_device(batch_of(segments), CPU, None, past)
     generator = torch.Generator().manual_seed(len(batch.input_ids))
     query, key, value = (
         torch.randn(segments[-1].stop, heads, 8, generator=generator, dtype=torch.float64)
@@ -98,11 +98,11 @@ def test_calls_of_any_size_see_what_each_token_sees(
         patch.object(attention, "PLAIN_DEVICES", {"cpu"} if way == "plain" else {}),
         patch.object(plain_attention, "_MOST_SCORES", 4 * 40 * large),
         patch.object(attention, "_CPU_GROUPS_KEYS", groups_keys),
-        patch.object(attention, "_filled", lambda keys, _: -(-keys // step) * step),
+        patch.object(attention, "_padded_key_count", lambda keys, _: -(-keys // step) * step),
     ):
         of_ends = attend(query[ends].clone(), key, value, batch.ends_layout, SCALE)
-        of_all = attend(query[known:].clone(), key, value, batch.layout, SCALE)
-    torch.testing.assert_close(of_all, expected[known:], rtol=0, atol=1e-12)
+        of_all = attend(query[past:].clone(), key, value, batch.layout, SCALE)
+    torch.testing.assert_close(of_all, expected[past:], rtol=0, atol=1e-12)
     torch.testing.assert_close(of_ends, expected[ends], rtol=0, atol=1e-12)
 
 

@@ -240,7 +240,7 @@ def test_nan_weights_name_the_text_and_give_no_vector(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("common", ["", "one and the same beginning of many words in all of them "])
+@pytest.mark.parametrize("common", ["", "one and the same prefix of many words in all of them "])
 def test_nan_of_one_text_is_in_no_other_text_of_the_batch(
     common: str, dtype: str, embedding_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -476,11 +476,11 @@ def running_out_of_memory(component: Any, most: int) -> list[int]:
     backend, computed = component.load().backend, []
     forward = backend._forward
 
-    def limited(batch: Any, beginning: Any, known: Any) -> Any:
+    def limited(batch: Any, prefix: Any, past: Any) -> Any:
         if len(batch.token_ids) > most:
             raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
-        computed.append(len(batch.token_ids) - (0 if known is None else len(known)))
-        return forward(batch, beginning, known)
+        computed.append(len(batch.token_ids) - (0 if past is None else len(past)))
+        return forward(batch, prefix, past)
 
     backend._forward = limited
     return computed
@@ -515,12 +515,12 @@ def test_a_real_memory_limit_halves_batches_and_changes_nothing(embedding_checkp
 import resource, sys
 import numpy as np
 from qwen3_rag import Embedder
-from qwen3_rag.backends.transformers.linear import recurring_count
+from qwen3_rag.backends.transformers.packed_linear import padded_row_count
 texts = [f"text {i} " + "word " * 400 for i in range(512)]
 options = {"dtype": "float32", "device": "cpu"}
 expected = Embedder(sys.argv[1], **options).embed_documents(texts)
 embedder = Embedder(sys.argv[1], token_budget=10**9, **options).load()
-for rows in sorted({recurring_count(rows) for rows in range(1, 2049)}):
+for rows in sorted({padded_row_count(rows) for rows in range(1, 2049)}):
     embedder.embed_documents([" word" * (rows - 1)])
 in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (in_use + (16 << 20), -1))

@@ -26,7 +26,7 @@ def test_the_size_of_blocks_changes_no_vector_and_no_score(
         vectors, scores = embedder.embed_documents(TEXTS), reranker.score("gravity", TEXTS)
         for rows in (1, 7, 64):
             monkeypatch.setattr(layer, "_CPU_ROWS", rows)
-            monkeypatch.setattr(elementwise, "_CACHED_NUMBERS", 70 * rows)
+            monkeypatch.setattr(elementwise, "_CACHED_ELEMENTS", 70 * rows)
             np.testing.assert_allclose(embedder.embed_documents(TEXTS), vectors, rtol=0, atol=1e-6)
             np.testing.assert_allclose(reranker.score("gravity", TEXTS), scores, rtol=0, atol=1e-6)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from qwen3_rag.backends.transformers import kernels, products
+from qwen3_rag.backends.transformers import kernels, matmul
 from qwen3_rag.backends.transformers.decoder import Decoder
 from qwen3_rag.backends.transformers.elementwise import EAGER
 from qwen3_rag.backends.transformers.graphs import padded, recorded_shape
@@ -60,7 +60,7 @@ def fake_decoder(layers: int = 2) -> Decoder:
 @pytest.fixture(autouse=True)
 def nothing_is_real(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
-    monkeypatch.setattr(products, "is_plain", lambda module: type(module) is nn.Linear)
+    monkeypatch.setattr(matmul, "is_plain", lambda module: type(module) is nn.Linear)
     with FakeTensorMode(), torch.inference_mode():
         yield
 

@@ -18,12 +18,12 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from qwen3_rag import ConfigurationError, Embedder, Reranker
-from qwen3_rag.backends.transformers import backend, linear
-from qwen3_rag.backends.transformers.beginnings import Beginnings
+from qwen3_rag.backends.transformers import backend, packed_linear
 from qwen3_rag.backends.transformers.graphs import Graphs, Record, Run, padded, recorded_shape
 from qwen3_rag.backends.transformers.kernels import Spans
 from qwen3_rag.backends.transformers.layout import to_device
 from qwen3_rag.backends.transformers.loading import LoadedModel
+from qwen3_rag.backends.transformers.prefix_cache import PrefixCache
 from qwen3_rag.plan import plan_batches
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -86,14 +86,14 @@ def masked_kernel(
 def with_graphs(component: Any, record: Record = stand_in) -> Any:
     """Give a loaded component's backend graphs, as on a GPU."""
     loaded = component.load().backend
-    loaded._beginnings = Beginnings(0)
+    loaded._prefix_cache = PrefixCache(0)
     loaded._graphs = Graphs(lambda batch: loaded._values(lambda _: batch), CPU, masked_kernel, record)
     return component
 
 
 @pytest.fixture(autouse=True)
 def plain_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "packing_works", lambda _: False)  # as on a GPU
+    monkeypatch.setattr(packed_linear, "packing_works", lambda _: False)  # as on a GPU
 
 
 @cache
@@ -202,7 +202,8 @@ def refusing(_: Run) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("record", "reason"), [(forgetful, "other numbers"), (refusing, "RuntimeError: operation not permitted")]
+    ("record", "reason"),
+    [(forgetful, "differs from the eager one"), (refusing, "RuntimeError: operation not permitted")],
 )
 def test_what_cannot_be_recorded_runs_without(record: Record, reason: str, embedding_checkpoint: Path) -> None:
     expected = embedder(embedding_checkpoint, False).embed_queries(["gravity"])

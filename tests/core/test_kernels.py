@@ -15,10 +15,10 @@ import pytest
 import torch
 from qwen3_rag import Embedder, Reranker
 from qwen3_rag.backends.transformers import kernel_layout, kernels
-from qwen3_rag.backends.transformers.beginnings import Beginnings
 from qwen3_rag.backends.transformers.kernel_layout import KernelLayout
-from qwen3_rag.backends.transformers.kernels import Heads, Spans, prove
+from qwen3_rag.backends.transformers.kernels import Heads, Spans, validate_kernel
 from qwen3_rag.backends.transformers.layout import to_device
+from qwen3_rag.backends.transformers.prefix_cache import PrefixCache
 from qwen3_rag.plan import plan_batches
 from torch import Tensor
 
@@ -52,7 +52,7 @@ def plain_kernel(
 def with_kernel(component: Any) -> Any:
     """Give a loaded component's backend the plain kernel, as CUDA would give it a fast one."""
     backend = component.load().backend
-    backend._kernel, backend._beginnings, backend._rows_for = plain_kernel, Beginnings(0), None
+    backend._kernel, backend._prefix_cache, backend._rows_for = plain_kernel, PrefixCache(0), None
     return component
 
 
@@ -144,7 +144,7 @@ def test_a_kernel_is_proved_against_plain_attention_whichever_way_its_output_lie
     arguments = (query, query, query, Spans(offsets, offsets, 4, 4))
     expected = plain_kernel(*arguments, causal=True, scale=1.0)[1]
     for kernel in (plain_kernel, heads_first):
-        proven = prove(kernel, torch.device("cpu"), torch.float32, HEADS)
+        proven = validate_kernel(kernel, torch.device("cpu"), torch.float32, HEADS)
         assert proven is not None
         torch.testing.assert_close(proven(*arguments, causal=True, scale=1.0)[1], expected)
 
@@ -166,11 +166,11 @@ def test_a_wrong_or_broken_kernel_is_left_aside() -> None:
         return plain_kernel(query, *arguments, **options)
 
     for kernel in (unscaled, broken, of_few_keys):
-        assert prove(kernel, torch.device("cpu"), torch.float32, HEADS) is None
-    assert prove(of_eight, torch.device("cpu"), torch.float32, HEADS) is not None
+        assert validate_kernel(kernel, torch.device("cpu"), torch.float32, HEADS) is None
+    assert validate_kernel(of_eight, torch.device("cpu"), torch.float32, HEADS) is not None
     for heads in (Heads(4, 2, 20), Heads(1, 1, 20)):
-        assert prove(of_eight, torch.device("cpu"), torch.float32, heads) is None
-        assert prove(plain_kernel, torch.device("cpu"), torch.float32, heads) is not None
+        assert validate_kernel(of_eight, torch.device("cpu"), torch.float32, heads) is None
+        assert validate_kernel(plain_kernel, torch.device("cpu"), torch.float32, heads) is not None
 
 
 def test_pytorchs_kernel_is_found_on_this_release() -> None:
@@ -226,7 +226,7 @@ def test_a_release_that_prefers_cudnn_is_asked_for_what_only_flash_attention_doe
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", of_2_15)
     monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.15.0"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    monkeypatch.setattr(kernels, "prove", lambda kernel, _, *how: prove(kernel, cpu, *how))
+    monkeypatch.setattr(kernels, "validate_kernel", lambda kernel, _, *how: validate_kernel(kernel, cpu, *how))
     found = kernels.find_varlen_kernel(torch.device("cuda:0"), torch.bfloat16, HEADS)
     assert found is not None
     assert found[0] == "torch.nn.attention.varlen"
@@ -237,7 +237,7 @@ def test_a_gpu_without_a_kernel_is_warned_of(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     for name in ("_torch_kernels", "_flash_attn_kernels"):
         monkeypatch.setattr(kernels, name, list)
-    with pytest.warns(UserWarning, match=r"attention on cuda:0 goes text by text.*torch 2\.11 or newer"):
+    with pytest.warns(UserWarning, match=r"attention on cuda:0 runs one text at a time.*torch 2\.11 or newer"):
         assert kernels.find_varlen_kernel(torch.device("cuda:0"), torch.bfloat16, HEADS) is None
 
 

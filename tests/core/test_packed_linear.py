@@ -15,10 +15,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qwen3_rag import Embedder, Reranker
-from qwen3_rag.backends.transformers import backend, elementwise, linear
+from qwen3_rag.backends.transformers import backend, elementwise, packed_linear
 from qwen3_rag.backends.transformers.elementwise import Elementwise
-from qwen3_rag.backends.transformers.linear import PackedLinear, pack_linears, packing_works, recurring_count
-from qwen3_rag.backends.transformers.products import PackedProduct
+from qwen3_rag.backends.transformers.matmul import PackedMatmul
+from qwen3_rag.backends.transformers.packed_linear import (
+    PackedLinear,
+    pack_linears,
+    packing_works,
+    padded_row_count,
+)
 from torch import Tensor, nn
 
 TEXTS = ["gravity", "", "the capital of China is Beijing " * 9, "gravity is a force"]
@@ -26,7 +31,7 @@ TEXTS = ["gravity", "", "the capital of China is Beijing " * 9, "gravity is a fo
 DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if packing_works(dtype)]
 
 needs_packing = pytest.mark.skipif(
-    torch.float32 not in DTYPES, reason="PyTorch has no products by packed weights on this machine"
+    torch.float32 not in DTYPES, reason="PyTorch has no prepacked linear layers on this machine"
 )
 
 
@@ -50,7 +55,7 @@ def test_packed_weights_give_the_vectors_and_scores_of_plain_ones(
     dtype: str, embedding_checkpoint: Path, reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed = embed_and_score(embedding_checkpoint, reranking_checkpoint, dtype)
-    monkeypatch.setattr(linear, "packing_works", lambda _: False)
+    monkeypatch.setattr(packed_linear, "packing_works", lambda _: False)
     plain = embed_and_score(embedding_checkpoint, reranking_checkpoint, dtype)
     if dtype == "float32":
         np.testing.assert_allclose(packed[0], plain[0], rtol=0, atol=1e-6)
@@ -98,7 +103,7 @@ def test_products_are_gated_and_added_as_the_operations_one_by_one_would(
     )
     generator = torch.Generator().manual_seed(rows)
     given_rows, states = (
-        torch.randn(recurring_count(rows), 32, generator=generator).to(dtype) for _ in range(2)
+        torch.randn(padded_row_count(rows), 32, generator=generator).to(dtype) for _ in range(2)
     )
     states = states[:rows]
 
@@ -107,7 +112,7 @@ def test_products_are_gated_and_added_as_the_operations_one_by_one_would(
 
     gated = nn.functional.silu(exactly(gate, given_rows)) * exactly(up, given_rows)
     expected = states.float() + exactly(down, gated)[:rows]
-    packed_gate, packed_up, packed_down = (PackedProduct(PackedLinear(module)) for module in (gate, up, down))
+    packed_gate, packed_up, packed_down = (PackedMatmul(PackedLinear(module)) for module in (gate, up, down))
     found = packed_gate.gate(packed_up, given_rows)
     tolerance = 1e-5 if dtype is torch.float32 else 2e-2
     torch.testing.assert_close(found.float(), gated, rtol=tolerance, atol=tolerance)
@@ -118,14 +123,14 @@ def test_products_are_gated_and_added_as_the_operations_one_by_one_would(
 @given(st.integers(1, 100_000))
 def test_numbers_of_rows_recur(rows: int) -> None:
     """oneDNN keeps a kernel of each: unbounded in number they were gigabytes."""
-    padded = recurring_count(rows)
+    padded = padded_row_count(rows)
     assert rows <= padded <= max(4, rows * 9 / 8 + 4)
-    assert recurring_count(padded) == padded
+    assert padded_row_count(padded) == padded
 
 
 def test_few_numbers_of_rows_recur() -> None:
-    assert len({recurring_count(rows) for rows in range(1, 2049)}) == 56
-    assert recurring_count(2048) == 2048
+    assert len({padded_row_count(rows) for rows in range(1, 2049)}) == 56
+    assert padded_row_count(2048) == 2048
 
 
 @needs_packing
@@ -143,7 +148,7 @@ def test_no_product_of_a_query_or_a_small_ranking_pads_its_rows(
         Embedder(str(embedding_checkpoint), **options).load() as embedder,
         Reranker(str(reranking_checkpoint), **options).load() as reranker,
     ):
-        monkeypatch.setattr(linear.F, "pad", pad)
+        monkeypatch.setattr(packed_linear.F, "pad", pad)
         for words in range(1, 12):
             embedder.embed_queries(["gravity " * words])
         reranker.score("gravity", ["a force", "an apple"])
@@ -157,7 +162,7 @@ def test_rows_that_fill_a_batch_change_no_vector_and_no_score(
     added: int, embedding_checkpoint: Path, reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = embed_and_score(embedding_checkpoint, reranking_checkpoint, "float32")
-    monkeypatch.setattr(backend, "filled_count", lambda rows: rows + added)
+    monkeypatch.setattr(backend, "padded_batch_row_count", lambda rows: rows + added)
     filled = embed_and_score(embedding_checkpoint, reranking_checkpoint, "float32")
     np.testing.assert_allclose(filled[0], expected[0], rtol=0, atol=1e-6)
     np.testing.assert_allclose(filled[1], expected[1], rtol=0, atol=1e-6)
@@ -225,7 +230,7 @@ def test_a_gate_is_compiled_only_where_products_do_not_gate(packed: bool) -> Non
     if packed:
         pack_linears(decoder)
     operations = Elementwise(record("norm"), record("norm and rotate"), record("gate"))
-    elementwise._try(operations, decoder.layers[0], torch.float32)
+    elementwise._compile_for(operations, decoder.layers[0], torch.float32)
     assert made == ["norm", "norm and rotate", "norm and rotate", *([] if packed else ["gate"])]
 
 
@@ -240,16 +245,16 @@ def test_weights_are_packed_on_x86_alone(machine: str, works: bool, monkeypatch:
 
 @needs_packing
 @pytest.mark.parametrize("wrong", ["forward", "silu", "times", "add_to"])
-def test_products_that_give_other_numbers_are_warned_of_and_not_used(
+def test_packed_layers_that_compute_something_else_are_warned_of_and_not_used(
     wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PackedLinear, wrong, lambda _, rows, *__: rows.new_zeros(len(rows), 80))
-    with pytest.warns(UserWarning, match="other numbers"):
+    with pytest.warns(UserWarning, match="differ from PyTorch's"):
         assert not packing_works.__wrapped__(torch.float32)
 
 
 @needs_packing
-def test_products_that_fail_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_layers_that_fail_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> Tensor:
         raise RuntimeError("mkldnn_bf16_device_check")
 
@@ -270,7 +275,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import torch
 from transformers import Qwen3Config, Qwen3Model
-from qwen3_rag.backends.transformers.linear import pack_linears, packing_works
+from qwen3_rag.backends.transformers.packed_linear import pack_linears, packing_works
 
 def resident():
     return int(re.search(r"RssAnon:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) >> 10

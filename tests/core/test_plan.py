@@ -13,7 +13,7 @@ _tokens = st.integers(0, 2)
 
 @st.composite
 def nested_sequences(draw: st.DrawFn) -> list[TokenIds]:
-    """Sequences over a tiny alphabet that share beginnings of many lengths, some being equal."""
+    """Sequences over a tiny alphabet that share prefixes of many lengths, some being equal."""
     stems = draw(st.lists(st.lists(_tokens, max_size=30), min_size=1, max_size=4))
     sequences = []
     for _ in range(draw(st.integers(1, 12))):
@@ -56,7 +56,7 @@ def test_every_sequence_stands_whole_in_one_batch(
     assert sorted(seen) == list(range(len(sequences)))
 
 
-def test_a_common_beginning_is_computed_once() -> None:
+def test_a_common_prefix_is_computed_once() -> None:
     prefix = list(range(70))
     sequences = [np.array([*prefix, 1000 + i, 5, 6], dtype=np.int32) for i in range(100)]
     (batch,) = plan_batches(sequences, token_budget=10_000)
@@ -81,9 +81,9 @@ def test_identical_sequences_are_computed_once_however_short() -> None:
     assert len(batch.token_ids) == 3
 
 
-def test_beginnings_too_short_to_pay_are_not_shared() -> None:
-    beginning = list(range(MIN_SHARED_TOKENS - 1))
-    sequences = [np.array([*beginning, 100 + i], dtype=np.int32) for i in range(4)]
+def test_prefixes_too_short_to_pay_are_not_shared() -> None:
+    prefix = list(range(MIN_SHARED_TOKENS - 1))
+    sequences = [np.array([*prefix, 100 + i], dtype=np.int32) for i in range(4)]
     (batch,) = plan_batches(sequences, token_budget=100)
     assert len(batch.token_ids) == 4 * MIN_SHARED_TOKENS
     assert all(segment.parent is None for segment in batch.segments)

@@ -130,7 +130,7 @@ def test_a_query_with_exactly_enough_room_is_taken() -> None:
 def test_of_an_instruction_no_closing_token_is_counted(tokenizer: PromptTokenizer) -> None:
     prompt = query_prompt(TASK)
     (whole,) = tokenizer.encode_texts([""], prompt=prompt, max_tokens=99, is_query=True).prompts
-    assert whole.beginning == len(whole.token_ids) - 1
+    assert whole.shared_prefix_tokens == len(whole.token_ids) - 1
     (exact,) = tokenizer.encode_texts(
         [""], prompt=prompt, max_tokens=len(whole.token_ids), is_query=True
     ).prompts

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from checkpoints import VOCABULARY
 from qwen3_rag import DEFAULT_INSTRUCTION, Embedder, Reranker
-from qwen3_rag.backends.transformers import linear
+from qwen3_rag.backends.transformers import packed_linear
 from qwen3_rag.backends.transformers.decoder import Decoder
 from qwen3_rag.backends.transformers.elementwise import EAGER
 from qwen3_rag.prompts import EmbeddingWords
@@ -32,7 +32,7 @@ PASSAGES = [f"Passage number {i} says that the sun is {i * 7} light minutes away
 @pytest.fixture(autouse=True)
 def weights_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Packed ones gate and add without a call of their module, and rows are filled for them."""
-    monkeypatch.setattr(linear, "packing_works", lambda _: False)
+    monkeypatch.setattr(packed_linear, "packing_works", lambda _: False)
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def test_a_query_and_100_passages_compute_the_prefix_once(reranking_checkpoint: 
 
 
 def test_rounds_of_a_long_call_are_one_batch_each(reranking_checkpoint: Path) -> None:
-    """Each round computes the shared beginning anew, and must leave room for it."""
+    """Each round computes the shared prefix again, and must leave room for it."""
     with Reranker(str(reranking_checkpoint), dtype="float32", device="cpu", token_budget=1000) as reranker:
         with tokens_through(reranker, "embed_tokens") as batches:
             reranker.score("How far is the sun?", PASSAGES)

@@ -18,27 +18,27 @@ from unittest.mock import patch
 import pytest
 from qwen3_rag import Embedder, OutOfMemoryError, Reranker
 from qwen3_rag.backends.base import BackendOutput
-from qwen3_rag.backends.device import turns
+from qwen3_rag.backends.device import exclusive
 from qwen3_rag.backends.transformers import backend
 from qwen3_rag.engine import Engine
 from qwen3_rag.tokens import Prompt
-from qwen3_rag.workers import Worker, WorkerThread
+from qwen3_rag.workers import SharedThread, WorkerThread
 from sum_backend import SumBackend, ids, submit
 
 
 @pytest.fixture
-def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
-    kept = Worker(request.node.name)
-    kept.keep()
+def worker(request: pytest.FixtureRequest) -> Iterator[SharedThread]:
+    kept = SharedThread(request.node.name)
+    kept.retain()
     yield kept
-    kept.leave()
+    kept.release()
 
 
-def threads(worker: Worker) -> list[threading.Thread]:
+def threads(worker: SharedThread) -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == worker._name]
 
 
-def fail_while_more_waits(worker: Worker) -> tuple[threading.Thread, threading.Thread]:
+def fail_while_more_waits(worker: SharedThread) -> tuple[threading.Thread, threading.Thread]:
     """Return the thread in which something failed, and the one in which the next was done."""
     began, go_on = threading.Event(), threading.Event()
     failed: list[threading.Thread] = []
@@ -50,10 +50,10 @@ def fail_while_more_waits(worker: Worker) -> tuple[threading.Thread, threading.T
         raise ArithmeticError("poison")
 
     with ThreadPoolExecutor(2) as pool:
-        bad = pool.submit(worker.do, fail)
+        bad = pool.submit(worker.run, fail)
         assert began.wait(60)
-        good = pool.submit(worker.do, threading.current_thread)
-        while not worker._waiting:
+        good = pool.submit(worker.run, threading.current_thread)
+        while not worker._queue:
             time.sleep(0.001)
         go_on.set()
         with pytest.raises(ArithmeticError, match="poison"):
@@ -61,7 +61,7 @@ def fail_while_more_waits(worker: Worker) -> tuple[threading.Thread, threading.T
         return failed[0], good.result(60)
 
 
-def test_all_callers_share_one_thread_that_does_one_thing_at_a_time(worker: Worker) -> None:
+def test_all_callers_share_one_thread_that_does_one_thing_at_a_time(worker: SharedThread) -> None:
     inside: list[int] = []
 
     def work(number: int) -> tuple[int, threading.Thread]:
@@ -71,63 +71,63 @@ def test_all_callers_share_one_thread_that_does_one_thing_at_a_time(worker: Work
         return number, threading.current_thread()
 
     with ThreadPoolExecutor(8) as pool:
-        done = list(pool.map(lambda number: worker.do(lambda: work(number)), range(200)))
+        done = list(pool.map(lambda number: worker.run(lambda: work(number)), range(200)))
     assert [number for number, _ in done] == list(range(200))
     assert {thread for _, thread in done} == set(threads(worker))
     assert len(threads(worker)) == 1
 
 
-def test_a_failure_is_its_callers_and_the_rest_is_done_in_a_new_thread(worker: Worker) -> None:
+def test_a_failure_is_its_callers_and_the_rest_is_done_in_a_new_thread(worker: SharedThread) -> None:
     failed, good = fail_while_more_waits(worker)
     failed.join(60)
     assert not failed.is_alive()
-    assert [good] == threads(worker) == [worker.do(threading.current_thread)]
+    assert [good] == threads(worker) == [worker.run(threading.current_thread)]
 
 
-def test_a_failure_leaves_the_old_thread_at_work_where_none_can_be_started(worker: Worker) -> None:
-    first = worker.do(threading.current_thread)
+def test_a_failure_leaves_the_old_thread_at_work_where_none_can_be_started(worker: SharedThread) -> None:
+    first = worker.run(threading.current_thread)
     with patch.object(WorkerThread, "start", side_effect=MemoryError):
         assert fail_while_more_waits(worker) == (first, first)
 
 
-def test_a_thread_that_is_to_be_renewed_ends_after_what_it_does(worker: Worker) -> None:
-    def renew() -> threading.Thread:
-        worker.renew()
+def test_a_thread_that_is_to_be_replaced_ends_after_what_it_does(worker: SharedThread) -> None:
+    def replace() -> threading.Thread:
+        worker.replace_thread()
         return threading.current_thread()
 
-    first = worker.do(renew)
-    second = worker.do(threading.current_thread)
+    first = worker.run(replace)
+    second = worker.run(threading.current_thread)
     assert second is not first
-    assert worker.do(threading.current_thread) is second
+    assert worker.run(threading.current_thread) is second
 
 
-def test_what_cannot_have_a_thread_is_done_by_its_caller(worker: Worker) -> None:
+def test_what_cannot_have_a_thread_is_done_by_its_caller(worker: SharedThread) -> None:
     with patch.object(WorkerThread, "start", side_effect=RuntimeError("can't start new thread")):
-        assert worker.do(threading.current_thread) is threading.current_thread()
-    assert worker.do(threading.current_thread) is not threading.current_thread()
+        assert worker.run(threading.current_thread) is threading.current_thread()
+    assert worker.run(threading.current_thread) is not threading.current_thread()
 
 
-def test_what_a_worker_asks_of_itself_is_done_at_once(worker: Worker) -> None:
-    assert worker.do(lambda: worker.do(threading.current_thread)) in threads(worker)
+def test_what_the_thread_asks_of_itself_is_done_at_once(worker: SharedThread) -> None:
+    assert worker.run(lambda: worker.run(threading.current_thread)) in threads(worker)
 
 
-def test_the_thread_ends_when_nobody_keeps_it_and_all_is_done(worker: Worker) -> None:
-    first = worker.do(threading.current_thread)
-    worker.keep()
-    worker.leave()
-    assert worker.do(threading.current_thread) is first
-    worker.leave()
+def test_the_thread_ends_when_nobody_keeps_it_and_all_is_done(worker: SharedThread) -> None:
+    first = worker.run(threading.current_thread)
+    worker.retain()
+    worker.release()
+    assert worker.run(threading.current_thread) is first
+    worker.release()
     first.join(60)
     assert not first.is_alive()
-    later = worker.do(threading.current_thread)
+    later = worker.run(threading.current_thread)
     later.join(60)
     assert not later.is_alive()
-    worker.keep()
-    assert worker.do(threading.current_thread) not in (first, later)
+    worker.retain()
+    assert worker.run(threading.current_thread) not in (first, later)
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["done", "failed"])
-def test_an_idle_worker_keeps_nothing_of_what_it_did(worker: Worker, fails: bool) -> None:
+def test_an_idle_thread_keeps_nothing_of_what_it_did(worker: SharedThread, fails: bool) -> None:
     class Large:
         def work(self) -> None:
             if fails:
@@ -138,19 +138,19 @@ def test_an_idle_worker_keeps_nothing_of_what_it_did(worker: Worker, fails: bool
     gc.disable()  # nothing waits for a collection, either
     try:
         with suppress(ArithmeticError):
-            worker.do(large.work)
+            worker.run(large.work)
         del large
-        worker.do(lambda: None)
+        worker.run(lambda: None)
         assert left() is None
     finally:
         gc.enable()
 
 
-def test_a_garbage_collection_in_a_worker_may_close_what_waits_for_it(worker: Worker) -> None:
+def test_a_garbage_collection_in_a_worker_may_close_what_waits_for_it(worker: SharedThread) -> None:
     class Waiting(SumBackend):
         def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
             self.running.set()
-            return worker.do(lambda: SumBackend.run(self, prompts))
+            return worker.run(lambda: SumBackend.run(self, prompts))
 
     other = Waiting()
     engine = Engine(lambda: other)
@@ -163,7 +163,7 @@ def test_a_garbage_collection_in_a_worker_may_close_what_waits_for_it(worker: Wo
 
     futures: list[Any] = []
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(worker.do, collect).result(60)
+        pool.submit(worker.run, collect).result(60)
     assert futures[0].result(60).values.tolist() == [1.0]
 
 
@@ -171,7 +171,7 @@ def test_a_garbage_collection_in_a_worker_may_close_what_waits_for_it(worker: Wo
 TWO_MODELS = """
 import sys, threading
 from qwen3_rag import Embedder, Reranker
-from qwen3_rag.backends.device import turns
+from qwen3_rag.backends.device import exclusive
 from qwen3_rag.backends.transformers import backend
 seen = {"load_model": [], "_run": []}
 def note(place, name):
@@ -227,6 +227,6 @@ def test_a_thread_in_which_memory_ran_out_computes_no_other_models_texts(
         texts = ["one", "two"][:count]
         with pytest.raises(OutOfMemoryError, match="text 0") if count == 1 else nullcontext():
             embedder.embed_documents(texts)
-        assert turns.compute("cpu", threading.current_thread) not in failed
+        assert exclusive.compute("cpu", threading.current_thread) not in failed
         assert reranker.score("a", ["b"]).shape == (1,)
         assert embedder.embed_documents(texts).shape == (count, embedder.dimensions)

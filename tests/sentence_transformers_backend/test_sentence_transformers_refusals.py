@@ -236,8 +236,8 @@ def test_close_frees_the_model_and_all_uses_of_a_device_take_their_turn(
 
         return noted
 
-    steps = ("load", "enter", "compute", "close")
-    monkeypatch.setattr(backend, "turns", SimpleNamespace(**{step: noting(step) for step in steps}))
+    steps = ("load", "register", "compute", "unregister")
+    monkeypatch.setattr(backend, "exclusive", SimpleNamespace(**{step: noting(step) for step in steps}))
     made = create(EngineSettings("embedding", str(embedding_checkpoint), dtype="float32", device="cpu"))
     assert made.concurrency == 1
     assert made.run([]).values.size == 0

@@ -19,11 +19,11 @@ class BackendOutput:
     """Result of one run, one row per prompt, in order.
 
     Attributes:
-        values: float32. Embedding: final hidden state (after the last norm) of each prompt's
-            last token, shape (n, hidden_size), not cut; only its direction counts, so servers may
-            have normalised it. Reranking: log-odds logit_yes - logit_no at the last token, shape (n,).
-        computed: int64, shape (n,); tokens computed for each prompt, less those that it shares with
-            one before it, in this call or an earlier one.
+        values: float32. Embedding: final hidden state (after the last norm) of each prompt's last token, shape
+            (n, hidden_size), not truncated; only its direction matters, so servers may have normalised it.
+            Reranking: log-odds logit_yes - logit_no at the last token, shape (n,).
+        computed: int64, shape (n,); tokens actually computed for each prompt. A shared or cached prefix counts
+            for the prompt that computed it.
     """
 
     values: NDArray[np.float32]
@@ -34,9 +34,9 @@ class Backend(Protocol):
     """A loaded model, or a connection to one.
 
     Attributes:
-        token_budget: tokens that one call of `run` should bring for the hardware to be busy.
-        concurrency: calls of `run` that may be under way at once, each from a thread of its own;
-            1 for a model on a device, more for servers.
+        token_budget: tokens that one call of `run` should have to keep the hardware busy.
+        concurrency: how many calls of `run` may run at once, each in a thread of its own; 1 for a model on a
+            device, more for servers.
     """
 
     @property
@@ -54,26 +54,26 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the model. Called once, when no `run` is under way, from the thread that loaded it."""
+        """Free the model. Called once, when no `run` is in progress, from the thread that loaded it."""
         ...
 
 
 class RunAbandonedError(BackendError):
-    """A run was given up because nobody waited for it any more."""
+    """A run was abandoned because nobody waited for its result any more."""
 
 
 @runtime_checkable
 class StoppableBackend(Protocol):
-    """What a `Backend` also has that can give up a run: one that waits for servers, which may never answer."""
+    """A `Backend` that can abandon a run, because it waits for servers, which may never answer."""
 
     def run_while(self, prompts: Sequence[Prompt], is_wanted: Callable[[], bool]) -> BackendOutput:
-        """`run`, given up soon after `is_wanted`, which may be asked from the calling thread, says no.
+        """Like `run`, but abandoned soon after `is_wanted`, called in the calling thread, returns False.
 
         Raises:
-            RunAbandonedError: it was given up.
+            RunAbandonedError: it was abandoned.
         """
         ...
 
 
 BackendFactory = Callable[[EngineSettings], Backend]
-"""What an entry point of the group `qwen3_rag.backends` names: loads a model as settings say."""
+"""What an entry point of the group `qwen3_rag.backends` refers to: loads a model according to settings."""

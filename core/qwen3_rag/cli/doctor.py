@@ -97,11 +97,12 @@ def doctor(
 
 def _examine(device: torch.device) -> Machine:
     from qwen3_rag.backends.device.choice import choose_dtype
+    from qwen3_rag.backends.transformers.attention import attention_path
     from qwen3_rag.backends.transformers.kernels import Heads, find_varlen_kernel
 
     dtype = choose_dtype("auto", device)
-    kernel = find_varlen_kernel(device, dtype, Heads(16, 8, 128))  # those of the 0.6B models
-    attention = kernel[0] if kernel is not None else "sdpa per segment"
+    found = find_varlen_kernel(device, dtype, Heads(16, 8, 128))  # those of the 0.6B models
+    attention = attention_path(device, found)
     versions = {"python": platform.python_version(), **{name: _version(name) for name in _NEEDED + _OPTIONAL}}
     name = cast("DType", str(dtype).removeprefix("torch."))
     return Machine(versions, _devices(), str(device), name, attention, all_plugins())

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from qwen3_rag import prompts
-from qwen3_rag.backends.device.turns import one_at_a_time
+from qwen3_rag.backends.device.exclusive import one_at_a_time
 from qwen3_rag.checkpoint import open_checkpoint
 from qwen3_rag.embedder import Embedder
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION

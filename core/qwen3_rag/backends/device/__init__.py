@@ -1,1 +1,1 @@
-"""What backends share that run a model on a device of this machine."""
+"""What the backends share that run a model on a device of this machine."""

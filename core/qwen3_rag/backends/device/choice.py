@@ -17,7 +17,7 @@ _CPU_BFLOAT16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def choose_device(device: str | None) -> torch.device:
-    """Return the named device, or without a name the best there is: CUDA, then MPS, then CPU.
+    """Return the named device, or without a name the best of this machine: CUDA, then MPS, then CPU.
 
     Raises:
         ConfigurationError: the name is not a device, or this machine does not have it.
@@ -42,9 +42,9 @@ def choose_device(device: str | None) -> torch.device:
 
 
 def choose_dtype(dtype: DType, device: torch.device) -> torch.dtype:
-    """Return the element type: with "auto" bfloat16 where the hardware multiplies it, else float32.
+    """Return the element type: for "auto" bfloat16 where the hardware multiplies it, else float32.
 
-    float16 is never chosen by itself: the 8B models overflow it to NaN (QwenLM/Qwen3-Embedding#164).
+    "auto" never means float16: the 8B models overflow it to NaN (QwenLM/Qwen3-Embedding#164).
     """
     if dtype != "auto":
         named: torch.dtype = getattr(torch, dtype)
@@ -62,7 +62,7 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 @cache
 def _cpu_flags() -> frozenset[str]:
-    """Names of the CPU's instruction sets; none are known on other systems than Linux."""
+    """Names of the CPU's instruction sets; empty on other systems than Linux."""
     if platform.system() == "Linux":
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.lower().startswith(("flags", "features")):

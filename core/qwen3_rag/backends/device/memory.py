@@ -1,7 +1,7 @@
 """How many tokens fit into one batch.
 
-Keys and values are kept of a few instructions at most, so a batch's memory is its activations, and those are
-proportional to its tokens with a factor that the config determines.
+A batch's memory is its activations (the prefix cache is small), which are proportional to its tokens by a
+factor that the config determines.
 """
 
 from __future__ import annotations
@@ -17,41 +17,47 @@ from typing import Any, Final
 import torch
 
 MIN_TOKEN_BUDGET: Final = 512
+"""Even where free memory seems to allow less: a batch that does not fit is halved. Chosen, not tuned."""
+
 CPU_TOKEN_BUDGET: Final = 4096
-"""A quarter of 16,384, which was 4 to 6 % faster (0.6B widths, 2 cores, bfloat16, medians of 3 rounds): for
-that, a batch would need four times the memory and keep a waiting query four times as long."""
+"""16,384 was 4 to 6 % faster (0.6B widths, 2 cores, bfloat16, medians of 3 rounds), but a batch would need four
+times the memory and keep a waiting query four times as long."""
+
 ACCELERATOR_TOKEN_BUDGET: Final = 65536
+"""Chosen, not tuned."""
+
 _BATCHES_TO_RECOVER: Final = 64
-"""A failed attempt costs about one batch, so trying this rarely costs at most 2 %."""
+"""Batches that fit before the budget is doubled again. A failed attempt costs about one batch, so at most 2
+%."""
 
 _FRESH_SECONDS: Final = 1.0
-"""How long a reading of the free memory is used: taking one took 0.3 ms, twice a round."""
+"""How long a reading of the free memory is used: one takes 0.3 ms and is needed twice a round."""
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 _OUT_OF_MEMORY: Final = (
     "can't allocate memory",  # PyTorch's allocator on a CPU
-    "could not create a primitive",  # oneDNN, which after that makes no kernel for new sizes in the same thread
+    "could not create a primitive",  # oneDNN; afterwards it creates none for new shapes in the same thread
     "MPS backend out of memory",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
-"""In messages of a plain RuntimeError."""
+"""Parts of messages of a plain RuntimeError."""
 
 CAPTURING: Final = threading.RLock()
-"""Held while a CUDA graph is recorded: PyTorch records one at a time in a process, and its cache cannot be
+"""Held while a CUDA graph is captured: PyTorch captures one at a time per process, and its cache cannot be
 emptied meanwhile."""
 
 SHARE_OF_FREE_MEMORY: Final = 0.5
-"""The rest is left to allocator fragmentation, kernels' workspaces and other programs."""
+"""The rest is left to allocator fragmentation, kernels' workspaces and other programs. Chosen, not tuned."""
 
 
 def activation_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     """Return the peak bytes of activations that one token of a batch needs in a Qwen3 layer.
 
-    Alive at once: the residual stream, a norm's result and float32 copy and what is added to the stream, the
+    Alive at once: the residual stream, a norm's result and its float32 copy, the update of the stream, the
     attention's tensors (q, k, v, their rotated and gathered copies, the output and its float32 merge), and the
-    MLP's two, whose memory is kept from layer to layer.
+    MLP's two, whose memory is reused by all layers.
     """
     element = torch.finfo(dtype).bits // 8
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -67,8 +73,8 @@ class TokenBudget:
     """Most tokens of the next batch: follows free memory, halves when it ran out, and recovers.
 
     Args:
-        limit: returns what is allowed just now, running out of memory apart.
-        clock: returns seconds; the limit is asked again when a second has passed.
+        limit: returns the most tokens that free memory allows now.
+        clock: returns seconds; `limit` is called again after `_FRESH_SECONDS`.
     """
 
     def __init__(self, limit: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
@@ -84,11 +90,11 @@ class TokenBudget:
         return limit if self._ceiling is None else min(limit, self._ceiling)
 
     def ran_out(self, tokens: int) -> None:
-        """A batch of this many tokens did not fit."""
+        """Note that a batch of this many tokens did not fit."""
         self._ceiling, self._batches_since, self._asked = max(1, tokens // 2), 0, None
 
     def succeeded(self) -> None:
-        """A batch fitted. After some of them twice as much is tried: the memory may have come back."""
+        """Note that a batch fitted. After some of them the budget doubles: memory may be free again."""
         if self._ceiling is None:
             return
         self._batches_since += 1
@@ -104,7 +110,7 @@ class TokenBudget:
 
 
 def choose_token_budget(config: Any, dtype: torch.dtype, device: torch.device) -> int:
-    """Return the most tokens of one batch that free memory allows, within bounds that pay."""
+    """Return the most tokens of one batch that free memory allows, between the bounds of this module."""
     most = CPU_TOKEN_BUDGET if device.type == "cpu" else ACCELERATOR_TOKEN_BUDGET
     fits = int(free_bytes(device) * SHARE_OF_FREE_MEMORY) // activation_bytes_per_token(config, dtype)
     return max(MIN_TOKEN_BUDGET, min(most, fits))
@@ -121,16 +127,16 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _free_host_bytes() -> int:
-    """What the system says is available, or less where a container's limit (cgroup v2) is nearer."""
+    """Available memory of the system, or of the container (cgroup v2) if that is less."""
     try:
         table = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
-        return 4 << 30  # systems that do not tell; enough for CPU_TOKEN_BUDGET on every published model
+        return 4 << 30  # systems without that file; enough for CPU_TOKEN_BUDGET on every published model
     available = next(int(line.split()[1]) << 10 for line in table if line.startswith("MemAvailable"))
     try:
         limit, used = (int((_CGROUP / f"memory.{n}").read_text("ascii")) for n in ("max", "current"))
         statistics = dict(line.split() for line in (_CGROUP / "memory.stat").read_text("ascii").splitlines())
-        # Files that were read, a checkpoint's among them, count as used until the memory is wanted.
+        # Cached files, a checkpoint's among them, count as used until the memory is needed.
         used -= int(statistics["inactive_file"])
     except (OSError, ValueError, KeyError):  # no such group, or "max": no limit
         return available
@@ -138,18 +144,18 @@ def _free_host_bytes() -> int:
 
 
 def empty_cuda_cache() -> None:
-    """Give back what PyTorch keeps of a GPU's memory for later."""
+    """Return the memory of a GPU that PyTorch's allocator caches."""
     with CAPTURING:
         torch.cuda.empty_cache()
 
 
 def return_freed_memory() -> None:
-    """Have the C library give back what was freed, where it keeps that: glibc does, for each thread.
+    """Have glibc return freed memory to the system.
 
-    Otherwise freed weights that other threads loaded stay with the process.
+    It keeps freed memory per thread: weights that another thread loaded would otherwise stay with the process.
     """
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in other C libraries
         if trim is not None:
             trim(0)
 

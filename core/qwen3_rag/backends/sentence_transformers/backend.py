@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from qwen3_rag.backends.base import BackendOutput
-from qwen3_rag.backends.device import turns
-from qwen3_rag.backends.device.attempts import attempt, does_not_fit, in_order, release_memory
+from qwen3_rag.backends.device import exclusive
 from qwen3_rag.backends.device.choice import choose_device, choose_dtype
-from qwen3_rag.backends.device.cosines import settle_cosines
 from qwen3_rag.backends.device.memory import choose_token_budget
+from qwen3_rag.backends.device.out_of_memory import attempt, release_memory, too_large_error
+from qwen3_rag.backends.device.outputs import join_outputs
+from qwen3_rag.backends.device.trigonometry import warm_up_trigonometry
 from qwen3_rag.backends.sentence_transformers.inputs import check_inputs
 from qwen3_rag.backends.sentence_transformers.loading import LoadedModel, load_model
 from qwen3_rag.backends.sentence_transformers.options import Options
@@ -27,17 +28,17 @@ from qwen3_rag.tokens import Prompt
 def create(settings: EngineSettings) -> SentenceTransformersBackend:
     """Load a model as the settings say. Entry point `sentence-transformers` of `qwen3_rag.backends`.
 
-    `share_prefixes` has no effect: that library computes every text in full.
+    `share_prefixes` has no effect: the library computes every text in full.
 
     Raises:
         CheckpointError: see `load_model` and `check_inputs`.
-        ConfigurationError: unknown names in `model_kwargs`, or a device that is not there.
+        ConfigurationError: unknown names in `model_kwargs`, or a device that is not available.
     """
     options = Options.parse(settings.loader_options)
     device = choose_device(settings.one_device)
     dtype = choose_dtype(settings.dtype, device)
     checkpoint = open_checkpoint(settings, weights=True)
-    settle_cosines()
+    warm_up_trigonometry()
 
     def load() -> SentenceTransformersBackend:
         loaded = load_model(checkpoint, settings.kind, device=device, dtype=dtype, options=options)
@@ -48,7 +49,7 @@ def create(settings: EngineSettings) -> SentenceTransformersBackend:
             loaded, end_of_text=tokenizer.end_of_text, token_budget=settings.token_budget
         )
 
-    return turns.load(device.type, load)
+    return exclusive.load(device.type, load)
 
 
 class SentenceTransformersBackend:
@@ -56,7 +57,7 @@ class SentenceTransformersBackend:
 
     Args:
         loaded: the model and how to feed it.
-        end_of_text: token id to pad with where the checkpoint names none; masked, so never seen.
+        end_of_text: token id to pad with if the checkpoint defines no padding token; it is masked.
         token_budget: most tokens of one batch, padding included; None derives it from free memory.
 
     Attributes:
@@ -70,7 +71,7 @@ class SentenceTransformersBackend:
         network = loaded.transformer.auto_model
         self.device = torch.device(loaded.model.device)
         if network.config.pad_token_id is None:
-            # Sequence classification refuses batches without one: it looks for the last other token.
+            # Sequence classification needs it in batches, to find the last token that is not padding.
             network.config.pad_token_id = end_of_text
         self._padding = int(network.config.pad_token_id)
         self.token_budget = (
@@ -78,16 +79,16 @@ class SentenceTransformersBackend:
             if token_budget is None
             else token_budget
         )
-        turns.enter(self.device.type)
+        exclusive.register(self.device.type)
 
     def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
         """Run prompts; see `Backend.run`. Batches that do not fit are halved."""
-        return turns.compute(self.device.type, partial(self._run, prompts))
+        return exclusive.compute(self.device.type, partial(self._run, prompts))
 
     def close(self) -> None:
         """Drop the modules and return cached device memory."""
         if self._loaded is not None:
-            turns.close(self.device.type, self._drop)
+            exclusive.unregister(self.device.type, self._drop)
 
     def _drop(self) -> None:
         self._loaded = None
@@ -109,8 +110,8 @@ class SentenceTransformersBackend:
                 middle = len(batch) // 2
                 waiting += [batch[middle:], batch[:middle]]
             else:
-                raise does_not_fit(chosen[0], self.device)
-        return BackendOutput(in_order(outputs, order), lengths)
+                raise too_large_error(chosen[0], self.device)
+        return BackendOutput(join_outputs(outputs, order), lengths)
 
     @torch.inference_mode()
     def _forward(self, prompts: list[Prompt]) -> Tensor:
@@ -120,7 +121,7 @@ class SentenceTransformersBackend:
         return values if self._loaded.output == "sentence_embedding" else values.reshape(len(prompts))
 
     def _features(self, loaded: LoadedModel, prompts: list[Prompt]) -> dict[str, object]:
-        """Return what `preprocess` of that library would, made of our token ids."""
+        """Return what the library's `preprocess` would, from our token ids."""
         width = max(len(prompt.token_ids) for prompt in prompts)
         input_ids = torch.full((len(prompts), width), self._padding)
         mask = torch.zeros((len(prompts), width), dtype=torch.long)
@@ -140,7 +141,7 @@ class SentenceTransformersBackend:
 
 
 def _batches(lengths: np.ndarray, token_budget: int) -> Iterator[list[int]]:
-    """Yield indices, longest texts first, so that rows times the longest stays within the budget."""
+    """Yield batches of indices, longest texts first, so that texts times the longest stay within the budget."""
     batch: list[int] = []
     width = 0
     for index in np.argsort(-lengths, kind="stable").tolist():

@@ -14,9 +14,9 @@ from sentence_transformers.cross_encoder.modules import LogitScore
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch import nn
 
-from qwen3_rag.backends.device.turns import one_at_a_time
-from qwen3_rag.backends.releases import dtype_keyword
+from qwen3_rag.backends.device.exclusive import one_at_a_time
 from qwen3_rag.backends.sentence_transformers.options import Options
+from qwen3_rag.backends.transformers_version import dtype_keyword
 from qwen3_rag.checkpoint import Checkpoint
 from qwen3_rag.errors import CheckpointError
 from qwen3_rag.models import ModelKind
@@ -25,7 +25,7 @@ _TAKES_TOKEN_IDS: Final = {"Transformer", "Pooling", "Dense", "Normalize", "Laye
 """Modules that compute from token ids, a mask and each other's outputs alone."""
 
 _MONOTONE: Final = (nn.Sigmoid, nn.Identity)
-"""Activations of a CrossEncoder that a log-odds may stand before: both keep the order of documents."""
+"""Activations of a CrossEncoder whose input may be read as log-odds: both keep the order of documents."""
 
 Model = TypeVar("Model")
 
@@ -37,11 +37,11 @@ class LoadedModel:
     Attributes:
         model: `SentenceTransformer` or `CrossEncoder`, in evaluation mode.
         output: name of the feature that its last module writes.
-        keeps_logits: the logits of this many last positions are asked for; None where there are none.
-            Given too few, a causal model builds (tokens, vocabulary) numbers.
-        pads_left: what reads the last column, rather than the last unmasked one, needs padding on
-            the left. Everything else gets it on the right, where a causal model cannot see it.
-        saved: the folder was saved with Sentence Transformers, so its inputs are known.
+        keeps_logits: how many last positions' logits a causal model is told to compute (`logits_to_keep`),
+            instead of (tokens, vocabulary); None for models without logits.
+        pads_left: padding is on the left, for a module that reads the last column rather than the last unmasked
+            one. Otherwise it is on the right, where a causal model does not attend to it.
+        saved: the folder was saved by Sentence Transformers, so its inputs are known.
     """
 
     model: SentenceTransformer | CrossEncoder
@@ -61,8 +61,8 @@ def load_model(
 ) -> LoadedModel:
     """Load a checkpoint as `SentenceTransformer` or `CrossEncoder`.
 
-    A plain Transformers checkpoint becomes what the published repositories are: last-token pooling
-    for embedding, where that library by itself would take the mean.
+    A plain Transformers checkpoint gets the pooling of the published repositories, the last token's, where the
+    library by default would take the mean.
 
     Args:
         checkpoint: the local files.
@@ -72,8 +72,8 @@ def load_model(
         options: parsed `model_kwargs`.
 
     Raises:
-        CheckpointError: files are unreadable, hold no head for scores or a module that needs more
-            than token ids.
+        CheckpointError: files are unreadable, have no head for scores, or have a module that needs more than
+            token ids.
     """
     folder = checkpoint.folder
     saved = (folder / "modules.json").is_file()
@@ -141,7 +141,7 @@ def _check_modules(folder: Path) -> None:
 
 
 def _check_head(folder: Path, saved: bool) -> None:
-    """Refuse what `CrossEncoder` would give a new, random head with no more than a log line."""
+    """Refuse checkpoints without a head: `CrossEncoder` would add a random one and only log a warning."""
     names = _read_json(folder / "config.json", {}).get("architectures") or []
     if not saved and not any(name.endswith(("ForCausalLM", "ForSequenceClassification")) for name in names):
         raise CheckpointError(
@@ -156,7 +156,7 @@ def _guarded(folder: Path, load: Callable[[], Model]) -> Model:
             return load()
     except (torch.OutOfMemoryError, MemoryError):
         raise
-    except Exception as error:  # safetensors, torch, transformers and this library each raise their own
+    except Exception as error:  # safetensors, torch, transformers and this library raise errors of their own
         raise CheckpointError(f"Sentence Transformers cannot load {folder}: {error}") from error
 
 

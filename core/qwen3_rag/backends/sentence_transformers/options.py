@@ -11,16 +11,16 @@ from qwen3_rag.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of this backend alone.
+    """Settings of this backend only.
 
     Attributes:
         attn_implementation: handed to Transformers' `from_pretrained`, such as "sdpa" or "eager".
-        device_map: likewise; then the model's placement is Accelerate's and `device` is not used.
+        device_map: likewise; then Accelerate places the model and `device` is not used.
         quantization_config: likewise.
         use_safetensors: False also loads pickled weights, which can run code of the checkpoint's author.
         trust_remote_code: run code that comes with the checkpoint.
-        accept_other_inputs: go on although the checkpoint's own tokenizer and chat template make
-            other token ids than this package; see `inputs`.
+        accept_other_inputs: load a checkpoint whose own tokenizer and chat template make other token ids than
+            this package; see `inputs`.
     """
 
     attn_implementation: str | None = None
@@ -47,7 +47,7 @@ class Options:
         return cls(**(model_kwargs or {}))
 
     def from_pretrained(self) -> dict[str, Any]:
-        """Return the arguments that go to Transformers' `from_pretrained`, unset ones left out."""
+        """Return the arguments for Transformers' `from_pretrained`, without unset ones."""
         given = {
             "attn_implementation": self.attn_implementation,
             "device_map": self.device_map,

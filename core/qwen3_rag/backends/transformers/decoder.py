@@ -1,10 +1,10 @@
 """Qwen3's layers over a packed row, on Hugging Face's modules and weights.
 
-The modules are those that `from_pretrained` made, quantised or not (on a CPU with the weights of plain
-linear layers packed, `linear.py`); only the order of their calls is ours. It spares what a packed row does
-not need (masks, a batch axis, a cache), works in place where Hugging Face allocates, and computes of the
-last layer only what is asked for: the tokens that end a segment. What each step computes is the published
-model's; tests compare with its own forward call.
+The modules are those that `from_pretrained` made, quantised or not (on a CPU plain linear layers are replaced
+by `PackedLinear`); only the forward pass is ours. It leaves out what a packed row does not need (masks, a batch
+axis, a cache object), works in place where Hugging Face allocates, and computes the last layer only for the
+tokens that end a segment. Each step computes what the published model does; tests compare with its own forward
+call.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 
 from qwen3_rag.backends.transformers.attention import attend
-from qwen3_rag.backends.transformers.beginnings import Beginning
 from qwen3_rag.backends.transformers.elementwise import Elementwise, Norm, Rotation
 from qwen3_rag.backends.transformers.layer import Layer
 from qwen3_rag.backends.transformers.layout import DeviceBatch
+from qwen3_rag.backends.transformers.prefix_cache import CachedPrefix
 from qwen3_rag.backends.transformers.workspace import Workspace
 
 
 class Decoder:
-    """The layers, in the order of our calls.
+    """The forward pass from token ids to final hidden states.
 
     Args:
-        modules: Hugging Face's Qwen3 base model, which does not change any more; its layers may lie on several
+        modules: Hugging Face's Qwen3 base model, which must not change afterwards; its layers may be on several
             devices.
         elementwise: norms, rotary embedding and gate.
     """
@@ -40,42 +40,42 @@ class Decoder:
 
     def final_states(
         self,
-        placed: Callable[[torch.device], DeviceBatch],
-        known: Beginning | None = None,
-        kept: Beginning | None = None,
+        batch_on: Callable[[torch.device], DeviceBatch],
+        past: CachedPrefix | None = None,
+        record_to: CachedPrefix | None = None,
     ) -> Tensor:
         """Return the final hidden state, after the last norm, of the token that ends each segment.
 
         Args:
-            placed: gives the batch on a device.
-            known: the tokens before those of the batch, for which nothing is computed.
-            kept: gets the keys and values of all tokens.
+            batch_on: from a device to the batch there.
+            past: the prefix before the tokens of the batch, which is not computed again.
+            record_to: gets the keys and values of its tokens, layer by layer.
 
         Returns:
-            Shape (segments, hidden_size), dtype of the weights; more rows if `segment_ends` has more.
+            Shape (segments, hidden_size), dtype of the weights; more rows if `segment_ends` is padded.
         """
-        batch = placed(self._embedding.weight.device)
+        batch = batch_on(self._embedding.weight.device)
         hidden: Tensor = self._embedding(batch.input_ids)
         rotation = self._rotation(hidden, batch)
         workspace = Workspace()
         last = self._layers[-1]
         for index, layer in enumerate(self._layers):
             if layer.device != hidden.device:
-                batch, hidden, workspace = placed(layer.device), hidden.to(layer.device), Workspace()
+                batch, hidden, workspace = batch_on(layer.device), hidden.to(layer.device), Workspace()
                 rotation = self._rotation(hidden, batch)
-            known_here = None if known is None else known.layers[index]
+            past_of_layer = None if past is None else past.layers[index]
             query, key, value = layer.projections(
-                hidden, rotation, known_here, workspace, with_query=layer is not last
+                hidden, rotation, past_of_layer, workspace, with_query=layer is not last
             )
-            if kept is not None:
-                kept.add_layer(key, value)
+            if record_to is not None:
+                record_to.add_layer(key, value)
             layout = batch.layout
             if layer is last:
-                hidden, *of_ends = (rows[batch.segment_ends] for rows in (hidden, *rotation))
-                query = layer.queries(hidden, (of_ends[0], of_ends[1]), workspace)
+                hidden, cosine, sine = (rows[batch.segment_ends] for rows in (hidden, *rotation))
+                query = layer.queries(hidden, (cosine, sine), workspace)
                 layout = batch.ends_layout
-            seen = attend(query, key, value, layout, layer.scale)
-            layer.add_attention_and_mlp(hidden, seen, workspace)
+            attended = attend(query, key, value, layout, layer.scale)
+            layer.add_attention_and_mlp(hidden, attended, workspace)
         hidden = hidden.to(self._norm.weight.device)
         return self._elementwise.norm(hidden, self._norm, torch.empty_like(hidden))
 

@@ -1,9 +1,9 @@
-"""Small batches as CUDA graphs: recorded once for each of a few shapes, then started as a whole.
+"""Small batches as CUDA graphs: recorded once for each of a few shapes, then replayed.
 
-A query's forward pass is hundreds of kernels of a few microseconds, and starting them one by one takes longer
-than they run. A graph starts all of them at once, but it repeats what was recorded, on the same memory, with
-the same shapes. So a batch is padded to a shape that recurs, by segments of their own that nobody reads, and
-its ids, positions and offsets are copied to where the recorded kernels read them.
+A query's forward pass is hundreds of kernels of a few microseconds, and launching them one by one takes longer
+than they run. A graph launches all of them at once, but always with the same shapes and on the same memory. So
+a batch is padded to one of a few shapes, by extra segments whose output is ignored, and its ids, positions and
+offsets are copied to where the recorded kernels read them.
 """
 
 from __future__ import annotations
@@ -26,13 +26,21 @@ from qwen3_rag.plan import PackedBatch, Segment
 from qwen3_rag.tokens import TokenIds
 
 _ROWS: Final = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-_SEGMENTS: Final = (1, 2, 4, 8, 16)
-"""Shapes that are recorded, padding not counted among the segments. Chosen, not tuned: no GPU was to be had."""
+"""Row counts of recorded shapes. Chosen, not tuned on a GPU."""
 
-_MOST_TOKENS: Final = _ROWS[-1] - _SEGMENTS[-1]
-"""Of a batch whose padding is sure to find room."""
+_SEGMENTS: Final = (1, 2, 4, 8, 16)
+"""Segment counts of recorded shapes, without the padding's. Chosen, not tuned on a GPU."""
+
+_MAX_TOKENS: Final = _ROWS[-1] - _SEGMENTS[-1]
+"""Of a batch: there is room for its padding whatever its segment count."""
+
+_TOLERANCE: Final = 2e-2
+"""Relative and absolute difference to the eager output that is accepted, a few units in the last place of
+bfloat16. Chosen, not tuned."""
 
 Run = Callable[[], Tensor]
+"""A computation."""
+
 Record = Callable[[Run], Run]
 """From a computation to one that repeats it on the same memory, and returns the same tensor each time."""
 
@@ -42,8 +50,8 @@ class _Recorded:
     """A shape's graph.
 
     Attributes:
-        inputs: int32; what the graph reads of a batch.
-        replay: starts it.
+        inputs: int32, shape (integers,); what the graph reads of a batch, see `host_rows`.
+        replay: launches it.
     """
 
     inputs: Tensor
@@ -54,10 +62,11 @@ class Graphs:
     """Graphs by shape, each recorded when it is first needed.
 
     Args:
-        forward: from a batch to a row or number for each of its sequences; waits for nothing on the host.
+        forward: from a batch to the values of its sequences, shape (n, ...); must not synchronise with the
+            host.
         device: where it runs.
         kernel: attention within spans.
-        record: makes a graph.
+        record: captures a graph.
     """
 
     def __init__(
@@ -74,19 +83,20 @@ class Graphs:
         self._recorded: dict[tuple[int, int], _Recorded] = {}
         self._gave_up = False
 
-    def suit(self, sequences: Sequence[TokenIds]) -> bool:
-        """Whether sequences that share no prefix are one batch that has a graph, if its shape can be recorded.
+    def fits(self, sequences: Sequence[TokenIds]) -> bool:
+        """Whether these sequences, without shared prefixes, form one batch small enough for a graph.
 
-        Then sharing would only keep them from it: so few tokens take no longer than fewer.
+        Sharing prefixes would prevent that, and saves no time at this size.
         """
-        few = len(sequences) <= _SEGMENTS[-1] and sum(map(len, sequences)) <= _MOST_TOKENS
-        return few and not self._gave_up
+        is_small = len(sequences) <= _SEGMENTS[-1] and sum(map(len, sequences)) <= _MAX_TOKENS
+        return is_small and not self._gave_up
 
     def run(self, batch: PackedBatch) -> Tensor | None:
-        """Return what `forward` gives for a batch; None if it has no graph.
+        """Return what `forward` computes for a batch; None if no graph can run it.
 
-        It has none if it is large or shares a prefix, and once a shape could not be recorded, which is warned
-        of: after a capture that failed PyTorch's allocator may give no memory back, and another would fail too.
+        That is so if it is large or shares a prefix, and for all batches once recording has failed, which is
+        warned of: after a failed capture PyTorch's allocator may keep its memory, and the next capture would
+        fail too.
         """
         shape = recorded_shape(batch)
         if shape is None or self._gave_up:
@@ -113,21 +123,21 @@ class Graphs:
         try:
             replay = self._record(run)
             found, expected = replay(), run()
-            right = torch.allclose(found, expected, rtol=2e-2, atol=2e-2)
-        except Exception as error:  # whatever a capture raises
+            agrees = torch.allclose(found, expected, rtol=_TOLERANCE, atol=_TOLERANCE)
+        except Exception as error:  # a capture may raise anything
             reason = f"{type(error).__name__}: {error}"
         else:
-            if right:
+            if agrees:
                 return _Recorded(inputs, replay)
-            reason = "it gives other numbers"
+            reason = "its output differs from the eager one"
         warnings.warn(
-            f"batches run without CUDA graphs, since one of {count} tokens failed: {reason}", stacklevel=2
+            f"CUDA graphs are off: recording a batch of {count} tokens failed: {reason}", stacklevel=2
         )
         return None
 
 
 def recorded_shape(batch: PackedBatch) -> tuple[int, int] | None:
-    """Return rows and segments, padding included, of the graph that a batch is run by; None if by none."""
+    """Return rows and segments, padding included, of the graph that runs a batch; None if there is none."""
     count = len(batch.segments)
     if count > _SEGMENTS[-1] or any(segment.parent is not None for segment in batch.segments):
         return None
@@ -137,23 +147,23 @@ def recorded_shape(batch: PackedBatch) -> tuple[int, int] | None:
 
 
 def padded(batch: PackedBatch, rows: int, segments: int) -> PackedBatch:
-    """Return a batch with more segments behind its own, each of one row but the last.
+    """Return a batch padded with segments behind its own, of one row each except the last.
 
-    Each segment is a sequence of the result, in their order.
+    Each segment is a sequence of the result, in order.
 
     Args:
-        batch: without prefixes.
+        batch: without shared prefixes.
         rows: of the result.
-        segments: of the result: more than the batch has, and no more of them than rows are added.
+        segments: of the result; more than the batch has, by at most the number of added rows.
     """
     start, added = len(batch.token_ids), segments - len(batch.segments)
     stops = [*range(start + 1, start + added), rows]
     padding = [Segment(a, b, None) for a, b in zip([start, *stops], stops, strict=False)]
     all_segments = (*batch.segments, *padding)
-    nothing = np.zeros(rows - start, dtype=np.int32)
+    zeros = np.zeros(rows - start, dtype=np.int32)
     return PackedBatch(
-        np.concatenate([batch.token_ids, nothing]),
-        np.concatenate([batch.position_ids, nothing]),
+        np.concatenate([batch.token_ids, zeros]),
+        np.concatenate([batch.position_ids, zeros]),
         all_segments,
         np.array([segment.stop - 1 for segment in all_segments], dtype=np.int64),
         np.arange(segments, dtype=np.int64),
@@ -162,15 +172,15 @@ def padded(batch: PackedBatch, rows: int, segments: int) -> PackedBatch:
 
 
 class CudaRecorder:
-    """Records CUDA graphs of one device, which share the memory of all that is not their result.
+    """Records CUDA graphs of one device, which share a memory pool for intermediate results.
 
     Args:
-        device: theirs.
+        device: of the graphs.
     """
 
     def __init__(self, device: torch.device) -> None:
-        # The memory that libraries keep for a stream is a graph's own only if it is taken during a capture.
-        # Were streams the same, whoever frees that of the warm-up would free it under the graphs.
+        # Libraries allocate a workspace per stream, which belongs to a graph's pool only if that happens during
+        # the capture. With one stream for both, the graphs would use the warm-up's, which may be freed.
         self._warm_up, self._stream = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
@@ -179,13 +189,13 @@ class CudaRecorder:
         with CAPTURING, torch.cuda.device(self._stream.device):
             self._warm_up.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._warm_up):
-                for _ in range(2):  # libraries make their workspaces, and compilers their kernels, at first
+                for _ in range(2):  # first calls allocate libraries' workspaces and compile kernels
                     run()
             self._stream.wait_stream(self._warm_up)
             with (
-                # A capture that fails leaves its stream as the current one: this puts back what was before.
+                # A failed capture leaves its stream the current one: this restores the previous one.
                 torch.cuda.stream(self._stream),
-                # Errors of this thread alone: others use the device meanwhile.
+                # "thread_local": other threads may use the device meanwhile without failing the capture.
                 torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
             ):
                 result = run()

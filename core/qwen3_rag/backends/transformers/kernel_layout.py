@@ -1,8 +1,8 @@
 """Which queries see which keys, as spans of a varlen kernel.
 
-Where a batch shares prefixes, the keys and values that each segment sees, its prefix's and its own, are written
-one after another, so that one call does for all. Of long prefixes before short segments that would be too many:
-there a second call goes over the prefixes alone, and both outputs are joined by their log-sum-exp.
+Where a batch shares prefixes, the keys and values that each segment sees, its prefix's and its own, are copied
+one after another, so that one call computes all segments. For long prefixes before short segments that would
+copy too much: there a second call attends to the prefixes, and both outputs are merged by their log-sum-exp.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from qwen3_rag.backends.transformers.rows import Rows, chains, length_of, offset
 from qwen3_rag.plan import Segment
 
 _MOST_KEYS_PER_TOKEN: Final = 4
-"""Most keys that are written for a batch, per token of it. Counted, not measured: for a token of the 0.6B model
-a key and its value are 8 KB to read and write, a second call and the joining some 58 KB and twelve more
-operations a layer. Up to this many the activations stay within `activation_bytes_per_token`."""
+"""Most keys that are copied, per token of the batch. Counted, not measured: for a token of the 0.6B model a key
+and its value are 8 KB to read and write, a second call and the merge some 58 KB and twelve more operations a
+layer. Up to this many the activations stay within `activation_bytes_per_token`."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class PrefixCall:
     """The second varlen call: continuations' queries over their prefixes' keys.
 
     Attributes:
-        query_rows: int32, rows of all continuations' queries, those after one prefix together.
-        key_rows: int32, rows of the prefixes, in the same order.
+        query_rows: int32, shape (queries,); the continuations' queries, grouped by prefix.
+        key_rows: int32, shape (keys,); the rows of the prefixes, in the same order.
         spans: one span per prefix.
     """
 
@@ -40,15 +40,16 @@ class PrefixCall:
 
 @dataclass(frozen=True)
 class KernelLayout:
-    """A segment's queries see its prefix, and of itself what is not after them.
+    """Each query attends to its prefix and, causally, to its own segment.
 
     Attributes:
         kernel: FlashAttention over spans.
         is_causal: a span's queries are its last tokens, each of which sees the keys up to its own; False: one
             query, which sees all keys.
-        spans: a segment's queries over its own keys and, with `key_rows`, over its prefix's before them.
-        key_rows: int32, rows of the keys that spans take, one span after another; None: all as they are.
-        prefix_call: over the prefixes; None where `spans` have them, or there are none.
+        spans: one per segment, over the segment's own keys and, with `key_rows`, its prefix's before them.
+        key_rows: int32, shape (keys,); the rows of the spans' keys, one span after another; None: all rows in
+            order.
+        prefix_call: over the prefixes; None where `spans` include them, or there are none.
     """
 
     kernel: VarlenKernel
@@ -59,9 +60,9 @@ class KernelLayout:
 
 
 def kernel_rows(segments: tuple[Segment, ...]) -> dict[str, Rows]:
-    """Return the rows and offsets of a batch's calls.
+    """Return the row indices and offsets of a batch's calls, by name.
 
-    `own` are all queries, `end` those of segments' last tokens, `seen` the keys of a call for all; of a second
+    `own` are all queries, `end` those of segments' last tokens, `seen` the keys of a single call; of a second
     call `prefix` are the keys, `query` and `end query` the queries.
     """
     lengths = [segment.stop - segment.start for segment in segments]
@@ -97,7 +98,7 @@ def kernel_layouts(
         segments: of the batch.
         moved: `kernel_rows`, on the device.
         kernel: FlashAttention over spans.
-        longest: what it is told is the longest segment, at least that; None: exactly that.
+        longest: an upper bound of the segments' lengths, for the kernel; None: the longest segment's.
     """
     lengths = [segment.stop - segment.start for segment in segments]
     longest_own = max(lengths) if longest is None else longest
@@ -129,7 +130,7 @@ def kernel_layouts(
 
 
 def _children(segments: tuple[Segment, ...]) -> dict[int, list[int]]:
-    """Return the segments that continue each segment which any do."""
+    """Return, for each segment that others continue, those that do."""
     children: dict[int, list[int]] = {}
     for i, segment in enumerate(segments):
         if segment.parent is not None:

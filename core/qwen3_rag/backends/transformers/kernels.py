@@ -1,7 +1,7 @@
-"""FlashAttention over packed rows on CUDA, behind one signature whoever provides it.
+"""FlashAttention over packed rows on CUDA, behind one signature for all providers.
 
-PyTorch's own kernel is taken first, so that nobody has to compile flash-attn; the flash-attn
-package second. Without either (and on CPU and MPS) attention runs per segment.
+PyTorch's own kernel is preferred, so that nobody has to compile flash-attn; the flash-attn package comes
+second. Without either (and on CPU and MPS) attention runs per segment.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Spans:
-    """Independent attentions of one varlen call.
+    """The independent attentions of one varlen call.
 
     Attributes:
-        query_offsets, key_offsets: int32, shape (n + 1,); span i takes rows offsets[i] to
-            offsets[i + 1] of the queries and of the keys.
-        longest_query, longest_key: rows of the longest span.
+        query_offsets, key_offsets: int32, shape (n + 1,); span i has rows offsets[i] to offsets[i + 1] of the
+            queries and of the keys.
+        longest_query, longest_key: most rows of a span, or an upper bound.
     """
 
     query_offsets: Tensor
@@ -33,11 +33,11 @@ class Spans:
 
 
 class VarlenKernel(Protocol):
-    """Attention within each span. `find_varlen_kernel` returns kernels that keep this contract.
+    """Attention within each span, as `find_varlen_kernel` returns it.
 
-    Where it is causal, a span's queries are the last of its keys: each sees the keys up to its own.
-    Takes query (rows, heads, head_dim), key and value (rows, kv_heads, head_dim); returns the
-    output, shaped like the query, and the log-sum-exp of the scaled scores, float32 (rows, heads).
+    If causal, a span's queries are at the positions of its last keys, and each sees the keys up to its own
+    position. Takes query (rows, heads, head_dim), key and value (rows, kv_heads, head_dim); returns the output,
+    shaped like the query, and the log-sum-exp of the scaled scores, float32 (rows, heads).
     """
 
     def __call__(
@@ -50,9 +50,9 @@ class Heads:
     """A model's attention heads.
 
     Attributes:
-        queries: how many.
-        keys: how many heads of keys and values; each serves as many of the queries.
-        dimension: length of one.
+        queries: how many query heads.
+        keys: how many key-value heads; each serves the same number of query heads.
+        dimension: elements of one head.
     """
 
     queries: int
@@ -61,7 +61,7 @@ class Heads:
 
     @classmethod
     def of(cls, config: Any) -> Heads:
-        """Return those of a Qwen3 configuration."""
+        """Return the heads of a Qwen3 configuration."""
         queries = config.num_attention_heads
         dimension = getattr(config, "head_dim", None) or config.hidden_size // queries
         return cls(queries, config.num_key_value_heads, dimension)
@@ -70,10 +70,10 @@ class Heads:
 def find_varlen_kernel(
     device: torch.device, dtype: torch.dtype, heads: Heads
 ) -> tuple[str, VarlenKernel] | None:
-    """Return the name and function of the best kernel for the device, or None where there is none.
+    """Return the name and function of the best kernel for the device, or None if there is none.
 
-    A kernel that does not give what plain attention gives for such heads is warned of and left aside, and where
-    none is left that is warned of too: attention per segment is slower, but right.
+    Warns of a kernel that does not match reference attention for such heads, which is not used, and warns if
+    none is left: attention per segment is slower, but right.
     """
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return None
@@ -84,28 +84,26 @@ def find_varlen_kernel(
         ("flash-attn", _flash_attn_kernels()),
     ):
         for kernel in kernels:
-            proven = prove(kernel, device, dtype, heads)
-            if proven is not None:
-                return name, proven
+            validated = validate_kernel(kernel, device, dtype, heads)
+            if validated is not None:
+                return name, validated
         if kernels:
-            warnings.warn(
-                f"{name} does not give what plain attention gives on {device}; not used", stacklevel=2
-            )
+            warnings.warn(f"{name} does not match reference attention on {device}; not used", stacklevel=2)
     warnings.warn(
-        f"attention on {device} goes text by text, which is slow: neither torch {torch.__version__} nor "
-        "flash-attn has a kernel for packed texts that can be used here. Install torch 2.11 or newer",
+        f"attention on {device} runs one text at a time, which is slow: neither torch {torch.__version__} nor "
+        "flash-attn has a usable kernel for packed texts. Install torch 2.11 or newer",
         stacklevel=2,
     )
     return None
 
 
 def _torch_kernels() -> list[VarlenKernel]:
-    """Return PyTorch's function as a kernel for each way to ask it, the best first; none if it lacks something.
+    """Return PyTorch's function with each set of options to try, the best first; none if it lacks an argument.
 
-    On GPUs of compute capability 9 and 10 PyTorch 2.15 has cuDNN do what that can, which plans anew for shapes
-    that it has not seen: those of packed texts are always new. (On a GH200 somebody had 60 thousand tokens a
-    second in place of 280 thousand: pytorch/pytorch#187770.) cuDNN cannot be told into how many parts to split
-    keys. Whoever does tell gets FlashAttention, which splits them for single queries of many keys only.
+    PyTorch 2.15 dispatches compute capability 9 and 10 to cuDNN, which plans anew for every shape it has not
+    seen, and packed batches always have new shapes (pytorch/pytorch#187770: 60k instead of 280k tokens/s on a
+    GH200). cuDNN does not support `num_splits`, so passing it selects FlashAttention, which without it splits
+    keys only for single queries with many keys.
     """
     try:
         from torch.nn.attention.varlen import AuxRequest, varlen_attn
@@ -113,11 +111,11 @@ def _torch_kernels() -> list[VarlenKernel]:
         return []
     parameters = inspect.signature(varlen_attn).parameters
     if not {"window_size", "scale", "return_aux"} <= parameters.keys():
-        return []  # an early release of the function
-    # Before there was such an argument, head counts were not compared: the kernel groups them itself.
+        return []  # an early version of the function
+    # Before `enable_gqa` existed, head counts were not checked: the kernel groups them itself.
     grouped: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in parameters else {}
 
-    def asked_for(options: dict[str, Any]) -> VarlenKernel:
+    def with_options(options: dict[str, Any]) -> VarlenKernel:
         def run(
             query: Tensor, key: Tensor, value: Tensor, spans: Spans, *, causal: bool, scale: float
         ) -> tuple[Tensor, Tensor]:
@@ -138,8 +136,8 @@ def _torch_kernels() -> list[VarlenKernel]:
 
         return run
 
-    of_one_part = [{**grouped, "num_splits": 1}] if torch.__version__ >= "2.15" else []
-    return [asked_for(options) for options in (*of_one_part, grouped)]
+    unsplit = [{**grouped, "num_splits": 1}] if torch.__version__ >= "2.15" else []
+    return [with_options(options) for options in (*unsplit, grouped)]
 
 
 def _flash_attn_kernels() -> list[VarlenKernel]:
@@ -177,26 +175,31 @@ _CASES: Final = (
     ([1], [1000], False),
     ([1, 1], [300, 5], False),
 )
-"""Lengths of queries and keys of each span, and whether causal: what layouts ask for. One query in every span,
-which only the last layer has, takes a path of its own in FlashAttention, and with many keys another, in which
-they are divided and joined again."""
+"""Query and key lengths of each span, and whether causal: all kinds of calls that layouts make. One query in
+every span, as in the last layer, takes a separate path in FlashAttention, and with many keys another, which
+splits them."""
+
+_TOLERANCE: Final = 2e-2
+"""Absolute difference to reference attention that is accepted; values are about 1, so a few units in the last
+place of bfloat16. Chosen, not tuned."""
 
 
-def prove(kernel: VarlenKernel, device: torch.device, dtype: torch.dtype, heads: Heads) -> VarlenKernel | None:
-    """Compare a kernel with plain attention on small cases, and settle its log-sum-exp's layout.
+def validate_kernel(
+    kernel: VarlenKernel, device: torch.device, dtype: torch.dtype, heads: Heads
+) -> VarlenKernel | None:
+    """Compare a kernel with reference attention on small cases, and find out its log-sum-exp's layout.
 
     Returns:
-        The kernel, returning (rows, heads) whichever way round it does so itself (PyTorch documents
-        (rows, heads), while its FlashAttention kernel declares (heads, rows)); None if it raises or
-        gives other numbers.
+        The kernel with its log-sum-exp as (rows, heads), transposed if needed (PyTorch documents (rows, heads),
+        while its FlashAttention kernel declares (heads, rows)); None if it raises or does not match.
     """
     try:
         heads_first = _puts_heads_first(kernel, device, dtype, heads)
-        proven = _transposing(kernel) if heads_first else kernel
-        right = all(_is_right(proven, device, dtype, heads, *case) for case in _CASES)
-    except Exception:  # whatever a kernel built for another GPU raises
+        validated = _transposing(kernel) if heads_first else kernel
+        matches = all(_matches_reference(validated, device, dtype, heads, *case) for case in _CASES)
+    except Exception:  # a kernel built for another GPU may raise anything
         return None
-    return proven if right else None
+    return validated if matches else None
 
 
 def _random(rows: int, heads: int, dimension: int, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -212,14 +215,14 @@ def _spans(queries: list[int], keys: list[int], device: torch.device) -> Spans:
 
 
 def _puts_heads_first(kernel: VarlenKernel, device: torch.device, dtype: torch.dtype, heads: Heads) -> bool:
-    rows = heads.queries + 1  # another number than of heads: the shape alone tells
+    rows = heads.queries + 1  # differs from the number of heads, so that the shape tells
     query = _random(rows, heads.queries, heads.dimension, device, dtype)
     key = _random(rows, heads.keys, heads.dimension, device, dtype)
     spans = _spans([rows], [rows], device)
     return kernel(query, key, key, spans, causal=False, scale=1.0)[1].shape == (heads.queries, rows)
 
 
-def _is_right(
+def _matches_reference(
     kernel: VarlenKernel,
     device: torch.device,
     dtype: torch.dtype,
@@ -249,8 +252,8 @@ def _is_right(
             scores.masked_fill_(later[:, None], float("-inf"))
         expected = torch.einsum("qhk,khd->qhd", scores.softmax(-1), v)
         if sums.shape != scores.shape[:2] or not (
-            torch.allclose(sums, scores.logsumexp(-1), atol=2e-2)
-            and torch.allclose(part.float(), expected, atol=2e-2)
+            torch.allclose(sums, scores.logsumexp(-1), atol=_TOLERANCE)
+            and torch.allclose(part.float(), expected, atol=_TOLERANCE)
         ):
             return False
     return True

@@ -1,6 +1,6 @@
-"""A packed batch on the model's device: its tokens, and which of them see which.
+"""A packed batch on the model's device: its tokens, and which of them attend to which.
 
-Every layer but the last attends from all tokens; the last only from each segment's last token, since
+Every layer but the last attends from all tokens; the last one only from each segment's last token, since
 nothing else of its output is read. Both layouts have the same keys.
 """
 
@@ -27,12 +27,12 @@ class DeviceBatch:
     """A batch on a device of the model.
 
     Attributes:
-        input_ids, position_ids: int32, shape (tokens,); of the tokens to compute, and of padding rows behind
-            them, whose output is ignored.
-        segment_ends: int32, shape (segments,); the row of each segment's last token, and more, ignored.
+        input_ids, position_ids: int32, shape (rows,); the tokens to compute, then padding, whose output is
+            ignored.
+        segment_ends: int32, shape (segments,) or padded to more; the row of each segment's last token.
         sequence_ends: int32, shape (n,); the segment that each sequence ends with. Several may share one.
-        layout: of the attention from all tokens.
-        ends_layout: of the attention from the segments' last tokens.
+        layout: for attention from all tokens.
+        ends_layout: for attention from the segments' last tokens.
     """
 
     input_ids: Tensor
@@ -47,7 +47,7 @@ def to_device(
     batch: PackedBatch,
     device: torch.device,
     kernel: VarlenKernel | None,
-    known: int = 0,
+    past_tokens: int = 0,
     rows_for: Callable[[int], int] | None = None,
 ) -> DeviceBatch:
     """Move a batch and its layouts to a device, in one transfer.
@@ -55,30 +55,30 @@ def to_device(
     Args:
         batch: the batch.
         device: where to.
-        kernel: FlashAttention over spans; None: attention goes segment by segment.
-        known: its first rows, whose keys and values are known already: fewer than the first segment has, which
-            is then the only root. Only without a kernel.
-        rows_for: from a number of rows to that which is computed, at least as many; None: no more than asked.
+        kernel: FlashAttention over spans; None: attention runs segment by segment.
+        past_tokens: leading tokens whose keys and values are cached: fewer than the first segment has, which
+            must be the only root. Only without a kernel.
+        rows_for: from a row count to the one to pad to; None: no padding.
     """
-    rows = host_rows(batch, kernel, known)
+    rows = host_rows(batch, kernel, past_tokens)
     if rows_for is not None:
         for name in ("ids", "positions", "ends"):
-            rows[name] = _filled(rows[name], rows_for(len(rows[name])))
-    return device_batch(batch, views(rows, upload(rows, device)), kernel, known)
+            rows[name] = _zero_padded(rows[name], rows_for(len(rows[name])))
+    return device_batch(batch, views(rows, upload(rows, device)), kernel, past_tokens)
 
 
-def host_rows(batch: PackedBatch, kernel: VarlenKernel | None, known: int = 0) -> dict[str, Rows]:
-    """Return all numbers of a batch that its device reads, by name; for the arguments see `to_device`.
+def host_rows(batch: PackedBatch, kernel: VarlenKernel | None, past_tokens: int = 0) -> dict[str, Rows]:
+    """Return all integers of a batch that its device needs, by name; for the arguments see `to_device`.
 
     They are `ids`, `positions`, `ends` and `sequences`, in the order of `DeviceBatch`, and those of
     `kernel_rows` or `segment_rows`.
     """
-    assert not known or kernel is None
+    assert not past_tokens or kernel is None
     ends = np.array([segment.stop - 1 for segment in batch.segments], dtype=np.int32)
     rows: dict[str, Rows] = {
-        "ids": batch.token_ids[known:],
-        "positions": batch.position_ids[known:],
-        "ends": ends - known,
+        "ids": batch.token_ids[past_tokens:],
+        "positions": batch.position_ids[past_tokens:],
+        "ends": ends - past_tokens,
         "sequences": np.searchsorted(ends, batch.last_rows).astype(np.int32),
     }
     return rows | (segment_rows(batch.segments) if kernel is None else kernel_rows(batch.segments))
@@ -88,36 +88,36 @@ def device_batch(
     batch: PackedBatch,
     moved: dict[str, Tensor],
     kernel: VarlenKernel | None,
-    known: int = 0,
+    past_tokens: int = 0,
     longest: int | None = None,
 ) -> DeviceBatch:
-    """Put together a batch of its numbers on a device.
+    """Build a batch from its integers on a device.
 
     Args:
         batch: the batch.
-        moved: what `host_rows` gave, on the device.
+        moved: the result of `host_rows`, on the device.
         kernel: see `to_device`.
-        known: see `to_device`.
+        past_tokens: see `to_device`.
         longest: see `kernel_layouts`.
     """
     layouts: tuple[Layout, Layout]
     if kernel is None:
-        layouts = segment_layouts(batch.segments, moved, known)
+        layouts = segment_layouts(batch.segments, moved, past_tokens)
     else:
         layouts = kernel_layouts(batch.segments, moved, kernel, longest)
     return DeviceBatch(moved["ids"], moved["positions"], moved["ends"], moved["sequences"], *layouts)
 
 
 def upload(rows: dict[str, Rows], device: torch.device, out: Tensor | None = None) -> Tensor:
-    """Start to move numbers to a device, all in one tensor.
+    """Copy integers to a device as one int32 tensor; on CUDA asynchronously.
 
     Args:
-        rows: the numbers.
+        rows: the integers.
         device: where to.
-        out: a tensor there for all of them; None: a new one.
+        out: int32, a tensor there for all of them; None allocates one.
     """
     flat = torch.from_numpy(np.concatenate(list(rows.values())).astype(np.int32, copy=False))
-    # Elsewhere than on CUDA a copy that is not waited for may read memory that was given back meanwhile.
+    # Outside CUDA a non-blocking copy may read host memory that has already been freed.
     on_cuda = device.type == "cuda"
     if on_cuda:
         flat = flat.pin_memory()
@@ -125,12 +125,12 @@ def upload(rows: dict[str, Rows], device: torch.device, out: Tensor | None = Non
 
 
 def views(rows: dict[str, Rows], uploaded: Tensor) -> dict[str, Tensor]:
-    """Return what `upload` joined, by name."""
+    """Split the result of `upload` into the parts that it joined, by name."""
     pieces = torch.split(uploaded, [len(part) for part in rows.values()])
     return dict(zip(rows, pieces, strict=True))
 
 
-def _filled(rows: Rows, count: int) -> Rows:
-    filled = np.zeros(count, dtype=np.int32)
-    filled[: len(rows)] = rows
-    return filled
+def _zero_padded(rows: Rows, count: int) -> Rows:
+    padded = np.zeros(count, dtype=np.int32)
+    padded[: len(rows)] = rows
+    return padded

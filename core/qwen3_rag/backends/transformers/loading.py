@@ -10,8 +10,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from qwen3_rag.backends.device.turns import one_at_a_time
-from qwen3_rag.backends.releases import dtype_keyword, release
+from qwen3_rag.backends.device.exclusive import one_at_a_time
+from qwen3_rag.backends.transformers_version import dtype_keyword, version
 from qwen3_rag.checkpoint import Checkpoint
 from qwen3_rag.errors import CheckpointError, ConfigurationError
 from qwen3_rag.models import ModelKind
@@ -24,8 +24,8 @@ class LoadedModel:
 
     Attributes:
         decoder: Hugging Face's base model, in evaluation mode.
-        yes_minus_no: float32, shape (hidden_size,); the direction of the final hidden state whose
-            product with it is the log-odds. None for embedding models.
+        yes_minus_no: float32, shape (hidden_size,); the head's row of "yes" minus that of "no". Its dot product
+            with the final hidden state is the log-odds. None for embedding models.
     """
 
     decoder: nn.Module
@@ -40,31 +40,31 @@ def load_model(
     dtype: torch.dtype,
     model_kwargs: dict[str, Any],
 ) -> LoadedModel:
-    """Load a checkpoint's decoder, and for a reranker the two rows of its head that count.
+    """Load a checkpoint's decoder, and for a reranker the two rows of its head that are needed.
 
-    Causal and base checkpoints, with tied or untied head, and conversions to sequence
-    classification with one score row are understood.
+    Supports causal and base checkpoints, with tied or untied head, and conversions to sequence classification
+    with one score row.
 
     Args:
         checkpoint: the local files.
         kind: embedding models need no head.
         device: where the modules go, unless `model_kwargs` has a `device_map`.
         dtype: element type of the weights.
-        model_kwargs: passed to `from_pretrained`; safetensors only and no remote code unless it
-            says otherwise.
+        model_kwargs: passed to `from_pretrained`; by default only safetensors are loaded and no remote code
+            runs.
 
     Raises:
         CheckpointError: weights are absent, corrupt or incomplete, a reranker's head is quantised, attention
-            uses a sliding window, or positions are scaled by the length of what is computed.
-        ConfigurationError: `model_kwargs` holds what Transformers does not take, or a `device_map` that leaves
-            weights outside the devices that run the model.
+            uses a sliding window, or the rotary embedding is scaled by the sequence length.
+        ConfigurationError: `model_kwargs` has an argument that Transformers does not take, or a `device_map`
+            that leaves weights outside the devices that run the model.
     """
     config = transformers.AutoConfig.from_pretrained(
         str(checkpoint.folder), trust_remote_code=model_kwargs.get("trust_remote_code", False)
     )
     _check_config(config, checkpoint)
     model_kwargs = _with_rope_theta(checkpoint, config, model_kwargs)
-    model_kwargs = _with_place_of_quantised(config, device, model_kwargs)
+    model_kwargs = _with_device_of_quantised(config, device, model_kwargs)
     if kind == "embedding":
         decoder = _from_pretrained(transformers.AutoModel, checkpoint, dtype, model_kwargs)
         return LoadedModel(_place(decoder, device, model_kwargs), None)
@@ -80,7 +80,7 @@ def load_model(
 
 
 def _answer_direction(model: Any, checkpoint: Checkpoint) -> Tensor:
-    """Return what the head says of yes rather than no: float32, shape (hidden_size,)."""
+    """Return the `yes_minus_no` of `LoadedModel`."""
     if not checkpoint.is_classifier:
         yes, no = PromptTokenizer.from_folder(checkpoint.folder).answer_ids()
         head = _unquantised(model.get_output_embeddings().weight, checkpoint)
@@ -94,7 +94,7 @@ def _answer_direction(model: Any, checkpoint: Checkpoint) -> Tensor:
 
 
 def _check_config(config: Any, checkpoint: Checkpoint) -> None:
-    """Refuse what the layers here do not compute as the checkpoint means it."""
+    """Refuse configurations that this package's forward pass does not implement."""
     if getattr(config, "use_sliding_window", False):
         raise CheckpointError(f"{checkpoint.folder} uses sliding-window attention, which is not supported")
     if config.hidden_act != "silu":
@@ -103,7 +103,7 @@ def _check_config(config: Any, checkpoint: Checkpoint) -> None:
 
 
 def _check_positions(config: Any, checkpoint: Checkpoint) -> None:
-    """Refuse scalings that depend on the longest text of a batch: the others' vectors would change with it."""
+    """Refuse rotary scalings that depend on the longest text of a batch: all vectors would change with it."""
     for scaling in (getattr(config, "rope_parameters", None), getattr(config, "rope_scaling", None)):
         kind = (scaling or {}).get("rope_type", (scaling or {}).get("type"))
         if kind in ("dynamic", "longrope"):
@@ -114,8 +114,8 @@ def _check_positions(config: Any, checkpoint: Checkpoint) -> None:
 
 
 def _unquantised(head: Tensor, checkpoint: Checkpoint) -> Tensor:
-    """Return a reranker's head, whose rows can be taken out."""
-    # Quantised ones hold codes, or are tensors of a class of their own.
+    """Return a reranker's head; refuse one whose rows cannot be read."""
+    # Quantised weights are integer codes, or tensors of a subclass.
     if type(head) is not nn.Parameter or not head.is_floating_point():
         raise CheckpointError(
             f"the head of {checkpoint.folder} is quantised ({type(head).__name__} of {head.dtype}), and "
@@ -139,7 +139,7 @@ def _from_pretrained(
         "trust_remote_code": False,
         dtype_keyword(): dtype,
         **model_kwargs,
-        "attn_implementation": "sdpa",  # not used, and always there: attention is attention.py's
+        "attn_implementation": "sdpa",  # always available, never called: attention.py computes attention
         "output_loading_info": True,
     }
     try:
@@ -147,15 +147,15 @@ def _from_pretrained(
             model, report = auto_class.from_pretrained(str(checkpoint.folder), **settings)
     except (torch.OutOfMemoryError, MemoryError):
         raise
-    except Exception as error:  # safetensors, torch and transformers each raise their own
-        # What Transformers does not know it hands to the model's class.
+    except Exception as error:  # safetensors, torch and transformers raise errors of their own
+        # Transformers passes unknown arguments on to the model's class.
         unknown = [name for name in model_kwargs if f"unexpected keyword argument {name!r}" in str(error)]
         if unknown:
             raise ConfigurationError(
                 f"model_kwargs holds {unknown[0]!r}, which Transformers does not take for this model: {error}"
             ) from error
         raise CheckpointError(f"cannot load weights from {checkpoint.folder}: {error}") from error
-    # Transformers fills missing weights with random numbers and only logs a warning.
+    # Transformers initialises missing weights randomly and only logs a warning.
     missing = sorted(report["missing_keys"])
     if missing:
         raise CheckpointError(
@@ -167,17 +167,17 @@ def _from_pretrained(
 
 
 def _with_rope_theta(checkpoint: Checkpoint, config: Any, model_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return loading arguments with which the rotary embedding has the base that the checkpoint names.
+    """Return loading arguments that give the rotary embedding the checkpoint's base.
 
-    Transformers 5 saves it as `rope_parameters`, which 4 passes over without a word: it would compute with a
-    base of its own, and every vector and score would be wrong.
+    Transformers 5 saves it in `rope_parameters`, which 4 silently ignores: it would use its default base, and
+    every vector and score would be wrong.
 
     Raises:
-        CheckpointError: positions are scaled in a form that the installed release does not read.
+        CheckpointError: positions are scaled in a way that the installed Transformers does not read.
     """
     saved = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
     rope = saved.get("rope_parameters")
-    if not rope or "rope_theta" in saved or release() >= (5, 0):
+    if not rope or "rope_theta" in saved or version() >= (5, 0):
         return model_kwargs
     if rope.get("rope_type", "default") != "default" or "rope_theta" not in rope:
         raise CheckpointError(
@@ -188,11 +188,13 @@ def _with_rope_theta(checkpoint: Checkpoint, config: Any, model_kwargs: dict[str
     return {"config": config, **model_kwargs}
 
 
-def _with_place_of_quantised(config: Any, device: torch.device, model_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return loading arguments with which quantised weights are made on the device that multiplies by them.
+def _with_device_of_quantised(
+    config: Any, device: torch.device, model_kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Return loading arguments that create quantised weights on the device that runs the model.
 
-    Without a `device_map` bitsandbytes takes the current CUDA device, whichever was asked for, and others the
-    CPU, whose arrangement of the weights a GPU may not use.
+    Without a `device_map` bitsandbytes uses the current CUDA device, whichever was chosen, and other quantisers
+    the CPU, whose weight layout a GPU may not support.
     """
     chosen = (model_kwargs.get("quantization_config"), getattr(config, "quantization_config", None))
     if chosen == (None, None) or "device_map" in model_kwargs:
@@ -203,10 +205,10 @@ def _with_place_of_quantised(config: Any, device: torch.device, model_kwargs: di
 def _place(decoder: nn.Module, device: torch.device, model_kwargs: dict[str, Any]) -> nn.Module:
     if "device_map" not in model_kwargs:
         return decoder.to(device)
-    # Accelerate leaves weights that it fetches for each forward call of a module on "meta".
+    # Accelerate keeps offloaded weights on "meta" and fetches them for each forward call of a module.
     if any(parameter.is_meta for parameter in decoder.parameters()):
         raise ConfigurationError(
             f"device_map={model_kwargs['device_map']!r} leaves some weights on the CPU or disk while the model "
-            "runs elsewhere, which is not supported; take a smaller model, a shorter dtype or more devices"
+            "runs elsewhere, which is not supported; use a smaller model, a shorter dtype or more devices"
         )
     return decoder

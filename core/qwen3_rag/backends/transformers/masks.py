@@ -1,4 +1,4 @@
-"""Masks for consecutive queries of a segment, all of them windows of one tensor."""
+"""Causal masks for consecutive queries of a segment, all of them windows of one tensor."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 _WIDENED_BY: Final = 1024
-"""Columns that are added at once, so that a batch makes few bands."""
+"""Columns that the band grows by at least, so that a batch allocates few. Chosen, not tuned."""
 
 
 class CausalMasks:
-    """Masks of consecutive queries that see all keys before the first of them, and theirs up to their own.
+    """Masks of consecutive queries that see all keys before the first of them, then the keys up to their own.
 
-    After more keys there are more columns on the left, which all queries see: so each mask is the right end of
-    one band, cut to as many columns as there are keys.
+    All masks are windows of one lower-triangular band: more preceding keys mean more all-True columns on its
+    left.
 
     Args:
         device: of the masks.
@@ -23,15 +23,19 @@ class CausalMasks:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._band: Tensor | None = None  # a batch with a kernel needs none
+        self._band: Tensor | None = None  # made on demand: a varlen kernel needs none
 
     def of(self, rows: int, before: int, behind: int = 0) -> Tensor:
-        """Return a mask, True where a query sees a key; bool, shape (rows, before + rows + behind).
+        """Return a mask.
 
         Args:
-            rows: the queries.
-            before: keys before the first query's own.
-            behind: keys after the last query's own.
+            rows: how many queries.
+            before: how many keys precede the first query's own.
+            behind: how many keys follow the last query's own.
+
+        Returns:
+            bool, shape (rows, before + rows + behind); True where a query sees a key. A view: do not write to
+            it.
         """
         height, width = (0, 0) if self._band is None else self._band.shape
         left = width - height

@@ -1,8 +1,8 @@
-"""Attention by products and a softmax, in parts of bounded memory, where PyTorch's own is no choice.
+"""Attention by matmul and softmax, in parts of bounded memory, for devices where PyTorch's own cannot be used.
 
-On MPS that is wrong in several releases: for few queries (pytorch/pytorch#163597), for one query of more than a
-thousand keys (#174861) and, in half precision, where causality is asked for without a mask (#195910). It also
-makes the whole score matrix of a text at once: 4 GB for 8,192 tokens and 16 heads.
+On MPS that is wrong in several versions: for few queries (pytorch/pytorch#163597), for one query of more than a
+thousand keys (#174861) and, in half precision, with `is_causal=True` instead of a mask (#195910). It also
+computes the whole score matrix of a text: 4 GB for 8,192 tokens and 16 heads.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 PLAIN_DEVICES: Final = frozenset({"mps"})
+"""Types of the devices that this attention is used on."""
 
 _MOST_SCORES: Final = 1 << 25
-"""Of one part: 128 MiB in float32."""
+"""Of one call, 128 MiB in float32. Chosen, not tuned."""
 
 
-def rows_at_once(heads: int, keys: int) -> int:
-    """Return how many queries one part may have."""
+def plain_rows_per_call(heads: int, keys: int) -> int:
+    """Return how many queries one call may have."""
     return max(1, _MOST_SCORES // (heads * keys))
 
 
@@ -29,7 +30,7 @@ def attend_plainly(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     Args:
         query: shape (rows, heads, head_dim).
         key, value: shape (keys, kv_heads, head_dim).
-        mask: True where a query sees a key; bool, shape (rows, keys). None: each sees all.
+        mask: bool, shape (rows, keys); True where a query sees a key. None: each sees all.
         scale: factor of the scores.
 
     Returns:
@@ -37,7 +38,7 @@ def attend_plainly(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     """
     rows, heads, head_dim = query.shape
     kv_heads, exact = key.shape[1], torch.promote_types(query.dtype, torch.float32)
-    # The query heads that share a head of keys stand one after another: together they are one factor.
+    # The query heads of one key head are adjacent: together they are one operand of the matmul.
     left = (query.to(exact) * scale).view(rows, kv_heads, -1, head_dim).permute(1, 2, 0, 3)
     left = left.reshape(kv_heads, -1, head_dim)
     scores = torch.bmm(left, key.to(exact).permute(1, 2, 0).contiguous())

@@ -1,4 +1,4 @@
-"""Rows of a packed batch, as numbers that index its tensors."""
+"""Row indices of a packed batch."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from qwen3_rag.plan import Segment
 
 Rows = NDArray[np.int32]
+"""Indices into a tensor's first axis, or offsets; shape (n,)."""
 
 Runs = list[tuple[int, int]]
-"""First row and the row behind the last, of consecutive rows each."""
+"""Runs of consecutive rows: start and stop of each."""
 
 
 def chains(segments: tuple[Segment, ...]) -> list[Runs]:
-    """Return for each segment the runs that its last token sees: those before it, root first, and its own."""
+    """Return the runs that each segment's last token sees: those of its prefix, root first, and its own."""
     found: list[Runs] = []
     for segment in segments:
         before = [] if segment.parent is None else found[segment.parent]
@@ -25,7 +26,7 @@ def chains(segments: tuple[Segment, ...]) -> list[Runs]:
 
 
 def rows_of(runs: Runs) -> Rows:
-    """Return all rows of runs, one run after another."""
+    """Return the rows of all runs, concatenated."""
     starts, stops = np.array(runs, dtype=np.int32).reshape(-1, 2).T
     lengths = stops - starts
     before = np.cumsum(lengths) - lengths
@@ -38,5 +39,5 @@ def length_of(runs: Runs) -> int:
 
 
 def offsets_of(lengths: Sequence[int]) -> Rows:
-    """Return where parts of these lengths start in a row of all, and its end; shape (n + 1,)."""
+    """Return the cumulative offsets of n concatenated parts, from 0 to their total; shape (n + 1,)."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)

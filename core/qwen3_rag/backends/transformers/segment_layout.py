@@ -1,4 +1,4 @@
-"""Which queries see which keys, segment by segment: for attention without a varlen kernel."""
+"""Which queries see which keys, segment by segment, for attention without a varlen kernel."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from qwen3_rag.plan import Segment
 
 @dataclass(frozen=True)
 class Span:
-    """One segment.
+    """One segment's rows.
 
     Attributes:
-        queries: its rows of the query tensor: all of its tokens that are computed, or its last alone.
-        keys: its rows of the key and value tensors, where the tokens not computed come first.
+        queries: rows of the query tensor: all computed tokens of the segment, or its last token.
+        keys: rows of the key and value tensors, which start with the cached prefix.
     """
 
     queries: slice
@@ -26,11 +26,11 @@ class Span:
 
 @dataclass(frozen=True)
 class Continuations:
-    """Segments after one and the same prefix.
+    """All segments that continue the same prefix.
 
     Attributes:
-        prefix: int32 rows of the prefix's tokens, root first, shape (prefix_tokens,).
-        spans: each continuation.
+        prefix: int32, shape (prefix_tokens,); key rows of the prefix, root first.
+        spans: the continuations.
     """
 
     prefix: Tensor
@@ -39,11 +39,11 @@ class Continuations:
 
 @dataclass(frozen=True)
 class SegmentLayout:
-    """A segment's queries see its prefix, and of itself what is not after them.
+    """Each query attends to its prefix and, causally, to its own segment.
 
     Attributes:
-        is_causal: a segment's queries are its last tokens, each of which sees the keys up to its own;
-            False: one query, which sees all keys.
+        is_causal: a segment's queries are its last tokens, each of which sees the keys up to its own; False:
+            the query is the last token alone, which sees all keys.
         roots: segments without a prefix.
         continuations: the other segments, by prefix.
         masks: of causal attention.
@@ -56,24 +56,24 @@ class SegmentLayout:
 
 
 def segment_rows(segments: tuple[Segment, ...]) -> dict[str, Rows]:
-    """Return `prefix I` for each segment I that others continue: its rows and those before it, root first."""
+    """Return `prefix I` for each segment I that others continue: rows of its prefix and its own, root first."""
     before = chains(segments)
     parents = sorted({segment.parent for segment in segments if segment.parent is not None})
     return {f"prefix {parent}": rows_of(before[parent]) for parent in parents}
 
 
 def segment_layouts(
-    segments: tuple[Segment, ...], moved: dict[str, Tensor], known: int
+    segments: tuple[Segment, ...], moved: dict[str, Tensor], past_tokens: int
 ) -> tuple[SegmentLayout, SegmentLayout]:
     """Return the layouts of attention from all tokens and from each segment's last.
 
     Args:
         segments: of the batch.
         moved: `segment_rows` and `ids`, on the device.
-        known: rows of the first segment that are not computed.
+        past_tokens: leading tokens of the first segment that are cached and not computed.
     """
     masks = CausalMasks(moved["ids"].device)
-    all_tokens = [slice(max(s.start - known, 0), s.stop - known) for s in segments]
+    all_tokens = [slice(max(s.start - past_tokens, 0), s.stop - past_tokens) for s in segments]
     last_tokens = [slice(i, i + 1) for i in range(len(segments))]
 
     def layout(queries: list[slice], *, is_causal: bool) -> SegmentLayout:

@@ -1,7 +1,7 @@
-"""Memory that all layers of a forward pass write to in turn.
+"""Memory that all layers of a forward pass reuse.
 
-An allocator gives large blocks back to the system as soon as nobody uses them, and then the system hands out
-zeroed pages anew: on a CPU that was 10 to 15 % of the time of a batch.
+An allocator returns large blocks to the system as soon as they are freed, and the system has to map and zero
+the pages again: on a CPU that was 10 to 15 % of the time of a batch.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ from torch import Tensor
 
 
 class Workspace:
-    """Tensors by name, of one device and dtype. What was written under a name before is lost."""
+    """Tensors by name, of one device and dtype. A tensor taken under a name overwrites the one taken before."""
 
     def __init__(self) -> None:
         self._memory: dict[str, Tensor] = {}
         self._views: dict[str, dict[tuple[int, ...], Tensor]] = {}
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Return an uninitialised tensor, for the same name and shape the same one.
+        """Return an uninitialised tensor; for the same name the same memory.
 
         Args:
-            name: of what it is for.
+            name: of its use.
+            shape: of the tensor.
             like: has its dtype and device.
         """
         views = self._views.setdefault(name, {})

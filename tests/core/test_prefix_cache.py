@@ -1,4 +1,4 @@
-"""On a CPU template and instruction are kept from call to call: queries one by one compute them once."""
+"""On a CPU template and instruction are cached from call to call: queries one by one compute them once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from qwen3_rag import Embedder, Reranker
 from qwen3_rag.backends.base import BackendOutput
 from qwen3_rag.backends.transformers.backend import TransformersBackend
-from qwen3_rag.backends.transformers.beginnings import MOST_TOKENS, Beginning, Beginnings
+from qwen3_rag.backends.transformers.prefix_cache import MAX_CACHED_TOKENS, CachedPrefix, PrefixCache
 from qwen3_rag.plan import plan_batches
 from qwen3_rag.prompts import EmbeddingWords, query_prompt
 from qwen3_rag.tokenization import PromptTokenizer
@@ -37,15 +37,15 @@ def backend_of(embedder: Embedder) -> TransformersBackend:
     return backend
 
 
-def run(backend: TransformersBackend, sequences: list[list[int]], beginning: int) -> BackendOutput:
+def run(backend: TransformersBackend, sequences: list[list[int]], shared_tokens: int) -> BackendOutput:
     words = EmbeddingWords("", "", is_query=False)
-    return backend.run([Prompt(np.array(ids, np.int32), words, 0, beginning) for ids in sequences])
+    return backend.run([Prompt(np.array(ids, np.int32), words, 0, shared_tokens) for ids in sequences])
 
 
-def chosen(beginnings: Beginnings, tokens: int, *sequences: list[int]) -> int:
+def chosen(prefix_cache: PrefixCache, tokens: int, *sequences: list[int]) -> int:
     """Return how many tokens of a batch are to be computed by themselves."""
     (batch,) = plan_batches([np.array(ids, dtype=np.int32) for ids in sequences], token_budget=1 << 20)
-    found = beginnings.choose(batch, tokens)
+    found = prefix_cache.prefix_worth_caching(batch, tokens)
     if found is None:
         return 0
     assert all(found.tolist() == ids[: len(found)] for ids in sequences)
@@ -66,7 +66,7 @@ def test_queries_one_by_one_compute_their_instruction_once(embedding_checkpoint:
         ours, theirs = list(one_by_one(embedder)), list(one_by_one(apart))
     np.testing.assert_allclose([v for v, _ in ours], [v for v, _ in theirs], rtol=0, atol=1e-5)
     shares = [mine / full for (_, mine), (_, full) in zip(ours, theirs, strict=True)]
-    assert shares[0] == shares[-1] == 1, 'the last one makes ":)" one token: its beginning is shorter'
+    assert shares[0] == shares[-1] == 1, 'the last one makes ":)" one token: its prefix is shorter'
     assert max(shares[1:-1]) < 0.5
 
 
@@ -90,11 +90,11 @@ def test_the_same_call_gives_the_same_bits_whatever_came_before(dtype: Any, embe
     with Embedder(str(embedding_checkpoint), dtype=dtype, device="cpu", token_budget=780) as embedder:
         expected = [vector for vector, _ in one_by_one(embedder)]
         embedder.embed_queries(QUERIES)
-        beginnings: Any = backend_of(embedder)._beginnings
-        first = next(iter(beginnings._kept))
+        prefix_cache: Any = backend_of(embedder)._prefix_cache
+        first = next(iter(prefix_cache._prefixes))
         for i in range(60):
             embedder.embed_queries(["gravity"], instruction=f"Find what number {i} is about " * 3)
-        assert first not in beginnings._kept, "it is computed anew"
+        assert first not in prefix_cache._prefixes, "it is computed anew"
         again = [vector for vector, _ in one_by_one(embedder, QUERIES[::-1])]
     np.testing.assert_array_equal(expected, again[::-1])
 
@@ -112,9 +112,9 @@ def test_calls_in_any_order_give_what_each_gives_alone(
     for path in calls:
         common = [token for step in path for token in range(100 * step, 100 * step + 11)]
         endings = data.draw(st.lists(st.lists(st.integers(5, 30), max_size=20), min_size=1, max_size=4))
-        beginning = data.draw(st.integers(0, len(common)))
+        shared_tokens = data.draw(st.integers(0, len(common)))
         sequences = [common + ending for ending in endings]
-        ours, theirs = run(kept, sequences, beginning), run(alone, sequences, beginning)
+        ours, theirs = run(kept, sequences, shared_tokens), run(alone, sequences, shared_tokens)
         np.testing.assert_allclose(
             ours.values / np.linalg.norm(ours.values, axis=1, keepdims=True),
             theirs.values / np.linalg.norm(theirs.values, axis=1, keepdims=True),
@@ -140,41 +140,41 @@ INSTRUCTION = list(range(1000, 1018))
 
 
 def test_a_query_leaves_its_instruction_to_be_computed_by_itself() -> None:
-    beginnings = Beginnings()
-    assert chosen(beginnings, 18, [*INSTRUCTION, 1, 2]) == 18
-    assert chosen(beginnings, 18, INSTRUCTION) == 17, "a token is left"
-    assert chosen(beginnings, 18, [*INSTRUCTION, *range(9)], [*INSTRUCTION, 5]) == 17, "of the root, too"
-    assert chosen(beginnings, 0, [*INSTRUCTION, 1, 2]) == 0
+    prefix_cache = PrefixCache()
+    assert chosen(prefix_cache, 18, [*INSTRUCTION, 1, 2]) == 18
+    assert chosen(prefix_cache, 18, INSTRUCTION) == 17, "a token is left"
+    assert chosen(prefix_cache, 18, [*INSTRUCTION, *range(9)], [*INSTRUCTION, 5]) == 17, "of the root, too"
+    assert chosen(prefix_cache, 0, [*INSTRUCTION, 1, 2]) == 0
 
 
 def test_batches_that_would_gain_little_are_left_alone() -> None:
-    beginnings = Beginnings()
-    assert chosen(beginnings, 18, [*INSTRUCTION, *range(126)]) == 18
-    assert chosen(beginnings, 18, [*INSTRUCTION, *range(127)]) == 0
-    assert chosen(beginnings, 7, [*INSTRUCTION, 1, 2]) == 0
-    assert chosen(beginnings, 18, [1] * 20, [2] * 20) == 0, "they have nothing in common"
-    assert chosen(beginnings, 18, [*INSTRUCTION, 1], [*INSTRUCTION[:12], 2]) == 11
-    assert chosen(beginnings, MOST_TOKENS + 1, list(range(2000))) == 0
-    assert chosen(Beginnings(0), 18, [*INSTRUCTION, 1, 2]) == 0
+    prefix_cache = PrefixCache()
+    assert chosen(prefix_cache, 18, [*INSTRUCTION, *range(126)]) == 18
+    assert chosen(prefix_cache, 18, [*INSTRUCTION, *range(127)]) == 0
+    assert chosen(prefix_cache, 7, [*INSTRUCTION, 1, 2]) == 0
+    assert chosen(prefix_cache, 18, [1] * 20, [2] * 20) == 0, "they have nothing in common"
+    assert chosen(prefix_cache, 18, [*INSTRUCTION, 1], [*INSTRUCTION[:12], 2]) == 11
+    assert chosen(prefix_cache, MAX_CACHED_TOKENS + 1, list(range(2000))) == 0
+    assert chosen(PrefixCache(0), 18, [*INSTRUCTION, 1, 2]) == 0
 
 
-def beginning_of(first: int, tokens: int) -> Beginning:
-    made = Beginning(np.arange(first, first + tokens, dtype=np.int32))
+def prefix_of(first: int, tokens: int) -> CachedPrefix:
+    made = CachedPrefix(np.arange(first, first + tokens, dtype=np.int32))
     made.add_layer(torch.zeros(tokens, 1, 2), torch.zeros(tokens, 1, 2))
     return made
 
 
 def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first() -> None:
-    beginnings = Beginnings()
-    made = [beginning_of(1000 * i, MOST_TOKENS // 4) for i in range(5)]
-    for beginning in made[:4]:
-        beginnings.keep(beginning)
-    assert beginnings.get(made[0].token_ids) is made[0]
-    beginnings.keep(made[4])
-    kept = [beginnings.get(beginning.token_ids) is not None for beginning in made]
+    prefix_cache = PrefixCache()
+    made = [prefix_of(1000 * i, MAX_CACHED_TOKENS // 4) for i in range(5)]
+    for prefix in made[:4]:
+        prefix_cache.put(prefix)
+    assert prefix_cache.get(made[0].token_ids) is made[0]
+    prefix_cache.put(made[4])
+    kept = [prefix_cache.get(prefix.token_ids) is not None for prefix in made]
     assert kept == [True, False, True, True, True]
-    beginnings.keep(beginning_of(9000, MOST_TOKENS))
-    assert sum(map(len, beginnings._kept.values())) == MOST_TOKENS
+    prefix_cache.put(prefix_of(9000, MAX_CACHED_TOKENS))
+    assert sum(map(len, prefix_cache._prefixes.values())) == MAX_CACHED_TOKENS
 
 
 def test_the_tokenizer_tells_what_is_template_and_instruction(embedding_checkpoint: Path) -> None:
@@ -183,14 +183,14 @@ def test_the_tokenizer_tells_what_is_template_and_instruction(embedding_checkpoi
     head = tokenizer.encode_texts([""], prompt=prompt, max_tokens=99, is_query=True).token_ids[0][:-1].tolist()
     for text in QUERIES:
         (made,) = tokenizer.encode_texts([text], prompt=prompt, max_tokens=99, is_query=True).prompts
-        assert len(head) - 1 <= made.beginning <= len(head), "the last may merge with the text"
-        assert made.token_ids[: made.beginning].tolist() == head[: made.beginning]
+        assert len(head) - 1 <= made.shared_prefix_tokens <= len(head), "the last may merge with the text"
+        assert made.token_ids[: made.shared_prefix_tokens].tolist() == head[: made.shared_prefix_tokens]
     (document,) = tokenizer.encode_texts(["gravity"], prompt="", max_tokens=99, is_query=False).prompts
-    assert document.beginning == 0
+    assert document.shared_prefix_tokens == 0
     pairs = [("what?", "one"), ("why?", "two")]
     first, second = tokenizer.encode_pairs(pairs, instruction="Find it", max_tokens=999).prompts
-    assert first.beginning == second.beginning > 40
-    shared = first.beginning
+    assert first.shared_prefix_tokens == second.shared_prefix_tokens > 40
+    shared = first.shared_prefix_tokens
     np.testing.assert_array_equal(first.token_ids[:shared], second.token_ids[:shared])
 
 
@@ -211,7 +211,7 @@ def test_batches_that_did_not_fit_lose_nothing(
         monkeypatch.setattr(backend, "_values", fails_at_first)
         vectors = embedder.embed_queries(["two", "three"])
         again = [embedder.embed_queries([text])[0] for text in ("two", "three")]
-        for kept in backend._beginnings._kept.values():
+        for kept in backend._prefix_cache._prefixes.values():
             assert {len(key) for key, _ in kept.layers} == {len(kept)}
             assert len(kept.layers) == len(backend._model.decoder.layers)
     assert not failing
@@ -223,9 +223,9 @@ def test_nothing_is_kept_after_close(embedding_checkpoint: Path) -> None:
     backend: Any = embedder.load().backend
     for query in QUERIES:
         embedder.embed_queries([query])
-    assert backend._beginnings._kept
+    assert backend._prefix_cache._prefixes
     embedder.close()
-    assert not backend._beginnings._kept
+    assert not backend._prefix_cache._prefixes
 
 
 def test_share_prefixes_false_keeps_nothing(embedding_checkpoint: Path) -> None:
@@ -234,4 +234,4 @@ def test_share_prefixes_false_keeps_nothing(embedding_checkpoint: Path) -> None:
         for query in QUERIES:
             result = embedder.embed([query], role="query")
             assert result.usage.reused_tokens == 0
-        assert not backend._beginnings._kept
+        assert not backend._prefix_cache._prefixes
