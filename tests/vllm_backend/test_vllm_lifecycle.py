@@ -64,8 +64,8 @@ def test_a_process_that_another_thread_started_meanwhile_is_not_the_engines(
 def test_the_end_of_another_threads_process_does_not_fail_a_call(
     workers: list[BaseProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "_SECONDS_BETWEEN_LOOKS", 0.02)
-    monkeypatch.setattr(lifecycle, "_SECONDS_FOR_LAST_WORDS", 0.05)
+    monkeypatch.setattr(lifecycle, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(lifecycle, "_GRACE_SECONDS", 0.05)
     running = lifecycle.start(lambda: EngineWithProcess(workers), always_apart=True)
     try:
         workers[0].kill()

@@ -55,7 +55,7 @@ def demo(
 
     The exit code is 1 if they do not all find the same.
     """
-    from qwen3_rag.cli.progress import hide_library_bars
+    from qwen3_rag.cli.library_bars import hide_library_bars
     from qwen3_rag.demo.searches import Models, installed_frameworks
     from qwen3_rag.demo.session import QUESTIONS, compare, run_session
 

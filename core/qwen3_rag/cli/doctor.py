@@ -136,7 +136,7 @@ def _version(distribution: str) -> str | None:
 
 def _self_test(device: torch.device, dtype: DType, model: str, reranker: str) -> list[Check]:
     from qwen3_rag.cli import self_test
-    from qwen3_rag.cli.progress import hide_library_bars
+    from qwen3_rag.cli.library_bars import hide_library_bars
 
     if model == reranker == DEMO_MODEL:
         hide_library_bars()

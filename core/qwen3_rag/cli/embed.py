@@ -14,7 +14,7 @@ import typer
 from numpy.typing import NDArray
 
 from qwen3_rag.cli import options
-from qwen3_rag.cli.cut import lines_on_cut
+from qwen3_rag.cli.truncation import truncation_lines
 from qwen3_rag.embedder import Embedder, Role
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.instructions import resolve_instruction
@@ -82,7 +82,7 @@ def embed(
     are kept in the folder OUTPUT.parts until OUTPUT is whole.
     """
     from qwen3_rag.cli.job import Job, run_job
-    from qwen3_rag.cli.progress import hide_library_bars
+    from qwen3_rag.cli.library_bars import hide_library_bars
     from qwen3_rag.cli.rows import open_rows
 
     if role == "document" and instruction is not None:
@@ -94,29 +94,31 @@ def embed(
         )
     resolved = None if instruction is None else resolve_instruction(instruction)
     rows = open_rows(input_file, field)
-    arguments = options.model_arguments(
+    given = options.parse_model_kwargs(model_kwargs)
+    if quiet:
+        hide_library_bars()
+    with Embedder(
+        model,
+        dimensions=dimensions,
         backend=backend,
-        device=device,
+        device=options.one_or_several(device),
         dtype=dtype,
         max_tokens=max_tokens,
         token_budget=token_budget,
         hub=hub,
         revision=revision,
-        model_kwargs=options.parse_model_kwargs(model_kwargs),
-    )
-    if quiet:
-        hide_library_bars()
-    with Embedder(model, dimensions=dimensions, **arguments) as embedder:
+        model_kwargs=given,
+    ) as embedder:
         job = Job(
-            rows,
-            Path(os.path.realpath(output_file)),  # a link stays a link; what it points to is replaced
-            role,
-            resolved,
-            precision,
-            _load_ranges(ranges, precision, embedder),
-            chunk_size,
-            max_tokens,
-            {**_settings(embedder), "field": field},
+            rows=rows,
+            output=Path(os.path.realpath(output_file)),  # a link stays a link; its target is replaced
+            role=role,
+            instruction=resolved,
+            precision=precision,
+            ranges=_load_ranges(ranges, precision, embedder),
+            chunk_size=chunk_size,
+            max_tokens=max_tokens,
+            settings={**_settings(embedder), "field": field},
         )
         summary = run_job(job, embedder, restart=restart, overwrite=overwrite, progress=not quiet)
     if as_json:
@@ -168,4 +170,4 @@ def _print_summary(summary: Summary) -> None:
         f"{summary.prompt_tokens} tokens, {summary.computed_tokens} computed, {summary.reused_tokens} reused; "
         f"{summary.seconds:.1f} s",
     ]
-    print("\n".join([*lines, *lines_on_cut(summary.truncated_texts)]), file=sys.stderr)
+    print("\n".join([*lines, *truncation_lines(summary.truncated_texts)]), file=sys.stderr)

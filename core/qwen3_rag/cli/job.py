@@ -24,9 +24,9 @@ from tqdm import tqdm
 from qwen3_rag.arguments import engine_settings
 from qwen3_rag.checkpoint import open_checkpoint
 from qwen3_rag.cli.assemble import assemble, check_output
-from qwen3_rag.cli.cut import without_warning
 from qwen3_rag.cli.parts import FORMAT, Part, Parts
 from qwen3_rag.cli.rows import JSONL_ENDINGS, Rows
+from qwen3_rag.cli.truncation import suppress_truncation_warnings
 from qwen3_rag.embedder import Embedder, Role, prompt_before
 from qwen3_rag.errors import (
     ConfigurationError,
@@ -115,7 +115,7 @@ def run_job(job: Job, embedder: Embedder, *, restart: bool, overwrite: bool, pro
         parts.check(manifest)
         # An input without rows still has one part, which says how long its vectors would be.
         part_count = max(1, -(-count // job.chunk_size))
-        missing = [number for number in range(part_count) if not parts.has(number)]
+        missing = {number for number in range(part_count) if not parts.has(number)}
         if missing:
             if job.role == "query":
                 _check_lengths(job, engine)
@@ -123,23 +123,23 @@ def run_job(job: Job, embedder: Embedder, *, restart: bool, overwrite: bool, pro
             loaded = {"weights": _weights(engine), "computed in": _computed_in(embedder, engine)}
             parts.check(loaded)
             parts.begin({**manifest, **loaded})
-            _compute(job, embedder, parts, set(missing), count, progress=progress)
+            _compute(job, embedder, parts, missing, count, progress=progress)
         _check_unchanged(job, manifest)
         usage, bytes_per_row = _total(parts, part_count)
         assemble(job.output, job.rows, count, parts, part_count, schema)
         parts.forget()
     return Summary(
-        str(job.output),
-        count,
-        count - sum(min(job.chunk_size, count - number * job.chunk_size) for number in missing),
-        embedder.dimensions,
-        job.precision,
-        bytes_per_row,
-        usage.prompt_tokens,
-        usage.computed_tokens,
-        usage.reused_tokens,
-        usage.truncated_texts,
-        round(time.perf_counter() - started, 3),
+        output=str(job.output),
+        rows=count,
+        rows_of_earlier_runs=_rows_done(job, count, missing),
+        dimensions=embedder.dimensions,
+        precision=job.precision,
+        bytes_per_row=bytes_per_row,
+        prompt_tokens=usage.prompt_tokens,
+        computed_tokens=usage.computed_tokens,
+        reused_tokens=usage.reused_tokens,
+        truncated_texts=usage.truncated_texts,
+        seconds=round(time.perf_counter() - started, 3),
     )
 
 
@@ -198,7 +198,7 @@ def _check_lengths(job: Job, engine: EngineSettings) -> None:
 def _compute(
     job: Job, embedder: Embedder, parts: Parts, missing: set[int], count: int, *, progress: bool
 ) -> None:
-    done = count - sum(min(job.chunk_size, count - number * job.chunk_size) for number in missing)
+    done = _rows_done(job, count, missing)
     with tqdm(total=count, initial=done, disable=not progress, unit="row", file=sys.stderr) as bar:
         for number, texts in enumerate(_chunks(job.rows.texts(), job.chunk_size)):
             if number in missing:
@@ -212,6 +212,11 @@ def _compute(
                     )
                 parts.write(number, Part(result.vectors, result.usage))
                 bar.update(len(texts))
+
+
+def _rows_done(job: Job, count: int, missing: set[int]) -> int:
+    """Return how many of `count` rows are in parts that are not missing."""
+    return count - sum(min(job.chunk_size, count - number * job.chunk_size) for number in missing)
 
 
 def _total(parts: Parts, part_count: int) -> tuple[Usage, int]:
@@ -268,7 +273,7 @@ def _computed_in(embedder: Embedder, engine: EngineSettings) -> str:
 def _naming_rows(first: int, count: int, path: Path) -> Iterator[None]:
     """Name the rows in errors, and leave cut texts to the summary instead of a warning per part."""
     try:
-        with without_warning():
+        with suppress_truncation_warnings():
             yield
     except (PromptTooLongError, NonFiniteOutputError, OutOfMemoryError) as error:
         raise type(error)(f"rows {first + 1} to {first + count} of {path}: {error}") from error

@@ -58,28 +58,9 @@ Hub = Annotated[settings.Hub, typer.Option(help="Where the model's repository is
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model's repository.")]
 
 
-def model_arguments(
-    *,
-    backend: str,
-    device: list[str] | None,
-    dtype: settings.DType,
-    max_tokens: int,
-    token_budget: int | None,
-    hub: settings.Hub,
-    revision: str | None,
-    model_kwargs: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """Return the keyword arguments that `Embedder` and `Reranker` have in common."""
-    return {
-        "backend": backend,
-        "device": device[0] if device and len(device) == 1 else device or None,
-        "dtype": dtype,
-        "max_tokens": max_tokens,
-        "token_budget": token_budget,
-        "hub": hub,
-        "revision": revision,
-        "model_kwargs": model_kwargs,
-    }
+def one_or_several(devices: list[str] | None) -> str | list[str] | None:
+    """Return what repeated --device options come to: one name, several, or None for the best there is."""
+    return devices[0] if devices and len(devices) == 1 else devices or None
 
 
 def parse_model_kwargs(given: str | None) -> dict[str, Any] | None:

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from qwen3_rag.cli import options
-from qwen3_rag.cli.cut import lines_on_cut, without_warning
+from qwen3_rag.cli.library_bars import hide_library_bars
 from qwen3_rag.cli.output import print_json, replace_lacking_characters
-from qwen3_rag.cli.progress import hide_library_bars
+from qwen3_rag.cli.truncation import suppress_truncation_warnings, truncation_lines
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
 from qwen3_rag.ranking import Ranked, rank
@@ -56,9 +56,15 @@ def rerank(
     """
     given = options.parse_model_kwargs(model_kwargs)
     documents = _read_documents(input_file, field)
-    arguments = options.model_arguments(
+    if quiet:
+        hide_library_bars()
+    wanted = [] if top_k == 0 else documents
+    progress = sys.stderr.isatty() and not quiet
+    reranker = Reranker(
+        model,
+        instruction=instruction,
         backend=backend,
-        device=device,
+        device=options.one_or_several(device),
         dtype=dtype,
         max_tokens=max_tokens,
         token_budget=token_budget,
@@ -66,11 +72,7 @@ def rerank(
         revision=revision,
         model_kwargs=given,
     )
-    if quiet:
-        hide_library_bars()
-    with Reranker(model, instruction=instruction, **arguments) as reranker, without_warning():
-        progress = sys.stderr.isatty() and not quiet
-        wanted = [] if top_k == 0 else documents
+    with reranker, suppress_truncation_warnings():
         scores, usage = reranker.evaluate([(query, document) for document in wanted], progress=progress)
     ranking = rank(scores, wanted, top_k)
     if as_json:
@@ -88,7 +90,7 @@ def rerank(
             f"{usage.texts} documents; {usage.prompt_tokens} tokens, {usage.computed_tokens} computed, "
             f"{usage.reused_tokens} reused"
         )
-        print("\n".join([line, *lines_on_cut(usage.truncated_texts)]), file=sys.stderr)
+        print("\n".join([line, *truncation_lines(usage.truncated_texts)]), file=sys.stderr)
 
 
 def _show(ranking: list[Ranked]) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from qwen3_rag.cli import options
 from qwen3_rag.cli.exit_codes import CHECK_FAILED
+from qwen3_rag.cli.library_bars import hide_library_bars
 from qwen3_rag.cli.output import print_json, replace_lacking_characters
-from qwen3_rag.cli.progress import hide_library_bars
 from qwen3_rag.errors import ConfigurationError, MissingExtraError
 from qwen3_rag.instructions import resolve_instruction
 from qwen3_rag.models import ModelKind
+from qwen3_rag.server_names import Send, ServerName, TemplateSide
 from qwen3_rag.settings import DType, EngineSettings
 
 if TYPE_CHECKING:
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
 TIMEOUT: Final = 120.0
 """Seconds of one request, unless --timeout says otherwise."""
-
-# Spelled out here: the modules that have them import httpx.
-Server = Literal["vllm", "tei", "openai", "cohere", "jina", "dashscope"]
-Send = Literal["auto", "ids", "text", "both"]
-TemplateSide = Literal["client", "server"]
 
 
 def verify(
@@ -40,7 +35,9 @@ def verify(
     backend: Annotated[
         str | None, typer.Option(help="A backend instead; `qwen3-rag plugins` lists the names.")
     ] = None,
-    server: Annotated[Server | None, typer.Option(help="What the server speaks; detected by default.")] = None,
+    server: Annotated[
+        ServerName | None, typer.Option(help="What the server speaks; detected by default.")
+    ] = None,
     kind: Annotated[ModelKind | None, typer.Option(help="Detected from --model by default.")] = None,
     send: Annotated[
         Send | None,
@@ -109,55 +106,123 @@ def verify(
         },
         of_backends={"--model-kwargs": model_kwargs},
     )
-    if url is not None and find_spec("httpx") is None:
+    given = options.parse_model_kwargs(model_kwargs)
+    task = None if instruction is None else resolve_instruction(instruction)
+    settings = EngineSettings("embedding", model, device=device, dtype=dtype, hub=hub, revision=revision)
+    hide_library_bars()
+    if url is not None:
+        report = _verify_server(
+            settings,
+            kind,
+            url=url,
+            api_key_env=api_key_env,
+            timeout=TIMEOUT if timeout is None else timeout,
+            server=server,
+            served_model=served_model,
+            send="auto" if send is None else send,
+            template="server" if template is None else template,
+            instruction=task,
+            dimensions=dimensions,
+            max_tokens=max_tokens,
+            tolerance=tolerance,
+        )
+    else:
+        assert backend is not None, "one of the two is given"
+        report = _verify_backend(
+            settings,
+            kind,
+            backend=backend,
+            model_kwargs=given,
+            instruction=task,
+            max_tokens=max_tokens,
+            tolerance=tolerance,
+        )
+    _print(report, as_json)
+    if not report.passed:
+        raise typer.Exit(CHECK_FAILED)
+
+
+def _verify_server(
+    settings: EngineSettings,
+    kind: ModelKind | None,
+    *,
+    url: str,
+    api_key_env: str | None,
+    timeout: float,
+    server: ServerName | None,
+    served_model: str | None,
+    send: Send,
+    template: TemplateSide,
+    instruction: str | None,
+    dimensions: int | None,
+    max_tokens: int | None,
+    tolerance: float | None,
+) -> Report:
+    """Compare a server with the reference; ask the server first: a wrong URL or key shows at once."""
+    if find_spec("httpx") is None:
         raise MissingExtraError("qwen3-rag verify --url", "remote")
-    from qwen3_rag.kinds import find_kind
+    from qwen3_rag.verification.reference import Reference
+    from qwen3_rag.verification.subject import make_subject
+    from qwen3_rag.verification.verify_endpoint import find_ways, verify_endpoint
+
+    with _endpoint(url, api_key_env, timeout) as endpoint:
+        settings = _of_kind(settings, kind)
+        ways = find_ways(
+            endpoint,
+            settings.kind,
+            server=server,
+            model=settings.model,
+            served_model=served_model,
+            send=send,
+            template=template,
+            instruction=instruction,
+            dimensions=dimensions,
+        )
+        with Reference(settings) as reference:
+            subject = make_subject(
+                reference,
+                instruction=instruction,
+                tolerance=tolerance,
+                norms_count=True,
+                dimensions=dimensions,
+                max_tokens=max_tokens,
+            )
+            return verify_endpoint(subject, ways, model=settings.model)
+
+
+def _verify_backend(
+    settings: EngineSettings,
+    kind: ModelKind | None,
+    *,
+    backend: str,
+    model_kwargs: Mapping[str, Any] | None,
+    instruction: str | None,
+    max_tokens: int | None,
+    tolerance: float | None,
+) -> Report:
+    """Compare a backend with the reference, which opens the checkpoint as the default backend does."""
     from qwen3_rag.verification.reference import Reference
     from qwen3_rag.verification.subject import make_subject
     from qwen3_rag.verification.verify_backend import verify_backend
 
-    given = options.parse_model_kwargs(model_kwargs)
-    task = None if instruction is None else resolve_instruction(instruction)
-    hide_library_bars()
-    with ExitStack() as opened:
-        endpoint = None if url is None else opened.enter_context(_endpoint(url, api_key_env, timeout))
-        found = EngineSettings("embedding", model, device=device, dtype=dtype, hub=hub, revision=revision)
-        settings = replace(found, kind=find_kind(found) if kind is None else kind)
-        ways = None
-        if endpoint is not None:
-            from qwen3_rag.verification.verify_endpoint import find_ways, verify_endpoint
-
-            ways = find_ways(
-                endpoint,
-                settings.kind,
-                server=server,
-                model=model,
-                served_model=served_model,
-                send="auto" if send is None else send,
-                template="server" if template is None else template,
-                instruction=task,
-                dimensions=dimensions,
-            )
+    settings = _of_kind(settings, kind)
+    with Reference(settings) as reference:
         subject = make_subject(
-            opened.enter_context(Reference(settings)),
-            instruction=task,
+            reference,
+            instruction=instruction,
             tolerance=tolerance,
-            norms_count=ways is not None,
-            dimensions=dimensions,
+            norms_count=False,
+            dimensions=None,
             max_tokens=max_tokens,
         )
-        if ways is None:
-            assert backend is not None, "one of the two is given"
-            report = verify_backend(subject, replace(settings, backend=backend, model_kwargs=given))
-        else:
-            report = verify_endpoint(subject, ways, model=model)
-    if as_json:
-        print_json(report.as_dict())
-    else:
-        replace_lacking_characters()
-        print(_shown(report))
-    if not report.passed:
-        raise typer.Exit(CHECK_FAILED)
+        return verify_backend(subject, replace(settings, backend=backend, model_kwargs=model_kwargs))
+
+
+def _of_kind(settings: EngineSettings, kind: ModelKind | None) -> EngineSettings:
+    """Return the settings with this kind, or with the one that the checkpoint's files show."""
+    from qwen3_rag.kinds import find_kind
+
+    return replace(settings, kind=find_kind(settings) if kind is None else kind)
 
 
 def _refuse_of_the_other(
@@ -172,15 +237,23 @@ def _refuse_of_the_other(
         raise ConfigurationError(f"{', '.join(given)} goes with {right}; leave it out with {other}")
 
 
-def _endpoint(url: str, api_key_env: str | None, timeout: float | None) -> Endpoint:
+def _endpoint(url: str, api_key_env: str | None, timeout: float) -> Endpoint:
     from qwen3_rag.backends.remote.keys import key_from_environment
     from qwen3_rag.verification.endpoint import Endpoint
 
     key = None if api_key_env is None else key_from_environment(api_key_env)
-    return Endpoint(url, key=key, timeout=TIMEOUT if timeout is None else timeout)
+    return Endpoint(url, key=key, timeout=timeout)
 
 
-def _shown(report: Report) -> str:
+def _print(report: Report, as_json: bool) -> None:
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        replace_lacking_characters()
+        print(_as_text(report))
+
+
+def _as_text(report: Report) -> str:
     asked = "" if report.served_model is None else f" asked for {report.served_model!r}"
     lines = [f"{report.target}{asked}, compared with {report.model} ({report.kind}) run here"]
     for check in report.checks:

@@ -9,11 +9,12 @@ import numpy as np
 
 from qwen3_rag.backends.remote.error_text import error_within
 from qwen3_rag.backends.remote.keys import ApiKey, is_vendors
-from qwen3_rag.backends.remote.options import ServerName, check_base_url
+from qwen3_rag.backends.remote.options import check_base_url
 from qwen3_rag.backends.remote.servers.answers import NotFiniteError, UnusableAnswerError, numbers
 from qwen3_rag.backends.remote.servers.base import root
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import ModelKind
+from qwen3_rag.server_names import ServerName
 from qwen3_rag.verification.connection import AnswerError, Connection
 from qwen3_rag.verification.matching import Floats
 from qwen3_rag.verification.routes import Route

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from qwen3_rag.backends.remote.options import ServerName, TemplateSide
 from qwen3_rag.backends.remote.servers.answers import check_count, in_order, member, only_class
 from qwen3_rag.backends.remote.servers.base import root, versioned
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import ModelKind
 from qwen3_rag.prompts import rerank_halves
+from qwen3_rag.server_names import ServerName, TemplateSide
 from qwen3_rag.verification.embedding_faults import Text
 from qwen3_rag.verification.reranking_faults import Pair
 from qwen3_rag.verification.subject import Input

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from qwen3_rag.backends.remote.options import ServerName, TemplateSide
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION
 from qwen3_rag.models import ModelKind
+from qwen3_rag.server_names import Send, ServerName, TemplateSide
 from qwen3_rag.verification.connection import AnswerError
 from qwen3_rag.verification.diagnosis import finding
 from qwen3_rag.verification.endpoint import Endpoint, as_floats
@@ -18,8 +17,6 @@ from qwen3_rag.verification.reranking_faults import are_symmetric
 from qwen3_rag.verification.routes import Route, routes
 from qwen3_rag.verification.subject import ASKED_ALONE, Input, Subject
 from qwen3_rag.verification.texts import PAIRS
-
-Send = Literal["auto", "ids", "text", "both"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Any backend in a process of its own: how one machine's devices work side by side.
+"""Any backend in a process of its own: how several devices of one machine run in parallel.
 
-Threads would not do: launching a model's kernels is Python work, and several devices would take
-turns at the interpreter lock.
+Threads would not do: launching a model's kernels is Python work, so devices would contend for the interpreter
+lock.
 """
 
 from qwen3_rag.backends.process.parent import ProcessBackend

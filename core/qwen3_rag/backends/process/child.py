@@ -1,4 +1,4 @@
-"""The child: loads one backend, then answers runs until its input ends."""
+"""The child process: loads one backend, then serves runs until its input ends."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def main() -> None:
     """Serve one parent over standard input and output."""
     requests = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
-    # Whatever libraries print belongs on standard error; what they read must not be our messages.
+    # Libraries that print must not write into the protocol, and those that read must not consume it.
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:
         begin_messages(answers)
         _serve(requests, answers)
     except (EOFError, BrokenPipeError):
-        _end_with_all_started()  # the parent is gone, and with it every reason to end in order
+        _kill_group()  # the parent is gone: nobody waits for an orderly end
 
 
 def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
@@ -50,8 +50,8 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     backend.close()
 
 
-def _end_with_all_started() -> None:
-    """End this process and what it started: it leads a process group of its own."""
+def _kill_group() -> None:
+    """Kill this process and all that it started: the process group that it leads."""
     if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(0)

@@ -1,4 +1,4 @@
-"""What parent and child say to each other: pickled messages with their length in front."""
+"""Messages between parent and child: pickles, each with its length in front."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from qwen3_rag.errors import BackendError
 _LENGTH: Final = struct.Struct("<Q")
 
 _BEGINNING: Final = b"\x00 messages of qwen3-rag begin here \x00"
-"""Before it may stand what was printed while the child's interpreter started, by a `sitecustomize` for one."""
+"""Marks the start of the protocol; anything before it was printed during interpreter start-up, for example by
+`sitecustomize`."""
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The child has loaded its backend, which wants batches of this many tokens."""
+    """The child has loaded its backend, which has this token budget."""
 
     token_budget: int
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Values of one run, and the token budget from now on."""
+    """The output of one run, and the backend's token budget after it."""
 
     output: BackendOutput
     token_budget: int
@@ -35,32 +36,37 @@ class Answer:
 
 @dataclass(frozen=True)
 class Failure:
-    """What loading or a run raised, and where: a pickled exception has neither traceback nor cause."""
+    """What loading or a run raised, and where: a pickled exception has neither traceback nor cause.
+
+    Attributes:
+        error: as it was raised, or a BackendError of the same text if it cannot be pickled.
+        traceback: formatted, causes included.
+    """
 
     error: BaseException
     traceback: str
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """Return what can travel of an error."""
+        """Return the message for an error."""
         return cls(_picklable(error), "".join(traceback.format_exception(error)))
 
 
 def begin_messages(stream: IO[bytes]) -> None:
-    """Tell the other side that from here on there are messages.
+    """Write the mark after which there are only messages.
 
     Raises:
-        OSError: the other side is gone.
+        OSError: the other process is gone.
     """
     stream.write(_BEGINNING)
     stream.flush()
 
 
 def await_messages(stream: IO[bytes]) -> bytes:
-    """Return what came before the messages.
+    """Wait for the mark, and return what was printed before it.
 
     Raises:
-        EOFError: the other side is gone.
+        EOFError: the other process is gone.
     """
     before = bytearray()
     while not before.endswith(_BEGINNING):
@@ -72,7 +78,7 @@ def write_message(stream: IO[bytes], message: Any) -> None:
     """Write one message.
 
     Raises:
-        OSError: the other side is gone.
+        OSError: the other process is gone.
     """
     data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     stream.write(_LENGTH.pack(len(data)))
@@ -84,14 +90,14 @@ def read_message(stream: IO[bytes]) -> Any:
     """Read one message.
 
     Raises:
-        EOFError: the other side is gone.
+        EOFError: the other process is gone.
     """
     (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size))
     return pickle.loads(_read_exactly(stream, length))
 
 
 def _picklable(error: BaseException) -> BaseException:
-    """Return the error, or one of the same text when it cannot travel."""
+    """Return the error, or a BackendError of the same text if it cannot be pickled and unpickled."""
     with suppress(Exception):  # whatever an error's own reduction and constructor raise
         if str(pickle.loads(pickle.dumps(error))) == str(error):
             return error

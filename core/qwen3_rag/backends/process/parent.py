@@ -26,7 +26,7 @@ from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokens import Prompt
 
 _SECONDS_TO_CLOSE: Final = 60
-"""A child that has not ended by then is killed."""
+"""A child that has not ended by then is killed. Chosen, not tuned."""
 
 
 class ProcessBackend:
@@ -67,7 +67,7 @@ class ProcessBackend:
             WorkerDiedError: the child died over them. Otherwise what the child's backend raised.
         """
         if self._child is not None and self._child.poll() is not None:
-            self._reap(self._child)  # it died idle: nobody's texts are lost
+            self._reap(self._child)  # it died between runs, so no work is lost
         if self._child is None:
             self._start()
         answer = self._ask(list(prompts))
@@ -76,7 +76,7 @@ class ProcessBackend:
         return answer.output
 
     def close(self) -> None:
-        """End the child, in order if it listens, else by force."""
+        """Ask the child to end, and kill it if it does not."""
         child, self._child = self._child, None
         if child is None:
             return
@@ -91,8 +91,8 @@ class ProcessBackend:
             self._reap(child)
 
     def _start(self) -> None:
-        # The child must find what this process finds, plugins in unusual places included.
-        # PYTHONSAFEPATH: but not a module that happens to lie in the current folder.
+        # The child must import what this process can import, plugins outside site-packages included, but
+        # (PYTHONSAFEPATH) no module that happens to be in the current folder.
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -103,8 +103,8 @@ class ProcessBackend:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
-            # Ctrl-C in a terminal is for the program, not for its workers; and what a backend starts
-            # itself (vLLM's engines) is in this group, to be ended with it.
+            # A process group of its own: Ctrl-C in a terminal reaches the program and not its workers, and
+            # what a backend starts itself (vLLM's engines) can be killed together with the child.
             start_new_session=True,
         )
         try:
@@ -117,7 +117,7 @@ class ProcessBackend:
         self.token_budget = ready.token_budget
 
     def _show_what_was_printed(self, child: subprocess.Popen[bytes]) -> None:
-        """Pass on to standard error what came before the messages, as the child does with what comes later."""
+        """Copy to standard error what was printed before the protocol; later output goes there directly."""
         assert child.stdout is not None
         try:
             printed = await_messages(child.stdout)
@@ -129,9 +129,9 @@ class ProcessBackend:
     def _ask(self, message: Any) -> Ready | Answer:
         """Write a request and read its answer.
 
-        Messages carry no numbers: an answer belongs to a request because it is the next to be read. So only
-        a child whose answer was read to its end stays in use. After an error or an interruption the answer
-        may still be to come, or lie half read in the pipe, and the next request would get it.
+        Messages carry no ids: an answer is matched to its request by order alone. So a child stays in use only
+        if its answer was read completely. After an error or an interrupt the answer may still arrive, or be
+        half read, and the next request would get it.
         """
         child = self._child
         assert child is not None
@@ -161,26 +161,26 @@ class ProcessBackend:
         )
 
     def _reap(self, child: subprocess.Popen[bytes]) -> int:
-        """End a child and all that it started, if it has not ended, and return its exit code."""
+        """Kill a child that still runs and whatever it started, wait for it, and return its exit code."""
         self._child = None
         if child.poll() is None:
             child.kill()
         if hasattr(os, "killpg"):
-            with suppress(ProcessLookupError, PermissionError):  # nothing is left of the group
+            with suppress(ProcessLookupError, PermissionError):  # the group is empty
                 os.killpg(child.pid, signal.SIGKILL)
         code = child.wait()
         _close_pipes(child)
         return code
 
     def _forget_after_fork(self) -> None:
-        """In a forked child: let go of the device's process, which stays the parent's.
+        """In a forked child: drop the device's process, which belongs to the parent.
 
-        It ends when the last writing end of its input is closed, so none may be kept here.
+        It ends when the last write end of its input is closed, so this process must not keep one.
         """
         child, self._child = self._child, None
         if child is not None:
             _drop_pipes(child)
-            child.returncode = 0  # not ours to wait for; else `subprocess` warns that it still runs
+            child.returncode = 0  # the parent waits for it; without a code, `subprocess` warns here
 
 
 _backends: weakref.WeakSet[ProcessBackend] = weakref.WeakSet()
@@ -189,20 +189,20 @@ _backends: weakref.WeakSet[ProcessBackend] = weakref.WeakSet()
 def _close_pipes(child: subprocess.Popen[bytes]) -> None:
     for pipe in (child.stdin, child.stdout):
         assert pipe is not None
-        with suppress(OSError):  # what was written last never got through
+        with suppress(OSError):  # flushes what the child never read
             pipe.close()
 
 
 def _drop_pipes(child: subprocess.Popen[bytes]) -> None:
-    """Close the pipes' descriptors, and write nothing.
+    """Close the pipes' descriptors without flushing.
 
-    Not through the buffers: what they hold is the parent's to write, and a lock that one of its threads
-    held stays held here. They count as closed when their raw files are, and those forget the number of the
-    descriptor, so nothing closes it again when it is another file's.
+    Closes the raw files, not the buffers: what these hold is the parent's to write, and a thread of the parent
+    may have held their locks at the fork. A buffer counts as closed with its raw file, and that forgets its
+    descriptor, so the number is not closed again once another file has it.
     """
     for pipe in (child.stdin, child.stdout):
         assert isinstance(pipe, BufferedReader | BufferedWriter)
-        with suppress(OSError):  # another hook closed it before
+        with suppress(OSError):  # another fork hook has closed it
             pipe.raw.close()
 
 

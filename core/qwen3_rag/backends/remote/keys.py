@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from qwen3_rag.backends.remote.options import RemoteOptions, ServerName
+from qwen3_rag.backends.remote.options import RemoteOptions
 from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.server_names import ServerName
 
 _ENVIRONMENT_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+\Z")

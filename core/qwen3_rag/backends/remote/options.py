@@ -11,9 +11,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.server_names import ServerName, TemplateSide
 
-ServerName = Literal["vllm", "tei", "openai", "cohere", "jina", "dashscope"]
-TemplateSide = Literal["client", "server"]
 ScoreScale = Literal["probability", "log_odds"]
 SpecialTokens = Literal["break", "send"]
 

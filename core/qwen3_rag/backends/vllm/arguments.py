@@ -22,10 +22,11 @@ from qwen3_rag.vllm_facts import (
 )
 
 DEFAULT_MAX_MODEL_LEN: Final = 8192
-"""The default `max_tokens` of `Embedder` and `Reranker`."""
+"""In tokens: the default `max_tokens` of `Embedder` and `Reranker`."""
 UNCHECKED_SHARE: Final = 0.01
-"""vLLM on a GPU refuses to start unless this share of the memory is free, even when the cache has a fixed
-size and the share is not used for anything else. Its default of 0.92 would refuse a second engine."""
+"""`gpu_memory_utilization` beside a fixed cache size. vLLM then uses it for one check: it refuses to start
+unless this share of the GPU's memory is free. Its default of 0.92 would refuse a second engine on the GPU.
+Chosen, not tuned."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class EngineArguments:
     Attributes:
         values: keyword arguments of `vllm.LLM`, the model included.
         device: of the engine's first worker; its index is None where vLLM chooses.
-        max_model_len: longest prompt that the engine takes.
+        max_model_len: longest prompt that the engine takes, in tokens.
     """
 
     values: Mapping[str, Any]
@@ -86,9 +87,9 @@ def engine_arguments(settings: EngineSettings, checkpoint: Checkpoint, options: 
 
 
 def choose_vllm_device(device: str | None) -> torch.device:
-    """Return where vLLM is to run; without a name, a GPU if this machine has one.
+    """Return the device that vLLM is to run on; for None, a GPU if this machine has one.
 
-    Nothing is started on the GPU: the engine may live in another process.
+    Does not initialise CUDA in this process: the engine may run in another one.
 
     Raises:
         ConfigurationError: the device is not there, or this vLLM is not built for it.
@@ -105,7 +106,7 @@ def choose_vllm_device(device: str | None) -> torch.device:
 
 
 def _pooling(settings: EngineSettings, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What makes a checkpoint pool as it should: its last token, or the log-odds there."""
+    """Return the arguments that select what is pooled: the last token's hidden state, or its log-odds."""
     if settings.kind == "embedding":
         return {"convert": "embed"}
     if checkpoint.is_classifier:
@@ -129,9 +130,9 @@ def _memory(
 
 
 def cache_bytes_per_token(config: Mapping[str, Any], dtype: torch.dtype, tensor_parallel_size: int) -> int:
-    """Return the bytes that one token's keys and values take on each device, in all layers."""
+    """Return the bytes of one token's keys and values on each device, over all layers."""
     heads = int(config["num_attention_heads"])
     head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
-    # With more devices than heads, heads are copied.
+    # With more devices than heads, vLLM replicates heads.
     kv_heads = max(1, -(-int(config.get("num_key_value_heads", heads)) // tensor_parallel_size))
     return int(config["num_hidden_layers"]) * 2 * kv_heads * head_dim * dtype.itemsize

@@ -153,5 +153,5 @@ class VllmBackend:
 
 
 def _is_dead(error: BaseException) -> bool:
-    # Ours or vLLM's: that one lives in a module that is not public, but its name has not changed.
+    # Ours or vLLM's. vLLM's is in a private module, so only its name is compared.
     return type(error).__name__ == "EngineDeadError"

@@ -1,8 +1,8 @@
-"""Token ids in, pooled numbers out: vLLM's two interfaces behind one.
+"""Token ids in, pooled values out: vLLM's two interfaces behind one.
 
-Rerankers are asked for log-odds: `use_activation=False` leaves out the sigmoid. Embedding models are
-asked for nothing in particular: whether vLLM normalises depends on the checkpoint's files and, in name,
-on the release, and the core normalises anyway.
+Rerankers return log-odds: `use_activation=False` leaves out the sigmoid. Embedding models keep the default:
+whether vLLM normalises depends on the checkpoint's files, the name of the argument for it on the release, and
+the core normalises anyway.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from qwen3_rag.models import ModelKind
 
 @dataclass(frozen=True)
 class Pooled:
-    """What vLLM says of one prompt.
+    """vLLM's result for one prompt.
 
     Attributes:
         values: float32; the hidden state, normalised or not, shape (hidden_size,), or the log-odds,
             shape (1,).
-        cached: tokens of the prompt that were found in the cache.
+        cached: tokens of the prompt that were found in the prefix cache.
     """
 
     values: NDArray[np.float32]
@@ -87,7 +87,7 @@ class OfflineEngine:
 
 
 class ParallelEngine:
-    """`AsyncLLM` on an event loop of its own, since `LLM` refuses to run copies of a model.
+    """`AsyncLLM` on an event loop of its own, since `LLM` refuses data parallelism.
 
     Args:
         kind: which task to give it.
@@ -140,7 +140,7 @@ class ParallelEngine:
 
 
 def _pooled(output: Any, values: Any) -> Pooled:
-    # Attributes that some releases do not have, or do not fill in.
+    # Some releases lack these attributes, or leave them unset.
     error = getattr(output, "error", None)
     if error is not None:
         raise BackendError(f"vLLM refused a prompt: {error}")

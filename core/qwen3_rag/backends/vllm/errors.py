@@ -1,4 +1,4 @@
-"""What can go wrong with a vLLM engine as a whole. Nobody's prompts would fare better alone."""
+"""Errors of a vLLM engine as a whole, which retrying prompts one by one cannot avoid."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ class VllmStartError(BackendError):
 
 
 class VllmDiedError(WorkerDiedError):
-    """A process of vLLM is gone. The next call starts another engine."""
+    """A process of vLLM died. The next call starts another engine."""
 
     concerns_every_prompt = True

@@ -1,9 +1,9 @@
-"""Starting and stopping vLLM engines so that nothing is left behind and none breaks another.
+"""Starting and stopping vLLM engines so that no process is left behind and none breaks another.
 
 vLLM runs an engine either in processes of its own or, with `VLLM_ENABLE_V1_MULTIPROCESSING=0`, in this
 one. Engines in this process share PyTorch's process groups, and the first to be shut down destroys
-them for all: such engines are shut down together, when the last of them is no longer needed. They share
-global variables too, and so take turns.
+them for all: such engines are shut down together, when the last of them is stopped. They share
+global variables too, so their calls run one at a time.
 """
 
 from __future__ import annotations
@@ -29,24 +29,28 @@ from qwen3_rag.errors import ConfigurationError
 
 Result = TypeVar("Result")
 
-_SECONDS_BETWEEN_LOOKS: Final = 1
-_SECONDS_FOR_LAST_WORDS: Final = 2
+_POLL_SECONDS: Final = 1
+"""How often a waiting call checks that the engine's processes live. Results are not delayed by it. Chosen, not
+tuned."""
+_GRACE_SECONDS: Final = 2
+"""How long an answer that a process sent before it died may take to arrive. Chosen, not tuned."""
 _SECONDS_TO_STOP: Final = 20
-"""A process of an engine that has not ended by then is terminated, and after as long again killed."""
+"""A process of an engine that has not ended by then is terminated, and after as long again killed. Chosen, not
+tuned."""
 
 _NAMES: Final = ("EngineCore", "VLLM_DP_Coordinator", "VllmWorker-")
-"""How the names of the processes that vLLM starts begin (0.32: v1/engine/utils.py, v1/engine/coordinator.py,
-v1/executor/multiproc_executor.py). Others may be started by other threads while an engine starts."""
+"""How the names of vLLM's processes begin (0.32: v1/engine/utils.py, v1/engine/coordinator.py,
+v1/executor/multiproc_executor.py). Other threads may start other processes while an engine starts."""
 
-# Engines start one after the other: each measures the memory that the ones before it left; and those of
-# this process run one at a time. It is held for as long as an engine takes to start, to stop or to answer,
-# so a garbage collection must not wait for it. None does: the finaliser of a component tells the engine's
-# own thread to stop vLLM, and returns.
+# Engines start one after the other, because each measures the memory that the ones before it left; those in
+# this process also run one at a time. The lock is held while an engine starts, stops or answers, so garbage
+# collection must not wait for it. It does not: the finaliser of a component only signals the engine's own
+# thread to stop vLLM.
 _lock = threading.Lock()
 
 
 class EngineDeadError(Exception):
-    """A process of the engine is gone. vLLM has an error of this name too, in a module of its own."""
+    """A process of the engine died. vLLM has an error of the same name, in a private module."""
 
 
 @dataclass(eq=False)
@@ -54,9 +58,9 @@ class Running:
     """A started engine.
 
     Attributes:
-        engine: vLLM's object.
+        engine: vLLM's object; None once it is shut down.
         processes: those that it started, and no other child of this process.
-        in_process: whether it shares this process's groups.
+        in_process: whether it runs in this process, and so shares its process groups and globals.
     """
 
     engine: Any
@@ -66,10 +70,10 @@ class Running:
     def result_of(self, call: Callable[[], Result]) -> Result:
         """Call the engine.
 
-        One in this process is called while no other runs, starts or stops: what vLLM's layers are to
-        attend to stands in a global variable, and two threads get each other's (vLLM 0.32). One apart is
-        called from a thread that can be given up, because `LLM` waits for ever for the answer of
-        a process that was killed.
+        An engine in this process is called while no other one runs, starts or stops: vLLM keeps its forward
+        context in a global variable, so concurrent calls would read each other's (0.32). An engine in another
+        process is called from a thread that can be abandoned, because `LLM` waits forever for a killed
+        process.
 
         Raises:
             EngineDeadError: a process ended before the answer came. Otherwise whatever `call` raises.
@@ -79,12 +83,12 @@ class Running:
                 return call()
         future: Future[Result] = Future()
         threading.Thread(target=_resolve, args=(future, call), name="qwen3-rag-vllm", daemon=True).start()
-        while not wait([future], _SECONDS_BETWEEN_LOOKS).done:
+        while not wait([future], _POLL_SECONDS).done:
             dead = self._dead()
-            # What it said last may still be on its way.
-            if dead is not None and not wait([future], _SECONDS_FOR_LAST_WORDS).done:
+            # It may have answered before it died, and the answer may still be on its way.
+            if dead is not None and not wait([future], _GRACE_SECONDS).done:
                 raise dead
-        # A call that comes while vLLM closes its sockets gets whatever those raise.
+        # A call that meets vLLM closing its sockets raises whatever those raise.
         if (error := future.exception()) is not None and (dead := self._dead()) is not None:
             raise dead from error
         return future.result()
@@ -107,8 +111,8 @@ class _InProcess:
 
     Attributes:
         needed: those in use.
-        done: those that wait for the others before they are shut down.
-        ever: whether there was one; vLLM then stops looking at the environment.
+        done: stopped ones, shut down together once `needed` is empty.
+        ever: whether there was one; from then on vLLM ignores VLLM_ENABLE_V1_MULTIPROCESSING.
     """
 
     needed: list[Running]
@@ -120,9 +124,9 @@ _here = _InProcess([], [])
 
 
 def refuse_script_without_guard() -> None:
-    """Say what is wrong when an engine's process imports the script that starts engines.
+    """Refuse to start an engine in an engine's process that is importing the main script.
 
-    While a spawned process imports it, the script is known as `__mp_main__` and not yet as `__main__`.
+    While a spawned process imports the script, it is in `sys.modules` as `__mp_main__`, not yet as `__main__`.
 
     Raises:
         ConfigurationError: this is such a process.
@@ -142,8 +146,7 @@ def start(make: Callable[[], Any], *, always_apart: bool = False) -> Running:
 
     Args:
         make: constructs vLLM's object.
-        always_apart: the object runs its engines in processes of their own, whatever the environment
-            says.
+        always_apart: the object runs its engine in other processes, whatever the environment says.
 
     Raises:
         Whatever `make` raises.
@@ -169,7 +172,7 @@ def start(make: Callable[[], Any], *, always_apart: bool = False) -> Running:
 def stop(running: Running) -> None:
     """Stop an engine and wait until its processes have ended.
 
-    One that lives in this process gives its memory back when all others like it are stopped too.
+    An engine in this process frees its memory only when all engines in this process are stopped.
     """
     with _lock:
         if not running.in_process:
@@ -185,7 +188,7 @@ def stop(running: Running) -> None:
 
 
 def runs_apart() -> bool:
-    """Whether the environment asks vLLM for an engine process; its default is that it does."""
+    """Whether VLLM_ENABLE_V1_MULTIPROCESSING lets vLLM run engines in other processes; it does by default."""
     return os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") != "0"
 
 
@@ -202,10 +205,10 @@ def _shut_down(running: Running) -> None:
 
 
 def _ask_to_shut_down(engine: Any) -> None:
-    """Call what shuts the engine down, if it is there.
+    """Call the engine's `shutdown`, if there is one.
 
-    `AsyncLLM` has a public method. `LLM` has none (up to 0.32), so this is the one place that reaches
-    into it; without what it looks for, vLLM's finalizers do the same once nothing refers to the engine.
+    `AsyncLLM` has it as a public method. `LLM` has none (up to 0.32), so this is the one place that uses
+    private attributes of vLLM; without them, its finalizers do the same once nothing refers to the engine.
     """
     for owner in (engine, getattr(getattr(engine, "llm_engine", None), "engine_core", None)):
         shutdown = getattr(owner, "shutdown", None)
@@ -227,7 +230,7 @@ def _end(process: BaseProcess) -> None:
 
 @contextmanager
 def _random_states_kept() -> Iterator[None]:
-    """An engine in this process seeds all random generators; they belong to the caller."""
+    """Restore the global random generators: an engine in this process seeds all of them."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
@@ -238,7 +241,7 @@ def _random_states_kept() -> Iterator[None]:
 
 
 def _set_environment() -> None:
-    # This process has threads, whose locks a forked engine would inherit as they happen to be.
+    # No fork: this process has threads, and a forked engine would inherit the locks that they hold.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-    # vLLM reports usage to its makers unless told not to. Who wants that sets it to 0.
+    # By default vLLM sends usage statistics to its developers. Users who want that set the variable to 0.
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from qwen3_rag.backends.remote.options import ServerName
 from qwen3_rag.backends.remote.servers import dashscope, openai, rerank, tei, vllm
 from qwen3_rag.backends.remote.servers.base import Dialect, Request, Setup, Values
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import ModelKind
+from qwen3_rag.server_names import ServerName
 
 _DIALECTS: Final[dict[tuple[ServerName, ModelKind], Callable[[Setup], Dialect]]] = {
     ("vllm", "embedding"): vllm.embedding,

@@ -1,4 +1,4 @@
-"""Cut texts are a line of the summary, not Python's warning."""
+"""Truncated texts: counted in the summary of a command, in place of Python's warning."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from qwen3_rag.errors import TruncationWarning
 
 
 @contextlib.contextmanager
-def without_warning() -> Iterator[None]:
-    """Leave it to the summary that texts were cut."""
+def suppress_truncation_warnings() -> Iterator[None]:
+    """Silence `TruncationWarning`, for commands whose summary has `truncation_lines`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=TruncationWarning)
         yield
 
 
-def lines_on_cut(count: int) -> list[str]:
-    """Return what the summary says of texts that were cut, if there were any."""
+def truncation_lines(count: int) -> list[str]:
+    """Return the summary's line on `count` truncated texts; none if there were none."""
     return [f"{count} texts were longer than --max-tokens and lost their end"] if count else []

@@ -1,4 +1,4 @@
-"""Progress bars of the libraries underneath."""
+"""Progress bars of the libraries that commands use."""
 
 from __future__ import annotations
 
