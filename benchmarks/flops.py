@@ -98,7 +98,7 @@ def _last_layer(model: PublishedModel, start: int, stop: int) -> float:
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the common beginning."""
+    """Length of the common prefix."""
     for place, (a, b) in enumerate(zip(first, second, strict=False)):
         if a != b:
             return place

@@ -182,7 +182,7 @@ def _rates(way: dict[str, Any], work: Work, floor: Floor) -> dict[str, float]:
     """Tokens and operations per second, and the share of the matmul rate.
 
     `share_of_matmul` counts all layers of all tokens; `share_of_matmul_needed`, of our ways only, what
-    was really computed: without most of the last layer, and shared beginnings once.
+    was really computed: without most of the last layer, and shared prefixes once.
     """
     seconds = way["seconds"]
     rates = {

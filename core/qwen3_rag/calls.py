@@ -82,7 +82,7 @@ class Call:
 
     @property
     def waiting_tokens(self) -> int:
-        """Tokens that they would add to a batch, neighbours' common beginnings counted once."""
+        """Tokens that they would add to a batch, neighbours' common prefixes counted once."""
         return int(self._cost[self._taken :].sum())
 
     @property

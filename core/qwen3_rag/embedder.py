@@ -85,7 +85,7 @@ class Embedder(Component):
         parse_special_tokens: recognise `<|im_end|>` and the like inside your texts, as the published
             snippets do. Leave it False for text that you did not write yourself.
         token_budget: most tokens of one round of the model; None derives it from free memory.
-        share_prefixes: compute what prompts have in common at their beginning once.
+        share_prefixes: compute the common prefixes of prompts once.
         timeout: most seconds that a call may take, loading included; then it raises
             DeadlineExceededError and what is not computed yet is dropped. None for no limit.
         max_wait_ms: how long a batch that is not full waits for other calls to join it. At 0 calls

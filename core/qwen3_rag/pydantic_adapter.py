@@ -69,7 +69,7 @@ class PydanticAdapter(Adapter, BaseModel):
     """Most tokens of one batch; None derives it from free memory."""
 
     share_prefixes: bool = Field(default=True, frozen=True)
-    """Compute what prompts have in common at their beginning once."""
+    """Compute the common prefixes of prompts once."""
 
     timeout: float | None = Field(default=None, frozen=True)
     """Most seconds of one call, loading included; then it raises DeadlineExceededError."""

@@ -42,7 +42,7 @@ class EngineSettings:
         revision: branch, tag or commit of the hub repository; None for its default.
         hub: "huggingface" or "modelscope".
         token_budget: most tokens of one round of the model; None derives it from free memory.
-        share_prefixes: compute beginnings that prompts have in common once.
+        share_prefixes: compute the common prefixes of prompts once.
         max_wait_ms: how long a batch that is not full waits for more calls, in milliseconds.
         max_queued: pieces of work (up to 512 texts each) that may wait or run; more calls wait in front.
         model_kwargs: `HUB_OPTIONS`, and what the backend's own loader gets as it is; none of the names of

@@ -44,7 +44,7 @@ def show(runs: list[Run], passages: list[str], models: Models) -> None:
     for line in _conclusions(runs):
         console.print(line)
     console.print(_tokens_table(runs[0]), "")
-    console.print("Tokens are saved by computing what prompts have in common at their beginning once.\n")
+    console.print("Tokens are saved by computing the common prefixes of prompts once.\n")
     if DEMO_MODEL in (models.embedding, models.reranking):
         console.print(NOTICE)
         print(f"  {PUBLISHED}\n")

@@ -57,7 +57,7 @@ class PackedMatmul:
         self._linear.add_to(states, rows)
 
     def gate(self, up: PackedMatmul, rows: Tensor) -> Tensor:
-        """Return SiLU of this product times `up`'s of the same rows, as many as a `padded_row_count`."""
+        """Return SiLU of this product times `up`'s, for rows whose count is a `padded_row_count`."""
         return up._linear.times(rows, self._linear.silu(rows))
 
 

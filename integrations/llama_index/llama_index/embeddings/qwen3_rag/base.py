@@ -60,7 +60,7 @@ class Qwen3Embedding(CoreOptions, BaseEmbedding):
         hub: "huggingface" or "modelscope".
         parse_special_tokens: recognise `<|im_end|>` and the like inside your texts.
         token_budget: most tokens of one batch; None derives it from free memory.
-        share_prefixes: compute what prompts have in common at their beginning once.
+        share_prefixes: compute the common prefixes of prompts once.
         timeout: most seconds that a call may take, loading included; then it raises
             DeadlineExceededError. None for no limit.
         max_wait_ms: how long a batch that is not full waits for other calls to join it. At 0 calls

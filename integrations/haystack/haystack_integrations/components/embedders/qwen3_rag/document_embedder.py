@@ -85,7 +85,7 @@ class Qwen3DocumentEmbedder(CoreComponent):
             parse_special_tokens: recognise `<|im_end|>` and the like inside your texts. Leave it False for text
                 that you did not write yourself.
             token_budget: most tokens of one batch; None derives it from free memory.
-            share_prefixes: compute what prompts have in common at their beginning once.
+            share_prefixes: compute the common prefixes of prompts once.
             timeout: most seconds that a run may take, loading included; None for no limit.
             max_wait_ms: milliseconds that a batch which is not full waits for other calls to join it.
             max_queued: calls, or pieces of 512 texts, that may wait or run; further ones wait until there is
