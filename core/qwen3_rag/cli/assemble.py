@@ -1,4 +1,4 @@
-"""From finished parts to the output file, holding one part at a time."""
+"""From finished parts to the output file, with one part in memory at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3_rag.cli.files import force_to_disk, naming_full, publish
+from qwen3_rag.cli.files import add_path_if_disk_full, force_to_disk, publish
 from qwen3_rag.cli.parts import Parts
 from qwen3_rag.cli.rows import EMBEDDING_FIELD, JSONL_ENDINGS, Rows
 from qwen3_rag.errors import ConfigurationError
@@ -18,7 +18,7 @@ from qwen3_rag.errors import ConfigurationError
 OUTPUT_ENDINGS: Final = (".npy", *JSONL_ENDINGS, ".parquet")
 
 _DIGITS: Final = {"float32": "%.9g", "float16": "%.5g"}
-"""Just enough decimal digits to give back the same number when read."""
+"""As many significant digits as it takes to read back the same value."""
 
 
 def check_output(output: Path) -> None:
@@ -30,10 +30,10 @@ def check_output(output: Path) -> None:
 
 
 def assemble(output: Path, rows: Rows, count: int, parts: Parts, part_count: int, schema: Any) -> None:
-    """Write the output from all parts and give it its name in one step.
+    """Write the output from all parts, then rename it atomically.
 
     Args:
-        output: final file; what is there is replaced.
+        output: final file; an existing one is replaced.
         rows: the input, read again for its own fields.
         count: how many rows there are.
         parts: all of them done.
@@ -44,7 +44,7 @@ def assemble(output: Path, rows: Rows, count: int, parts: Parts, part_count: int
     columns, dtype = first.shape[1], first.dtype
     vectors = (parts.read(number).vectors for number in range(part_count))
     temporary = parts.assembled
-    with naming_full(temporary):
+    with add_path_if_disk_full(temporary):
         if output.suffix.lower() == ".npy":
             _write_npy(temporary, vectors, (count, columns), dtype)
         elif output.suffix.lower() in JSONL_ENDINGS:
@@ -58,7 +58,7 @@ def assemble(output: Path, rows: Rows, count: int, parts: Parts, part_count: int
 
 
 def _write_npy(path: Path, parts: Iterator[NDArray[Any]], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-    """Write header and rows. Not through a memory map: there a full disk ends the process, with no error."""
+    """Write header and rows. Not through a memory map: with one, a full disk kills the process (SIGBUS)."""
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)

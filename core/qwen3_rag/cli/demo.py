@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from qwen3_rag.demo.session import Run
 
 PASSAGES: Final = 5000
-"""More than the standard library has; a larger folder of one's own would take minutes."""
+"""Most passages with the demo model: all of the standard library's, but not all of a large folder."""
 
 PASSAGES_OF_OTHERS: Final = 300
-"""A published model on a CPU takes minutes for these, once per framework."""
+"""Most passages with another model. On a CPU a published one takes minutes for these, once per framework."""
 
 
 def demo(

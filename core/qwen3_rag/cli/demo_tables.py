@@ -10,16 +10,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from qwen3_rag.checkpoint import DEMO_MODEL
-from qwen3_rag.cli.output import replace_lacking_characters
+from qwen3_rag.cli.output import replace_unencodable_characters
 from qwen3_rag.cli.rerank import one_line
 from qwen3_rag.demo.searches import CORE, FRAMEWORKS, Models, lines_of_code
 from qwen3_rag.demo.session import CANDIDATES, Agreement, Run, compare
 
 SHOWN: Final = 5
-"""Passages of each question that are shown."""
+"""Passages that are shown for each question. Chosen, not tuned."""
 
 WIDEST: Final = 110
-"""Columns; longer lines are hard to read."""
+"""Columns of the widest output; longer lines are hard to read. Chosen, not tuned."""
 
 NOTICE: Final = (
     "The demo models have 3 million parameters: for trying out only, English only. "
@@ -31,7 +31,7 @@ ADD_FRAMEWORKS: Final = 'No framework is installed; pip install "qwen3-rag[all]"
 
 def show(runs: list[Run], passages: list[str], models: Models) -> None:
     """Print the answers of the first run, how the others compare, what it cost, and lines of code."""
-    replace_lacking_characters()
+    replace_unencodable_characters()
     console = Console(highlight=False)
     console = Console(highlight=False, width=min(console.width, WIDEST))
     console.print(

@@ -14,7 +14,7 @@ import typer
 from qwen3_rag.checkpoint import DEMO_MODEL
 from qwen3_rag.cli import options
 from qwen3_rag.cli.exit_codes import CHECK_FAILED
-from qwen3_rag.cli.output import replace_lacking_characters
+from qwen3_rag.cli.output import replace_unencodable_characters
 from qwen3_rag.errors import Qwen3RagError
 from qwen3_rag.plugins import Plugin, all_plugins
 from qwen3_rag.settings import DType
@@ -41,12 +41,12 @@ _OPTIONAL: Final = (
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found.
+    """What was found on this machine.
 
     Attributes:
         versions: of Python and packages; None for what is not installed.
         devices: a line on each.
-        device, dtype: what "auto" comes to here.
+        device, dtype: what "auto" resolves to here.
         attention: the attention path for them.
         plugins: backends and adapters.
     """
@@ -150,7 +150,7 @@ def _self_test(device: torch.device, dtype: DType, model: str, reranker: str) ->
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:
-    """Run a check; what breaks inside is its outcome, but a wrong model name is the caller's error."""
+    """Run a check. An unexpected exception fails it; errors of this package (a wrong model name) propagate."""
     try:
         return check()
     except Qwen3RagError:
@@ -165,7 +165,7 @@ def _show(machine: Machine, checks: list[Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    replace_lacking_characters()
+    replace_unencodable_characters()
     table = Table("package", "version", title="versions", title_justify="left")
     for name, found in machine.versions.items():
         if found is not None:

@@ -1,4 +1,4 @@
-"""Writing that a crash cannot leave half done, and a lock that dies with its process."""
+"""Atomic writes, and a lock that ends with its process."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ else:
     import fcntl
 
 
-_NO_ROOM: Final = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-"""The disk is full, the file larger than is allowed, the quota spent: what only writing meets."""
+_DISK_FULL: Final = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+"""No space left, file too large, quota exceeded: errors of writing, which carry no path."""
 
 
 @contextlib.contextmanager
-def naming_full(path: Path) -> Iterator[None]:
-    """Add the path to a disk-full error: an open file's error has none."""
+def add_path_if_disk_full(path: Path) -> Iterator[None]:
+    """Add the path to an error of a full disk: those of an open file have none."""
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM and error.filename is None:
+        if error.errno in _DISK_FULL and error.filename is None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
@@ -36,10 +36,10 @@ def naming_full(path: Path) -> Iterator[None]:
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file under a temporary name, force it to disk, then give it its name.
 
-    Whoever sees `path` sees it whole, also after a power cut.
+    `path` is a complete file whenever it exists, also after a power cut.
     """
     temporary = path.with_name(path.name + ".tmp")
-    with naming_full(temporary), temporary.open("wb") as file:
+    with add_path_if_disk_full(temporary), temporary.open("wb") as file:
         write(file)
         file.flush()
         os.fsync(file.fileno())
@@ -58,13 +58,13 @@ def publish(temporary: Path, path: Path) -> None:
 
 
 def force_to_disk(path: Path) -> None:
-    """Force to disk what was written to a file through other means."""
-    with naming_full(path), path.open("rb+") as file:
+    """Force a file that was written and closed to disk."""
+    with add_path_if_disk_full(path), path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 class FolderLock:
-    """Held by one process at a time; the system frees it when that process ends, however it ends.
+    """A folder's lock, held by one process at a time. The system releases it however that process ends.
 
     Raises:
         ConfigurationError: another process holds it.
@@ -82,7 +82,7 @@ class FolderLock:
             self._file.close()
             raise ConfigurationError(f"another process is working in {folder}") from error
 
-        if not self._path.exists():  # its last holder removed it just now, and with it the folder
+        if not self._path.exists():  # its last holder has just removed it and the folder
             self._file.close()
             raise ConfigurationError(f"another process was working in {folder}; try again")
 

@@ -1,8 +1,8 @@
-"""A long embedding job: survey the input, compute what is missing part by part, assemble.
+"""A long embedding job: check the input, compute the missing parts, assemble the output.
 
-Every part is one call of the embedder for a fixed range of rows, whenever a job was interrupted. So an
-interrupted job gives the numbers of an uninterrupted one: bit for bit with parts of up to 512 rows, which
-the embedder submits as one; larger ones may meet other batches, which changes results by rounding.
+Every part is one call of the embedder for a fixed range of rows. So a resumed job gives the vectors of an
+uninterrupted one: bit for bit with parts of up to 512 rows, which the embedder submits together; larger ones
+may be batched differently, which changes results by rounding.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from qwen3_rag.usage import Usage
 from qwen3_rag.vectors import Precision
 
 _ROWS_AT_A_TIME: Final = 512
-"""Queries tokenised together to find their lengths."""
+"""Queries that are tokenised together to find their lengths. Chosen, not tuned."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Job:
         instruction: for queries; None for the model's own.
         precision: element type of the vectors.
         ranges: for int8 and uint8.
-        chunk_size: rows of one part, the most that a kill can cost.
+        chunk_size: rows of one part, the most that an interruption can cost.
         max_tokens: most tokens of one prompt.
         settings: whatever else changes the vectors, by name, for the manifest.
     """
@@ -127,7 +127,7 @@ def run_job(job: Job, embedder: Embedder, *, restart: bool, overwrite: bool, pro
         _check_unchanged(job, manifest)
         usage, bytes_per_row = _total(parts, part_count)
         assemble(job.output, job.rows, count, parts, part_count, schema)
-        parts.forget()
+        parts.finish()
     return Summary(
         output=str(job.output),
         rows=count,
@@ -149,7 +149,11 @@ def _refuse_finished(output: Path, overwrite: bool) -> None:
 
 
 def _survey(job: Job) -> tuple[int, Any, dict[str, Any]]:
-    """Check every row before the first is embedded, and return what identifies the job."""
+    """Check every row before the first is embedded.
+
+    Returns:
+        The number of rows, the output's schema if it is Parquet, and what identifies the job.
+    """
     count = sum(1 for _ in job.rows.texts())
     schema = None
     if job.output.suffix.lower() != ".npy":
@@ -176,9 +180,9 @@ def _survey(job: Job) -> tuple[int, Any, dict[str, Any]]:
 
 
 def _check_lengths(job: Job, engine: EngineSettings) -> None:
-    """Refuse a query that does not fit before the first is embedded, at the cost of tokenising all once more.
+    """Refuse queries that are too long before the first is embedded, at the cost of tokenising all once more.
 
-    Later would be too late: rows are saved by then, and mending one makes the input another.
+    Later, finished parts would be lost: correcting a query changes the input, and parts belong to one input.
     """
     source = open_source(engine, max_tokens=job.max_tokens, parse_special_tokens=False)
     prompt = prompt_before(source.checkpoint, job.role, job.instruction)
@@ -229,7 +233,7 @@ def _total(parts: Parts, part_count: int) -> tuple[Usage, int]:
 
 
 def _check_unchanged(job: Job, manifest: dict[str, Any]) -> None:
-    """Refuse to put vectors beside rows that were changed while they were computed."""
+    """Refuse to combine vectors with rows that were changed while the vectors were computed."""
     if _digest(job.rows.path) != manifest["input's SHA-256"]:
         raise ConfigurationError(f"{job.rows.path} was changed while it was read; use --restart")
 
@@ -250,7 +254,7 @@ def _digest(path: Path) -> str:
 
 
 def _weights(engine: EngineSettings) -> str:
-    """Return what tells one checkpoint from another of the same name: commit, or files' sizes."""
+    """Identify the checkpoint's files: by commit, or by configuration and the weight files' sizes and times."""
     folder = open_checkpoint(engine, weights=False).folder
     if folder.parent.name == "snapshots":
         return folder.name
@@ -265,13 +269,13 @@ def _weights(engine: EngineSettings) -> str:
 
 
 def _computed_in(embedder: Embedder, engine: EngineSettings) -> str:
-    """Return the element type, or what was asked for where another process has the model."""
+    """Return the element type, or the requested one where the model is in another process."""
     return str(getattr(embedder.backend, "dtype", engine.dtype)).removeprefix("torch.")
 
 
 @contextlib.contextmanager
 def _naming_rows(first: int, count: int, path: Path) -> Iterator[None]:
-    """Name the rows in errors, and leave cut texts to the summary instead of a warning per part."""
+    """Name the rows in errors, and leave truncated texts to the summary instead of a warning per part."""
     try:
         with suppress_truncation_warnings():
             yield

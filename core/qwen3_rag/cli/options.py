@@ -1,4 +1,4 @@
-"""Options that several commands take, said once."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qwen3_rag.errors import ConfigurationError
 
 
 def check_text(given: str | list[str] | None) -> str | list[str] | None:
-    """Refuse texts of the command line that are not UTF-8: Python turns such bytes into lone surrogates."""
+    """Refuse arguments that are not UTF-8: Python decodes such bytes as lone surrogates."""
     for text in [given] if isinstance(given, str) else given or []:
         try:
             text.encode()
@@ -67,7 +67,7 @@ def parse_model_kwargs(given: str | None) -> dict[str, Any] | None:
     """Return the object of --model-kwargs.
 
     Raises:
-        ConfigurationError: it is no JSON object. Its content, which may hold a key, is not quoted.
+        ConfigurationError: it is not a JSON object. The message does not quote it, since it may hold a key.
     """
     if given is None:
         return None

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ try:
 except ImportError as error:
     raise MissingExtraError("reading and writing Parquet", "parquet") from error
 
-_ROWS_AT_A_TIME = 1024
+_ROWS_AT_A_TIME: Final = 1024
+"""Rows of one record batch. Chosen, not tuned."""
 
 
 class ParquetRows(Rows):
@@ -52,9 +53,9 @@ class ParquetRows(Rows):
                 try:
                     text = value.as_py()
                 except UnicodeDecodeError as error:
-                    raise self.bad(number, f"is not UTF-8 in {self.field!r} ({error})") from error
+                    raise self.row_error(number, f"is not UTF-8 in {self.field!r} ({error})") from error
                 if text is None:
-                    raise self.bad(number, f"has null in {self.field!r}, not a string")
+                    raise self.row_error(number, f"has null in {self.field!r}, not a string")
                 yield text
                 number += 1
 
@@ -65,9 +66,11 @@ class ParquetRows(Rows):
                 try:
                     record = {name: value.as_py() for name, value in _cells(batch, index)}
                     yield json.dumps(record, ensure_ascii=False, allow_nan=False)[:-1]
-                # Also text that is not UTF-8 (ValueError), and dates that Python has not (OverflowError).
+                # Also text that is not UTF-8 (ValueError) and dates outside Python's range (OverflowError).
                 except (TypeError, ValueError, OverflowError) as error:
-                    raise self.bad(number, f"cannot be written as JSON ({error}); write .parquet") from error
+                    raise self.row_error(
+                        number, f"cannot be written as JSON ({error}); write .parquet"
+                    ) from error
                 number += 1
 
     def check_new_field(self) -> None:
@@ -81,7 +84,7 @@ class ParquetRows(Rows):
                 f"{self.path} has several columns {', '.join(map(repr, twice))}, of which a JSON object holds "
                 "one; write .parquet, or rename them"
             )
-        for _ in self.open_json():  # a value that JSON has no form for is found before anything is computed
+        for _ in self.open_json():  # finds values that JSON cannot represent before anything is computed
             pass
 
     def batches(self, columns: list[str] | None) -> Iterator[Any]:
@@ -108,7 +111,7 @@ def output_schema(rows: Rows) -> Any:
     if not isinstance(rows, JsonlRows):
         return pa.schema([(rows.field, pa.string())])
     schema = pa.schema([])
-    with _fitting(rows):
+    with _as_configuration_error(rows):
         for records in _grouped(rows.records()):
             names = dict.fromkeys(name for record in records for name in record)
             found = [(name, pa.array([record.get(name) for record in records]).type) for name in names]
@@ -122,11 +125,11 @@ def output_schema(rows: Rows) -> Any:
 
 
 @contextlib.contextmanager
-def _fitting(rows: JsonlRows) -> Iterator[None]:
+def _as_configuration_error(rows: JsonlRows) -> Iterator[None]:
     try:
         yield
     except UnicodeEncodeError as error:
-        raise rows.bad(
+        raise rows.row_error(
             _first_with_surrogate(rows),
             "has a field with a lone surrogate, which no Parquet column holds; write .jsonl",
         ) from error
@@ -166,7 +169,7 @@ def write_parquet(
 
 
 class _Tables:
-    """The input's rows as tables of whatever sizes are asked for."""
+    """The input's rows as consecutive tables, each of the size that is asked for."""
 
     def __init__(self, rows: Rows, schema: Any) -> None:
         self._rows, self._schema = rows, schema

@@ -1,9 +1,9 @@
-"""The folder `OUTPUT.parts`: what is done of a long job, so that a killed one goes on.
+"""The folder `OUTPUT.parts`: the finished parts of a long job, so that a killed job can resume.
 
 A part holds the vectors of a fixed range of rows: part k has rows k * size to (k + 1) * size. It
-gets its name only once it is whole and on disk, so a part that is there is done, and a part that
-is not is computed (again); no row can be lost or come twice. The manifest says which input and
-which settings the parts belong to, and is written before the first part.
+gets its name only once it is complete and on disk, so a part that exists is done and one that does
+not is computed (again); no row can be lost or duplicated. The manifest says which input and which
+settings the parts belong to, and is written before the first part.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.usage import Usage
 
 FORMAT: Final = 1
-"""Raised when a part's content changes meaning."""
+"""Version of the content of parts; increase it when that changes meaning."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Parts:
     """The parts of one output, locked while this object is open (a context manager).
 
     Args:
-        output: the final file; the folder stands beside it.
+        output: the final file; the folder is beside it.
         restart: throw away what is there.
 
     Raises:
@@ -51,7 +51,7 @@ class Parts:
         self.folder.mkdir(exist_ok=True)
         self._lock = FolderLock(self.folder)
         if restart or not self._manifest.is_file():
-            # Without a manifest nobody knows what parts are of.
+            # Without a manifest it is unknown what the parts belong to.
             self._clear()
 
     def __enter__(self) -> Parts:
@@ -61,20 +61,20 @@ class Parts:
         if not self._manifest.is_file():  # finished, or stopped before there was anything to keep
             self._clear()
             self._lock.remove()
-            with contextlib.suppress(OSError):  # somebody else's files are in it
+            with contextlib.suppress(OSError):  # not empty: it holds files that are not ours
                 self.folder.rmdir()
         self._lock.release()
 
     @property
     def assembled(self) -> Path:
-        """Where the final file grows; on the output's file system, so that renaming is one step."""
+        """Where the final file is assembled: on the output's file system, so that renaming is atomic."""
         return self.folder / "assembled.tmp"
 
     def check(self, expected: dict[str, Any]) -> None:
-        """Refuse to go on with parts that belong to something else.
+        """Refuse to resume with parts that belong to another input or other settings.
 
         Args:
-            expected: what the manifest must say under each of these names, if there is a manifest.
+            expected: entries that the manifest must have, if there is a manifest.
 
         Raises:
             ConfigurationError: naming everything that differs.
@@ -97,7 +97,7 @@ class Parts:
             )
 
     def begin(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest, unless this goes on with the work of an earlier run."""
+        """Write the manifest, unless an earlier run has."""
         if not self._manifest.is_file():
             content = json.dumps(manifest, indent=2).encode()
             write_atomically(self._manifest, lambda file: file.write(content))
@@ -107,7 +107,7 @@ class Parts:
         return self._path(number).is_file()
 
     def write(self, number: int, part: Part) -> None:
-        """Save a part; it is there as a whole or not at all."""
+        """Save a part atomically."""
         usage = np.array(astuple(part.usage), dtype=np.int64)
         write_atomically(self._path(number), lambda file: np.savez(file, vectors=part.vectors, usage=usage))
 
@@ -126,8 +126,8 @@ class Parts:
                 f"{path} is damaged ({error}); delete that file and run again to compute it anew"
             ) from error
 
-    def forget(self) -> None:
-        """Count everything as done with; leaving the context then removes it all."""
+    def finish(self) -> None:
+        """Mark the job as finished: leaving the context then removes the parts."""
         self._manifest.unlink(missing_ok=True)
 
     @property
@@ -135,7 +135,7 @@ class Parts:
         return self.folder / "manifest.json"
 
     def _clear(self) -> None:
-        """Remove our own files; the manifest first, so that what a crash leaves counts for nothing."""
+        """Remove our own files; the manifest first, so that parts left by a crash are never reused."""
         self._manifest.unlink(missing_ok=True)
         for pattern in ("[0-9]*.npz", "*.tmp"):
             for path in self.folder.glob(pattern):

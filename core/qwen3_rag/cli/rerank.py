@@ -11,7 +11,7 @@ import typer
 
 from qwen3_rag.cli import options
 from qwen3_rag.cli.library_bars import hide_library_bars
-from qwen3_rag.cli.output import print_json, replace_lacking_characters
+from qwen3_rag.cli.output import print_json, replace_unencodable_characters
 from qwen3_rag.cli.truncation import suppress_truncation_warnings, truncation_lines
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
@@ -103,12 +103,12 @@ def _show(ranking: list[Ranked]) -> None:
     table.add_column("text", ratio=1, no_wrap=True, overflow="ellipsis")
     for place, item in enumerate(ranking, 1):
         table.add_row(str(place), f"{item.score:.4f}", str(item.index + 1), one_line(item.text))
-    replace_lacking_characters()
+    replace_unencodable_characters()
     Console().print(table)
 
 
 def one_line(text: str, width: int = 300) -> str:
-    """Return the beginning of a text for a table's cell, markup and line ends taken out of effect."""
+    """Return the beginning of a text for a table's cell: white space collapsed, Rich's markup escaped."""
     from rich.markup import escape
 
     shown = " ".join(text[: 4 * width].split())

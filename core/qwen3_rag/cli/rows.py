@@ -1,4 +1,4 @@
-"""Rows of a text or JSONL file, read as a stream. Nothing of a row is ever changed."""
+"""Rows of a text or JSONL file, read as a stream and never changed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ EMBEDDING_FIELD: Final = "embedding"
 """Name of the field or column that vectors go to."""
 
 JSONL_ENDINGS: Final = (".jsonl", ".ndjson")
+"""Suffixes of files with one JSON object per line."""
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
@@ -49,7 +50,7 @@ class Rows(ABC):
     def check_json(self) -> None:  # noqa: B027 - text and JSON always can
         """Raise ConfigurationError if a row cannot be written as JSON."""
 
-    def bad(self, number: int, problem: str) -> ConfigurationError:
+    def row_error(self, number: int, problem: str) -> ConfigurationError:
         """Return the error for row `number`, counting from 0."""
         return ConfigurationError(f"row {number + 1} of {self.path} {problem}")
 
@@ -71,7 +72,7 @@ class TextRows(Rows):
 
 
 class JsonlRows(Rows):
-    """One JSON object per line. Blank lines may stand at the end alone: a row's number is its line's."""
+    """One JSON object per line. Blank lines are allowed at the end only: a row's number is its line's."""
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield each row as a dict, its text checked."""
@@ -84,13 +85,13 @@ class JsonlRows(Rows):
 
     def open_json(self) -> Iterator[str]:
         for _, line in self._parsed():
-            # The row's own characters, so that numbers, spacing and repeated keys stay as they are.
+            # The line itself, not a serialised record: numbers, spacing and repeated keys stay as they are.
             yield line.rstrip()[:-1].rstrip()
 
     def check_new_field(self) -> None:
         for number, (record, _) in enumerate(self._parsed()):
             if EMBEDDING_FIELD in record:
-                raise self.bad(number, f'already has a field "{EMBEDDING_FIELD}"')
+                raise self.row_error(number, f'already has a field "{EMBEDDING_FIELD}"')
 
     def _parsed(self) -> Iterator[tuple[dict[str, Any], str]]:
         blank: int | None = None
@@ -100,26 +101,30 @@ class JsonlRows(Rows):
                 blank = number if blank is None else blank
                 continue
             if blank is not None:
-                raise self.bad(blank, "is blank, which only lines at the end may be")
+                raise self.row_error(blank, "is blank, which only lines at the end may be")
             try:
                 record = json.loads(line)
             except ValueError as error:
-                raise self.bad(number, f"is not JSON: {error}") from error
+                raise self.row_error(number, f"is not JSON: {error}") from error
             except RecursionError as error:
-                raise self.bad(number, "is nested too deeply") from error
+                raise self.row_error(number, "is nested too deeply") from error
             if not isinstance(record, dict):
-                raise self.bad(number, f"is not a JSON object but a {type(record).__name__}")
+                raise self.row_error(number, f"is not a JSON object but a {type(record).__name__}")
             if self.field not in record:
                 have = ", ".join(map(repr, record)) or "none"
-                raise self.bad(number, f"has no field {self.field!r}; it has: {have} (choose with --field)")
+                raise self.row_error(
+                    number, f"has no field {self.field!r}; it has: {have} (choose with --field)"
+                )
             text = record[self.field]
             if not isinstance(text, str):
-                raise self.bad(number, f"has a {type(text).__name__} in {self.field!r}, not a string")
+                raise self.row_error(number, f"has a {type(text).__name__} in {self.field!r}, not a string")
             if not text.isascii():
                 try:
                     text.encode()
                 except UnicodeEncodeError as error:
-                    raise self.bad(number, f"holds a lone surrogate at character {error.start}") from error
+                    raise self.row_error(
+                        number, f"holds a lone surrogate at character {error.start}"
+                    ) from error
             yield record, line
 
 
@@ -129,7 +134,7 @@ def decode_line(rows: Rows, number: int, line: bytes) -> str:
     try:
         return (line.removeprefix(_BYTE_ORDER_MARK) if number == 0 else line).decode()
     except UnicodeDecodeError as error:
-        raise rows.bad(number, f"is not UTF-8: {error.reason} at byte {error.start}") from error
+        raise rows.row_error(number, f"is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
 def open_rows(path: Path, field: str) -> Rows:

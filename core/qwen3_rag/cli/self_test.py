@@ -1,4 +1,4 @@
-"""The core's numbers beside those of a plain Hugging Face forward pass.
+"""This package's vectors and scores compared with those of a plain Hugging Face forward pass.
 
 The reference pads on the left, masks the padding, computes everything for every text, and for a
 reranker builds the logits of the whole vocabulary: slow, and simple enough to trust.
@@ -25,10 +25,11 @@ from qwen3_rag.reranker import Reranker
 from qwen3_rag.settings import DType, EngineSettings
 
 CPU_TOLERANCE: Final = 1e-5
+"""Largest absolute difference in float32: as in the contract of backends (`qwen3_rag.testing.backend`)."""
 ACCELERATOR_TOLERANCE: Final = 1e-4
-"""Accelerators sum in another order for each shape of batch, also in float32."""
+"""The same on other devices, whose order of summation depends on the batch's shape. Chosen, not tuned."""
 HALF_TOLERANCE: Final = 1e-3
-"""Of 1 - cosine, in bfloat16 and float16."""
+"""Of 1 - cosine, in bfloat16 and float16. Chosen, not tuned."""
 
 QUERIES: Final = ("What is the capital of China?", "Explain gravity", "¿Dónde está la biblioteca?")
 DOCUMENTS: Final = (
@@ -40,8 +41,8 @@ DOCUMENTS: Final = (
     "The capital of China is Beijing, a city of more than twenty million.",
 )
 LONG: Final = "The capital of China is Beijing. " * 180
-"""More than 1,024 tokens, from where on some kernels take another path. Embedded alone: padding others to its
-length would take the reference minutes."""
+"""More than 1,024 tokens, above which some kernels take another path. The reference embeds it alone: padding
+the other texts to its length would take minutes."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def check_embedder(model: str, device: torch.device, dtype: DType) -> Check:
     )
     theirs = torch.nn.functional.normalize(hidden, dim=-1).cpu().numpy()
     if dtype == "float32":
-        return _compared("embedding", ours, theirs, device)
+        return _compare("embedding", ours, theirs, device)
     return Check(f"embedding in {dtype}", float(1 - (ours * theirs).sum(axis=1).min()), HALF_TOLERANCE)
 
 
@@ -111,7 +112,7 @@ def check_reranker(model: str, device: torch.device) -> Check:
         logits = _padded_forward(reference, rows, end, device).logits[:, -1]
         answers = [_ids(tokenizer, prompts.NO)[0], _ids(tokenizer, prompts.YES)[0]]
         theirs = logits[:, answers].softmax(dim=-1)[:, 1]
-    return _compared("reranking", ours, theirs.cpu().numpy(), device)
+    return _compare("reranking", ours, theirs.cpu().numpy(), device)
 
 
 def tolerance(device: torch.device) -> float:
@@ -119,7 +120,7 @@ def tolerance(device: torch.device) -> float:
     return CPU_TOLERANCE if device.type == "cpu" else ACCELERATOR_TOLERANCE
 
 
-def _compared(name: str, ours: NDArray[Any], theirs: NDArray[Any], device: torch.device) -> Check:
+def _compare(name: str, ours: NDArray[Any], theirs: NDArray[Any], device: torch.device) -> Check:
     if ours.shape != theirs.shape:
         return Check(name, None, tolerance(device), f"shape {ours.shape}, reference {theirs.shape}")
     return Check(name, float(np.abs(ours - theirs).max()), tolerance(device))

@@ -12,7 +12,7 @@ import typer
 from qwen3_rag.cli import options
 from qwen3_rag.cli.exit_codes import CHECK_FAILED
 from qwen3_rag.cli.library_bars import hide_library_bars
-from qwen3_rag.cli.output import print_json, replace_lacking_characters
+from qwen3_rag.cli.output import print_json, replace_unencodable_characters
 from qwen3_rag.errors import ConfigurationError, MissingExtraError
 from qwen3_rag.instructions import resolve_instruction
 from qwen3_rag.models import ModelKind
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qwen3_rag.verification.endpoint import Endpoint
 
 TIMEOUT: Final = 120.0
-"""Seconds of one request, unless --timeout says otherwise."""
+"""Default of --timeout, in seconds. Chosen, not tuned."""
 
 
 def verify(
@@ -249,7 +249,7 @@ def _print(report: Report, as_json: bool) -> None:
     if as_json:
         print_json(report.as_dict())
     else:
-        replace_lacking_characters()
+        replace_unencodable_characters()
         print(_as_text(report))
 
 

@@ -15,9 +15,9 @@ from typing import Final
 from qwen3_rag.errors import ConfigurationError
 
 LONGEST: Final = 600
-"""Characters of a passage: about 150 tokens, and readable at a glance."""
+"""Characters of a passage: about 150 tokens, and readable at a glance. Chosen, not tuned."""
 
-_SKIPPED: Final = frozenset(
+_SKIPPED_MODULES: Final = frozenset(
     {
         "test",
         "tests",
@@ -32,9 +32,9 @@ _SKIPPED: Final = frozenset(
     }
 )
 _SHORTEST_DOCSTRING: Final = 40
-"""Shorter ones ("Return self.") answer no question."""
-_READ: Final = (".txt", ".md", ".py")
-_NOT_ONES_OWN: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
+"""In characters; shorter ones ("Return self.") answer no question. Chosen, not tuned."""
+_SUFFIXES: Final = (".txt", ".md", ".py")
+_SKIPPED_FOLDERS: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
 def standard_library_passages(limit: int | None = None) -> list[str]:
@@ -51,8 +51,8 @@ def standard_library_passages(limit: int | None = None) -> list[str]:
 def file_passages(path: Path, limit: int, *, report: Callable[[str], None] = lambda _: None) -> list[str]:
     """Return the paragraphs (split at blank lines) of a file, or of all text files in a folder.
 
-    In a folder, files that are not UTF-8 are left out, and so are hidden folders, virtual environments and
-    others that hold no text of one's own.
+    In a folder, files that are not UTF-8 are skipped, and so are hidden folders, virtual environments and
+    folders of installed packages.
 
     Args:
         path: file or folder.
@@ -72,12 +72,12 @@ def file_passages(path: Path, limit: int, *, report: Callable[[str], None] = lam
     paragraphs = (cut(f"{name}: {paragraph}") for name, text in texts for paragraph in _paragraphs(text))
     found = list(islice(paragraphs, limit))
     if not found:
-        raise ConfigurationError(f"{path} holds no text; the demo reads {', '.join(_READ)} files")
+        raise ConfigurationError(f"{path} holds no text; the demo reads {', '.join(_SUFFIXES)} files")
     return found
 
 
 def cut(text: str) -> str:
-    """Return a text's beginning, at most LONGEST characters, ending with a paragraph or a word."""
+    """Return a text's beginning, at most LONGEST characters (and an ellipsis), cut at a paragraph or a word."""
     if len(text) <= LONGEST:
         return text
     start = text[:LONGEST]
@@ -99,13 +99,13 @@ def _texts(folder: Path, report: Callable[[str], None]) -> Iterator[tuple[str, s
 def _files(folder: Path) -> Iterator[Path]:
     for here, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if _is_read(Path(here, name))]
-        yield from (Path(here, name) for name in names if Path(name).suffix in _READ)
+        yield from (Path(here, name) for name in names if Path(name).suffix in _SUFFIXES)
 
 
 def _is_read(folder: Path) -> bool:
     return (
         not folder.name.startswith(".")
-        and folder.name not in _NOT_ONES_OWN
+        and folder.name not in _SKIPPED_FOLDERS
         and not (folder / "pyvenv.cfg").exists()
     )
 
@@ -132,7 +132,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 def _modules(root: Path) -> Iterator[tuple[Path, str]]:
     for name in sorted(sys.stdlib_module_names):
-        if name.startswith("_") or name in _SKIPPED:
+        if name.startswith("_") or name in _SKIPPED_MODULES:
             continue
         if (root / f"{name}.py").is_file():
             yield root / f"{name}.py", name
@@ -140,7 +140,7 @@ def _modules(root: Path) -> Iterator[tuple[Path, str]]:
             parts = path.relative_to(root).with_suffix("").parts
             if parts[-1] == "__init__":
                 parts = parts[:-1]
-            if not any(part in _SKIPPED or part.startswith("_") for part in parts):
+            if not any(part in _SKIPPED_MODULES or part.startswith("_") for part in parts):
                 yield path, ".".join(parts)
 
 

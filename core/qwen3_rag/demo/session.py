@@ -16,10 +16,13 @@ from qwen3_rag.reranker import Reranker
 from qwen3_rag.usage import Usage
 
 QUESTIONS: Final = tuple(EXPECTED)[:6]
-"""What is asked by default: as many as fit on a few screens."""
+"""What is asked by default: as many as fit on a few screens. Chosen, not tuned."""
 
 CANDIDATES: Final = 20
-"""Passages that are retrieved for each question; the reranker orders these."""
+"""Passages that are retrieved for each question; the reranker orders these. Chosen, not tuned."""
+
+_COSINE_ROUNDING: Final = 1e-6
+"""Largest difference of cosines that is rounding: every framework computes cosines itself."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Agreement:
         retrieved: same passages in the same order.
         reranked: same passages in the same order after reranking.
         scores: the same P(yes), bit for bit.
-        cosine_difference: the largest. Every framework's store computes its own cosines.
+        cosine_difference: the largest difference of a cosine.
     """
 
     retrieved: bool
@@ -79,7 +82,7 @@ class Agreement:
     @property
     def complete(self) -> bool:
         """Whether nothing but the rounding of cosines differs."""
-        return self.retrieved and self.reranked and self.scores and self.cosine_difference < 1e-6
+        return self.retrieved and self.reranked and self.scores and self.cosine_difference < _COSINE_ROUNDING
 
 
 def run_session(

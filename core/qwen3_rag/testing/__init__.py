@@ -8,5 +8,5 @@ import pkgutil
 
 import pytest
 
-# Before they are imported, so that what fails in them shows the values, as in a test module.
+# Before they are imported, so that their failing assertions show values, as in a test module.
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))

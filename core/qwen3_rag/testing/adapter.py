@@ -13,6 +13,7 @@ from qwen3_rag.testing.event_loop import EventLoopContract
 from qwen3_rag.testing.weights import holds_tensor
 
 CONCURRENT_CALLS: Final = 50
+"""Calls at once in the tests of event loops: more than asyncio's default pool has threads (at most 32)."""
 
 
 class AdapterContract(EventLoopContract):

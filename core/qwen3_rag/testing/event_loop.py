@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 
 TURNS: Final = 20
-"""Turns that another task must get while the model is held."""
+"""Turns of the loop that another task must get while the model is held. Chosen, not tuned."""
 
 PATIENCE_SECONDS: Final = 30.0
 """How long a test waits for another thread before it fails. Chosen, not tuned: slow machines need seconds."""

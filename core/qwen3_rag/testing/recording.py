@@ -1,4 +1,4 @@
-"""What really reaches the model, and a model that waits to be let go on."""
+"""Recording what reaches the model, and holding the model back."""
 
 from __future__ import annotations
 

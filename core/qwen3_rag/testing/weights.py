@@ -19,7 +19,7 @@ def holds_tensor(value: Any) -> bool:
     torch = sys.modules.get("torch")
     if torch is None:
         return False
-    seen: dict[int, Any] = {}  # keeps what it has seen alive, so that no number is given twice
+    seen: dict[int, Any] = {}  # by id; keeps the objects alive, so that no id is reused
     waiting = [value]
     while waiting:
         part = waiting.pop()

@@ -37,7 +37,7 @@ class Found:
     """A passage and what it scored.
 
     Attributes:
-        passage: its place in the corpus.
+        passage: its index in the corpus.
         score: the cosine after retrieval, P(yes) after reranking.
     """
 
