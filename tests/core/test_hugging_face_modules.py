@@ -131,7 +131,7 @@ def test_positions_that_this_release_would_misread_are_refused(
     embedding_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = saved_by_transformers_5(embedding_checkpoint, tmp_path / "yarn", rope_type="yarn", factor=4.0)
-    monkeypatch.setattr(loading, "release", lambda: (4, 57))
+    monkeypatch.setattr(loading, "version", lambda: (4, 57))
     with pytest.raises(CheckpointError, match=r"transformers>=5"), Embedder(str(folder), **OPTIONS) as embedder:
         embedder.load()
 
@@ -161,7 +161,7 @@ def test_a_checkpoint_with_such_positions_is_not_loaded(embedding_checkpoint: Pa
 def test_quantised_weights_are_made_on_the_device_that_was_asked_for(in_the_checkpoint: bool) -> None:
     config = SimpleNamespace(**({"quantization_config": {}} if in_the_checkpoint else {}))
     given = {} if in_the_checkpoint else {"quantization_config": object()}
-    place = loading._with_place_of_quantised
+    place = loading._with_device_of_quantised
     assert place(config, torch.device("cuda:1"), given) == {**given, "device_map": {"": "cuda:1"}}
     own = {**given, "device_map": "auto"}
     assert place(config, torch.device("cuda:1"), own) == own
