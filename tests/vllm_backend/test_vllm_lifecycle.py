@@ -155,8 +155,8 @@ def test_a_stop_that_fails_ends_the_engines_thread_all_the_same(monkeypatch: pyt
     parallel = engine.ParallelEngine("embedding", {"model": "m"})
     with pytest.raises(RuntimeError, match="will not"):
         parallel.stop()
-    assert not parallel._thread.is_alive()
-    assert parallel._loop.is_closed()
+    assert not parallel._loop._thread.is_alive()
+    assert parallel._loop._loop.is_closed()
 
 
 def test_an_engine_that_cannot_start_again_is_no_single_prompts_fault(
