@@ -54,7 +54,7 @@ def register(device_type: str) -> None:
 
 
 def compute(device_type: str, work: Callable[[], Result]) -> Result:
-    """Return what `work` computes, on a CPU and on MPS after work that other models submitted earlier."""
+    """Return what `work` computes; on a CPU and on MPS for one model at a time."""
     return _cpu_thread.run(work) if device_type == "cpu" else _here(device_type, work)
 
 

@@ -27,8 +27,7 @@ ACCELERATOR_TOKEN_BUDGET: Final = 65536
 """Chosen, not tuned."""
 
 _BATCHES_TO_RECOVER: Final = 64
-"""Batches that fit before the budget is doubled again. A failed attempt costs about one batch, so at most 2
-%."""
+"""Batches that must fit before the budget doubles. A failed attempt costs about one batch, so at most 2 %."""
 
 _FRESH_SECONDS: Final = 1.0
 """How long a reading of the free memory is used: one takes 0.3 ms and is needed twice a round."""
