@@ -5,8 +5,8 @@ becomes one *segment* that is computed once; each continuation is a segment of i
 of segments before it. A batch is one row of such segments, with no padding. Prefixes are found in the actual
 token sequences, so sharing is right whatever the tokenizer merged where a template meets a text.
 
-Example, if prefixes that short were shared: two prompts ``T T T Q a a`` and ``T T T Q b`` become the row ``T T
-T Q | a a | b`` with positions ``0 1 2 3 | 4 5 | 4``: seven tokens computed instead of eleven.
+Example, if prefixes that short were shared: two prompts ``T T T Q a a`` and ``T T T Q b`` become the row
+``T T T Q | a a | b`` with positions ``0 1 2 3 | 4 5 | 4``: seven tokens computed instead of eleven.
 """
 
 from __future__ import annotations
@@ -222,9 +222,8 @@ class _Row:
         self.segments: list[Segment] = []
         self._users = users
         self._length = 0
-        self._open: list[
-            tuple[_Node, int | None]
-        ] = []  # the previous sequence's path, each node with its segment
+        # The path of the previous sequence, each node with its segment.
+        self._open: list[tuple[_Node, int | None]] = []
 
     def add(self, tokens: TokenIds, path: list[_Node]) -> tuple[int, int]:
         """Append the tokens of a sequence that the row lacks.
@@ -232,9 +231,8 @@ class _Row:
         Returns:
             The row of its last token, and how many tokens were appended.
         """
-        common = sum(
-            1 for _ in takewhile(lambda pair: pair[0] == pair[1][0], zip(path, self._open, strict=False))
-        )
+        is_same = (node == previous for node, (previous, _) in zip(path, self._open, strict=False))
+        common = sum(takewhile(bool, is_same))
         del self._open[common:]
         before = self._length
         for depth in range(common, len(path)):

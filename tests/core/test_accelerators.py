@@ -14,8 +14,8 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from qwen3_rag import Embedder
-from qwen3_rag.backends.device import exclusive, memory
+from qwen3_rag import ConfigurationError, Embedder
+from qwen3_rag.backends.device import choice, exclusive, memory, out_of_memory
 from qwen3_rag.backends.transformers import backend
 from qwen3_rag.backends.transformers.layout import upload
 
@@ -100,6 +100,16 @@ def test_the_cache_of_a_gpu_is_not_emptied_while_a_graph_is_recorded() -> None:
     assert emptied.is_set()
 
 
+def test_a_gpu_that_ran_out_of_memory_gives_back_its_cache() -> None:
+    def runs_out() -> torch.Tensor:
+        raise torch.OutOfMemoryError("constructed")
+
+    emptied: list[bool] = []
+    with patch.object(out_of_memory, "empty_cuda_cache", lambda: emptied.append(True)):
+        assert out_of_memory.attempt(runs_out, torch.device("cuda")) is None
+    assert emptied == [True]
+
+
 @pytest.mark.parametrize(
     ("most", "used", "files", "free"),
     [
@@ -125,3 +135,135 @@ def test_a_container_s_memory_is_free_where_only_files_lie_in_it(
 
     with patch.object(memory, "_CGROUP", tmp_path), patch.object(Path, "read_text", plenty):
         assert memory.free_bytes(torch.device("cpu")) == free
+
+
+@pytest.mark.parametrize(
+    ("table", "free"),
+    [("MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable: 5 kB\nBuffers: 2 kB\n", 5 << 10), (None, 4 << 30)],
+)
+def test_without_a_container_the_system_is_asked_and_may_not_tell(
+    table: str | None, free: int, tmp_path: Path
+) -> None:
+    def read(path: Path, *_: Any, **__: Any) -> str:
+        if path == Path("/proc/meminfo") and table is not None:
+            return table
+        raise FileNotFoundError(path)
+
+    with patch.object(memory, "_CGROUP", tmp_path), patch.object(Path, "read_text", read):
+        assert memory.free_bytes(torch.device("cpu")) == free
+
+
+QWEN3_0_6B = SimpleNamespace(
+    hidden_size=1024, num_attention_heads=16, num_key_value_heads=8, head_dim=128, intermediate_size=3072
+)
+
+
+def test_a_token_of_the_0_6b_model_is_counted_with_70_kib_of_activations() -> None:
+    assert memory.activation_bytes_per_token(QWEN3_0_6B, torch.bfloat16) == 70 << 10
+    as_older_configs = SimpleNamespace(**{**vars(QWEN3_0_6B), "hidden_size": 2048, "head_dim": None})
+    same_heads = SimpleNamespace(**{**vars(QWEN3_0_6B), "hidden_size": 2048})
+    of_both = [memory.activation_bytes_per_token(c, torch.float32) for c in (as_older_configs, same_heads)]
+    assert of_both[0] == of_both[1]
+
+
+@pytest.mark.parametrize(
+    ("device", "room", "budget"),
+    [
+        ("cuda", 2000, 1000),
+        ("cuda", 100, 512),
+        ("cuda", 1 << 30, 65536),
+        ("cpu", 2000, 1000),
+        ("cpu", 1 << 30, 4096),
+    ],
+)
+def test_a_batch_takes_half_of_the_free_memory_within_bounds(device: str, room: int, budget: int) -> None:
+    with patch.object(memory, "free_bytes", lambda _: room * (70 << 10)):
+        assert memory.choose_token_budget(QWEN3_0_6B, torch.bfloat16, torch.device(device)) == budget
+
+
+def test_what_pytorch_keeps_of_a_gpu_s_memory_for_later_is_free() -> None:
+    cuda = {"mem_get_info": (100, 1000), "memory_reserved": 30, "memory_allocated": 10}
+    with patch.multiple(torch.cuda, **{name: lambda _, found=found: found for name, found in cuda.items()}):
+        assert memory.free_bytes(torch.device("cuda")) == 120
+    mps = {"recommended_max_memory": 100, "driver_allocated_memory": 30}
+    with patch.multiple(torch.mps, **{name: lambda found=found: found for name, found in mps.items()}):
+        assert memory.free_bytes(torch.device("mps")) == 70
+
+
+@pytest.mark.parametrize(
+    ("has_cuda", "has_mps", "best"), [(True, True, "cuda:1"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_without_a_name_the_best_device_is_taken(has_cuda: bool, has_mps: bool, best: str) -> None:
+    with (
+        patch.multiple(torch.cuda, is_available=lambda: has_cuda, current_device=lambda: 1),
+        patch.object(torch.backends.mps, "is_available", lambda: has_mps),
+    ):
+        assert choice.choose_device(None) == torch.device(best)
+
+
+def test_a_named_gpu_must_be_one_of_those_that_are_here() -> None:
+    with patch.multiple(torch.cuda, is_available=lambda: True, device_count=lambda: 1):
+        for name in ("cuda", "cuda:0", "cpu"):
+            assert choice.choose_device(name) == torch.device(name)
+        with pytest.raises(ConfigurationError, match=r"'cuda:1' is not available .* has: cpu$"):
+            choice.choose_device("cuda:1")
+        with pytest.raises(ConfigurationError, match=r"'meta' is not available .* has: cpu, cuda$"):
+            choice.choose_device("meta")
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "flags", "dtype"),
+    [
+        ("cuda", (8, 0), [], torch.bfloat16),
+        ("cuda", (7, 5), ["amx_bf16"], torch.float32),
+        ("cpu", (9, 0), ["sse2", "avx512_bf16"], torch.bfloat16),
+        ("cpu", (9, 0), ["amx_bf16"], torch.bfloat16),
+        ("cpu", (9, 0), ["asimd", "bf16"], torch.bfloat16),
+        ("cpu", (9, 0), ["sse2", "avx512f"], torch.float32),
+        ("mps", (9, 0), ["bf16"], torch.float32),
+    ],
+)
+def test_bfloat16_is_taken_where_the_hardware_multiplies_it(
+    device: str, capability: tuple[int, int], flags: list[str], dtype: torch.dtype
+) -> None:
+    with (
+        patch.object(torch.cuda, "get_device_capability", lambda _: capability),
+        patch.object(choice, "_cpu_flags", lambda: frozenset(flags)),
+    ):
+        assert choice.choose_dtype("auto", torch.device(device)) == dtype
+        assert choice.choose_dtype("float16", torch.device(device)) == torch.float16
+
+
+@pytest.mark.parametrize("title", ["flags\t\t", "Features\t"])
+def test_a_cpu_s_instruction_sets_are_read_on_linux_only(title: str) -> None:
+    def read(*_: Any, **__: Any) -> str:
+        return f"processor\t: 0\n{title}: sse2 bf16\nbugs\t: none\n"
+
+    with patch.object(Path, "read_text", read):
+        with patch("platform.system", lambda: "Linux"):
+            assert choice._cpu_flags.__wrapped__() >= {"sse2", "bf16"}
+        with patch("platform.system", lambda: "Windows"):
+            assert choice._cpu_flags.__wrapped__() == frozenset()
+
+
+def test_what_is_no_lack_of_memory_reaches_the_caller() -> None:
+    def fails() -> torch.Tensor:
+        raise RuntimeError("no kernel image is available")
+
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        out_of_memory.attempt(fails, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("device", "released"),
+    [("cuda", "empty_cuda_cache"), ("mps", "empty_cache"), ("cpu", "return_freed_memory")],
+)
+def test_closing_gives_back_the_memory_of_its_device(device: str, released: str) -> None:
+    done: list[str] = []
+    with (
+        patch.object(out_of_memory, "empty_cuda_cache", lambda: done.append("empty_cuda_cache")),
+        patch.object(torch.mps, "empty_cache", lambda: done.append("empty_cache")),
+        patch.object(out_of_memory, "return_freed_memory", lambda: done.append("return_freed_memory")),
+    ):
+        out_of_memory.release_memory(torch.device(device))
+    assert done == [released]

@@ -550,3 +550,5 @@ def test_the_token_budget_follows_free_memory_and_recovers() -> None:
         budget.succeeded()
     free, seconds = 5000, 2.0
     assert budget.now() == 5000
+    budget.ran_out(1)
+    assert budget.now() == 1

@@ -69,6 +69,13 @@ class ForgetfulBackend(SumBackend):
         return BackendOutput(super().run(prompts).values, np.zeros(0, np.int64))
 
 
+class EmptyHandedBackend(SumBackend):
+    """Gives no values."""
+
+    def run(self, prompts: Sequence[Prompt]) -> BackendOutput:
+        return BackendOutput(np.zeros(0, np.float32), super().run(prompts).computed)
+
+
 class PatientBackend(SumBackend):
     """Answers never, and can be stopped."""
 
@@ -111,8 +118,11 @@ def test_an_error_carries_nothing_of_other_calls() -> None:
         assert end is None or (end.__context__, end.__cause__) == (None, None)
 
 
-def test_a_backend_that_gives_too_little_is_an_error_and_nobody_waits_for_ever() -> None:
-    ends = merged(ForgetfulBackend(), [2, 3, 4])
+@pytest.mark.parametrize("backend", [ForgetfulBackend, EmptyHandedBackend])
+def test_a_backend_that_gives_too_little_is_an_error_and_nobody_waits_for_ever(
+    backend: Callable[[], SumBackend],
+) -> None:
+    ends = merged(backend(), [2, 3, 4])
     assert all(isinstance(end, BackendError) and "a cost for each" in str(end) for end in ends)
 
 

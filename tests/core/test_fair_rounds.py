@@ -85,7 +85,22 @@ def test_a_bulk_job_in_many_pieces_has_one_share() -> None:
 def test_a_new_flow_comes_before_those_that_have_saved_up() -> None:
     bulk = [call([60] * 5, Flow(credit=60.0)) for _ in range(5)]
     query = call([16])
-    assert query in [portion.call for portion in pick_portions([*bulk, query], BUDGET)]
+    portions = pick_portions([*bulk, query], BUDGET)
+    assert query in [portion.call for portion in portions]
+    assert sum(portion.tokens for portion in portions) == 16 + 2 * 60, "nor all that they saved up"
+
+
+def test_what_room_is_left_goes_to_who_got_least_and_is_not_exceeded() -> None:
+    owing, other = call([40] * 9, Flow(credit=-20.0)), call([40] * 9)
+    portions = pick_portions([owing, other], BUDGET)
+    assert {portion.call: portion.tokens for portion in portions} == {owing: 40, other: 40}
+    assert [portion.tokens for portion in pick_portions([call([60] * 2), call([60] * 2)], BUDGET)] == [60]
+
+
+def test_who_asks_for_little_saves_nothing_up_and_who_overdrew_still_owes_it() -> None:
+    little, much = Flow(), Flow()
+    pick_portions([call([10], little), call([80], much)], BUDGET)
+    assert (little.credit, much.credit) == (0.0, -30.0)
 
 
 def test_a_flow_that_overdrew_pays_it_back() -> None:
@@ -121,6 +136,7 @@ def test_what_is_too_little_for_a_round_goes_along_with_the_one_before(last: int
     portions = pick_portions([one, other], BUDGET)
     assert [sum(p.tokens for p in portions if p.call is each) for each in (one, other)] == [taken, 50]
     assert one.waits == (last == 13)
+    assert sum(portion.tokens for portion in pick_portions([call([40, 10]), call([40])], 80)) == 90
 
 
 def test_a_rest_that_shares_its_beginning_goes_along_whole() -> None:

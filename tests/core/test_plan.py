@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qwen3_rag.plan import MIN_SHARED_TOKENS, PackedBatch, plan_batches
+from qwen3_rag.plan import MIN_SHARED_TOKENS, PackedBatch, Segment, plan_batches
 from qwen3_rag.tokens import TokenIds
 
 _tokens = st.integers(0, 2)
@@ -64,6 +64,18 @@ def test_a_common_prefix_is_computed_once() -> None:
     assert len(batch.segments) == 101
 
 
+def test_sequences_with_a_common_beginning_need_not_be_neighbours() -> None:
+    sequences = [np.array([*[i % 3] * 60, 100 + i], dtype=np.int32) for i in range(15)]
+    (batch,) = plan_batches(sequences, token_budget=10_000)
+    assert len(batch.token_ids) == 3 * 60 + 15
+
+
+def test_a_beginning_counts_once_in_each_batch() -> None:
+    sequences = [np.array([*range(50), 1000 + i, *[7] * 9], dtype=np.int32) for i in range(12)]
+    batches = plan_batches(sequences, token_budget=100)
+    assert [len(batch.token_ids) for batch in batches] == [50 + 5 * 10, 50 + 5 * 10, 50 + 2 * 10]
+
+
 def test_prefixes_nest() -> None:
     template, queries = list(range(60)), [[100 + i] * 20 for i in range(3)]
     sequences = [
@@ -79,6 +91,8 @@ def test_identical_sequences_are_computed_once_however_short() -> None:
     sequences = [np.array(ids, dtype=np.int32) for ids in ([7], [7], [1, 2], [1, 2], [1, 2])]
     (batch,) = plan_batches(sequences, token_budget=100)
     assert len(batch.token_ids) == 3
+    (batch,) = plan_batches([np.arange(50, dtype=np.int32)] * 3, token_budget=20)
+    assert len(batch.token_ids) == 50, "longer than the budget"
 
 
 def test_prefixes_too_short_to_pay_are_not_shared() -> None:
@@ -87,18 +101,22 @@ def test_prefixes_too_short_to_pay_are_not_shared() -> None:
     (batch,) = plan_batches(sequences, token_budget=100)
     assert len(batch.token_ids) == 4 * MIN_SHARED_TOKENS
     assert all(segment.parent is None for segment in batch.segments)
+    longer = [np.array([0, *ids], dtype=np.int32) for ids in sequences]
+    (batch,) = plan_batches([*longer, np.array([7], dtype=np.int32)], token_budget=100)
+    assert len(batch.token_ids) == MIN_SHARED_TOKENS + 4 + 1, "one more is enough"
 
 
 def test_a_batch_with_one_sequence_is_one_segment() -> None:
     shared = list(range(50))
     sequences = [np.array([*shared, 90 + i], dtype=np.int32) for i in range(2)]
     batches = list(plan_batches(sequences, token_budget=46))
-    assert [len(batch.segments) for batch in batches] == [1, 1]
+    assert [batch.segments for batch in batches] == [(Segment(0, 51, None),)] * 2
 
 
 def test_a_last_part_too_small_to_be_a_batch_joins_the_one_before() -> None:
     sequences = [np.full(10, i, dtype=np.int32) for i in range(21)]
     assert [len(batch.sequences) for batch in plan_batches(sequences, token_budget=100)] == [10, 11]
+    assert [len(batch.sequences) for batch in plan_batches(sequences[:9], token_budget=80)] == [9]
 
 
 def test_no_sequences_make_no_batch() -> None:

@@ -159,12 +159,25 @@ def test_places_go_to_those_who_wait_longest() -> None:
     gate = Gate(1)
     first, second, third, fourth = (gate.enter() for _ in range(4))
     gate.give_up(second)
-    assert (first.done(), third.done()) == (True, False)
+    assert (first.done(), third.done(), gate.waiting) == (True, False, 2)
     gate.leave()
     assert (third.done(), fourth.done()) == (True, False)
     gate.close(lambda: EngineClosedError("closed"))
     assert isinstance(fourth.exception(), EngineClosedError)
     assert isinstance(gate.enter().exception(), EngineClosedError)
+
+
+def test_places_that_an_event_loop_cancelled_are_passed_over() -> None:
+    """It cancels a place as soon as its task is cancelled; that this one gives up comes later."""
+    gate = Gate(1)
+    first, second, third, fourth, fifth = (gate.enter() for _ in range(5))
+    second.cancel()
+    gate.leave()
+    assert (first.done(), third.done(), fourth.done()) == (True, True, False)
+    fourth.cancel()
+    gate.close(lambda: EngineClosedError("closed"))
+    assert isinstance(fifth.exception(), EngineClosedError)
+    gate.give_up(second)
 
 
 def test_a_round_waits_for_company_but_not_when_it_is_full() -> None:
@@ -233,6 +246,16 @@ def test_metrics_tell_queue_waiting_and_work() -> None:
     assert after.batch_fill == pytest.approx(0.015)
     assert 0 < after.longest_wait_seconds <= after.wait_seconds
     assert after.tokens_per_second > 0
+    engine.close()
+
+
+def test_waiting_is_counted_from_when_the_caller_asked() -> None:
+    backend = SumBackend()
+    engine = Engine(lambda: backend)
+    engine.load()
+    engine._submit(Call([ids(1)], asked=time.monotonic() - 60)).result(30)
+    engine.load()  # a further round, so that the one before is counted
+    assert 60 <= engine.metrics.longest_wait_seconds < 90
     engine.close()
 
 

@@ -1,22 +1,31 @@
-"""Servers that limit how much they are asked at once, and those that are not ready yet."""
+"""How many requests a server gets at once and how large they are: slow, limited and loading servers."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import models
 import numpy as np
 import pytest
-from qwen3_rag.backends.remote import RemoteUnavailableError, client
+from qwen3_rag.backends.remote import (
+    RemoteUnavailableError,
+    backend,
+    client,
+)
 from qwen3_rag.backends.remote.limiter import AdaptiveLimiter
 from server import Answer, Reply, Request, Server, first
-from workload import RIGHT, TEXTS, check
+from workload import DEADLINE, RIGHT, TEXTS, check
 
 Serve = Callable[[Answer], Server]
 Make = Callable[..., Any]
+
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 class AtMost:
@@ -37,7 +46,6 @@ class AtMost:
             self._places.release()
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("retries", [0, 2])
 def test_a_server_that_answers_two_requests_at_once_does_a_bulk_job(
     retries: int, serve: Serve, embedder: Make, expected: np.ndarray
@@ -58,7 +66,6 @@ def test_refusals_count_for_nothing_while_the_server_works_on_a_request_that_it_
     assert answer.refusals > 0
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_a_server_that_refuses_everything_is_given_up_after_so_many_tries(serve: Serve, embedder: Make) -> None:
     server = serve(lambda _: Reply({"error": {"message": "quota exceeded"}}, 429))
     made = embedder(server.url, max_retries=2)
@@ -102,7 +109,6 @@ def test_one_request_that_is_always_refused_ends_while_others_are_answered(
         thread.join()
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize(
     "reply", [Reply({}, 503, {"Retry-After": "0.01"}), Reply({"message": "Model is still loading"}, 503)]
 )
@@ -130,3 +136,110 @@ def test_a_refusal_lowers_the_limit_once_per_burst_and_it_grows_slowly_from_then
     limiter._in_flight = 1
     limiter.note_refusal(sent=4.0, now=4.0)
     assert limiter.request_limit == 1
+
+
+def test_a_server_that_never_answers_is_asked_for_less_and_less_and_given_up(
+    serve: Serve, embedder: Make
+) -> None:
+    server = serve(lambda _: Reply({}, delay=5.0))
+    made = embedder(server.url, timeout=0.2, deadline=DEADLINE, max_retries=2)
+    with pytest.raises(RemoteUnavailableError, match=r"within 0\.2 s; gave up .*raise timeout"):
+        made.embed_documents(TEXTS)
+    sizes = [len(request.body["input"]) for request in server.requests]
+    assert sizes[-4:] == [3, 1, 1, 1]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_without_retries_a_request_that_times_out_is_not_divided_either(serve: Serve, embedder: Make) -> None:
+    server = serve(lambda _: Reply({}, delay=5.0))
+    with pytest.raises(RemoteUnavailableError, match="gave up after 1 try"):
+        embedder(server.url, timeout=0.2, deadline=DEADLINE, max_retries=0).embed_documents(TEXTS)
+    assert len(server.requests) == 1
+
+
+def test_a_slow_server_gets_less_at_once_and_answers_everything(
+    serve: Serve, embedder: Make, expected: np.ndarray
+) -> None:
+    """It does one request after the other, also those that nobody waits for any more, and needs 3 s for all."""
+    lock = threading.Lock()
+    tokens_per_second = sum(len(text) + 1 for text in TEXTS) / 3.0
+
+    def answer(request: Request) -> Reply:
+        with lock:
+            time.sleep(sum(map(len, request.body["input"])) / tokens_per_second)
+        return RIGHT(request)
+
+    check(embedder(serve(answer).url, timeout=0.6, deadline=3.2, max_inputs_per_request=30), expected)
+
+
+def test_after_a_timeout_no_request_is_twice_as_large_as_any_that_was_answered(
+    serve: Serve, embedder: Make, expected: np.ndarray
+) -> None:
+    """Nor after queries, whose quick answers tell nothing of large requests."""
+    most = 200
+
+    def answer(request: Request) -> Reply:
+        sizes.append(sum(map(len, request.body["input"])))
+        return Reply({}, delay=5.0) if sizes[-1] > most else RIGHT(request)
+
+    sizes: list[int] = []
+    made = embedder(serve(answer).url, timeout=0.6, deadline=DEADLINE, max_connections=1)
+    check(made, expected)
+    sizes.clear()
+    for _ in range(6):
+        made.embed_queries(["q"])
+    check(made, expected)
+    assert max(sizes) <= 2 * most
+
+
+def test_the_answer_about_one_prompt_tells_nothing_of_larger_requests(serve: Serve, reranker: Make) -> None:
+    """vLLM's `/classify` is asked again about one prompt where log-odds and probabilities look the same."""
+    right = models.vllm(models.log_odds_digest, knows_use_activation=False)
+
+    def answer(request: Request) -> Reply:
+        delay = 0.0 if request.body["use_activation"] else 1.2
+        return Reply(right(request).body, delay=delay)
+
+    server = serve(answer)
+    made = reranker(server.url, timeout=4.0).load()
+    remote = made.backend
+    assert isinstance(remote, backend.RemoteBackend)
+    remote._client._limiter.token_limit = 1000
+    made.score("q", ["one", "two", "three"])
+    assert [len(request.body["input"]) for request in server.requests] == [3, 1]
+    assert remote._client._limiter.token_limit == 1000
+
+
+def test_no_more_requests_than_connections_are_under_way(serve: Serve, embedder: Make) -> None:
+    server = serve(lambda request: Reply(RIGHT(request).body, delay=0.02))
+    made = embedder(server.url, max_inputs_per_request=2, max_connections=3)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: made.embed_documents(TEXTS), range(4)))
+    assert 1 < server.most_at_once <= 3
+
+
+def test_requests_keep_to_their_limits(serve: Serve, embedder: Make) -> None:
+    server = serve(RIGHT)
+    long = "a text longer than the limit of a request " * 10
+    embedder(server.url, max_inputs_per_request=8, max_tokens_per_request=40).embed_documents([*TEXTS, long])
+    sizes = [[len(ids) for ids in request.body["input"]] for request in server.requests]
+    assert all(len(size) <= 8 for size in sizes)
+    assert all(sum(size) <= 40 or len(size) == 1 for size in sizes)
+    assert any(sum(size) > 40 for size in sizes)
+
+
+def test_a_rerank_request_holds_one_query(serve: Serve, reranker: Make, reranking_folder: Path) -> None:
+    tokenizer = models.tokenizer_of(reranking_folder)
+    server = serve(models.relevance(models.log_odds_digest, tokenizer, path="/v2/rerank"))
+    pairs = [(f"query {i % 3}", f"document {i}") for i in range(20)]
+    reranker(server.url, "cohere", template="client").score_pairs(pairs)
+    assert len(server.requests) == 3
+    sent = {
+        (
+            request.body["query"].rsplit("<Query>: ", 1)[1].split("\n")[0],
+            document.split("<|im_end|>")[0].strip(),
+        )
+        for request in server.requests
+        for document in request.body["documents"]
+    }
+    assert sent == set(pairs)

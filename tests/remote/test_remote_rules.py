@@ -37,9 +37,10 @@ def test_overload_and_failures_are_tried_again(status: int) -> None:
     assert not may_be_one_input(status)
 
 
-@pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 413, 422, 501, 505])
+@pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 413, 422, 424, 499, 501, 505])
 def test_refusals_are_final(status: int) -> None:
     assert not is_worth_retrying(status)
+    assert may_be_one_input(status) == (status in {400, 413, 422, 424})
 
 
 def test_pauses_grow_are_bounded_and_jitter_over_their_whole_length() -> None:
@@ -64,6 +65,8 @@ def test_pauses_grow_are_bounded_and_jitter_over_their_whole_length() -> None:
         ("-5", None),
         ("", None),
         ("nan", None),
+        ("1.2.3", None),
+        ("\u00b2", None),
         ("9" * 400, math.inf),
         ("Wed, 01 Jul 2026 12:00:07 +9999999999999", None),
         ("Wed, 01 Jul 99999999999999999999 12:00:07 GMT", None),
@@ -87,6 +90,19 @@ def test_a_failing_host_rests_and_is_tried_again_by_one_request() -> None:
     sick.in_flight = 0
     hosts.note_success(sick)
     assert sick in [hosts.choose(2.5, {}) for _ in range(2)]
+
+
+def test_a_failing_host_is_left_alone_however_busy_the_other_is() -> None:
+    hosts = Hosts(["a", "b"])
+    sick, well = hosts.choose(0.0, {}), hosts.choose(0.0, {})
+    well.in_flight = 9
+    hosts.note_failure(sick, 0.0, retry_after=None)
+    assert hosts.choose(1.9, {}) is well
+    assert hosts.choose(2.0, {}) is sick
+    sick.in_flight = 1
+    assert hosts.choose(2.0, {}) is well, "one request at a time until it succeeds"
+    hosts.note_success(sick)
+    assert hosts.choose(2.0, {}) is sick
 
 
 def test_rests_double_and_are_bounded() -> None:
@@ -118,6 +134,29 @@ def test_a_host_is_shut_for_a_minute_at_most_and_opened_by_a_success() -> None:
     assert host.retry_after_until == 60.0
     hosts.note_success(host)
     assert host.retry_after_until == 0.0
+
+
+def test_a_host_that_asked_for_quiet_is_as_good_as_others_once_that_is_over() -> None:
+    hosts = Hosts(["a", "b"])
+    asking, other = hosts.choose(0.0, {}), hosts.choose(0.0, {})
+    other.in_flight = 1
+    hosts.note_failure(asking, 0.0, retry_after=10.0)
+    assert hosts.choose(9.5, {}) is other
+    assert hosts.choose(20.0, {}) is asking
+    assert hosts.choose(20.0, {asking.base_url: 1}) is other
+    assert hosts.choose(20.0, {}, excluded=[asking.base_url]) is other
+
+
+def test_another_host_is_there_if_it_is_well_or_no_more_than_busy() -> None:
+    hosts = Hosts(["a", "b"])
+    one, other = hosts.choose(0.0, {}), hosts.choose(0.0, {})
+    assert hosts.has_other(0.0, [one.base_url])
+    assert not hosts.has_other(0.0, [one.base_url, other.base_url])
+    hosts.note_failure(other, 0.0, retry_after=None)
+    assert hosts.has_other(1.0, [other.base_url])
+    assert not hosts.has_other(1.0, [one.base_url])
+    hosts.note_failure(other, 1.0, retry_after=None, is_busy=True)
+    assert hosts.has_other(1.0, [one.base_url])
 
 
 def test_a_request_that_was_asked_to_wait_for_long_goes_to_another_host() -> None:
@@ -199,6 +238,12 @@ def test_each_prompt_is_in_one_request_within_the_limits(
         assert sum(lengths[number] for number in request) <= max_tokens or len(request) == 1
         assert len({groups[number] for number in request}) == 1
         assert request == sorted(request)
+
+
+def test_requests_are_as_large_as_they_may_be() -> None:
+    assert split([4] * 5, [0] * 5, max_inputs=9, max_tokens=8) == [[0, 1], [2, 3], [4]]
+    assert split([1] * 5, [0] * 5, max_inputs=2, max_tokens=99) == [[0, 1], [2, 3], [4]]
+    assert split([1] * 4, [0, 1] * 2, max_inputs=9, max_tokens=2) == [[0, 2], [1, 3]]
 
 
 @given(st.lists(st.integers(), min_size=2, max_size=9))

@@ -233,6 +233,21 @@ def test_a_key_that_a_quote_cuts_in_two_shows_no_half(
     assert "0123" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        "abc/D+g&h/s==",
+        r"abc\/D+g&h\/s==",
+        "abc/D+g&amp;h/s==",
+        "abc&#x2F;D+g&amp;h&#x2F;s==",
+        "abc%2FD%2Bg%26h%2Fs%3D%3D",
+    ],
+)
+def test_a_key_that_a_server_quotes_escaped_is_hidden_too(quoted: str) -> None:
+    key = ApiKey("abc/D+g&h/s==", source="test")
+    assert key.hide_in(f"got Bearer {quoted}, which is unknown") == "got Bearer [API key], which is unknown"
+
+
 def test_the_key_shows_in_no_settings_options_or_engine_key() -> None:
     kwargs = {"server": "vllm", "base_url": "http://localhost", "api_key": PydanticLike(KEY)}
     settings = EngineSettings("embedding", "m", "remote", model_kwargs=kwargs)

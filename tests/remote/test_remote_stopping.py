@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 import subprocess
 import sys
@@ -10,10 +12,25 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
-from qwen3_rag import DeadlineExceededError, Embedder, EngineClosedError
+from qwen3_rag import (
+    DeadlineExceededError,
+    Embedder,
+    EngineClosedError,
+)
+from qwen3_rag.backends.remote import (
+    RemoteOptions,
+    RemoteRefusalError,
+    RemoteUnavailableError,
+    backend,
+    client,
+)
+from qwen3_rag.backends.remote.servers import Setup, dialect_of
+from qwen3_rag.prompts import EmbeddingWords
+from qwen3_rag.tokens import Prompt
 from server import Answer, Reply, Request, Server
 from workload import RIGHT, TEXTS
 
@@ -111,3 +128,86 @@ def test_an_interrupt_ends_a_program_that_waits_for_a_silent_server(
     finally:
         program.kill()
     assert said.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_a_cancellation_that_is_lost_does_not_go_on_asking() -> None:
+    """`asyncio.wait_for` of Python 3.10 and 3.11 can lose one. A client stands in that loses each."""
+
+    class Deaf:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        async def send(self, *_: Any, **__: Any) -> Any:
+            self.calls += 1
+            if self.calls == 1:
+                await asyncio.sleep(0.1)
+                raise RemoteUnavailableError("gone")
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.3)
+            return np.ones((1, 64), np.float32)
+
+        async def close(self) -> None:
+            pass
+
+    options = RemoteOptions(server="vllm", base_url=("http://localhost",))
+    deaf = Deaf()
+    made = backend.RemoteBackend(
+        dialect_of(Setup(options, "m", 64, len), "embedding"),
+        lambda: cast("client.Client", deaf),
+        max_inputs=1,
+        max_tokens=100,
+        connections=2,
+        token_budget=None,
+    )
+    words = EmbeddingWords("", "t", is_query=False)
+    try:
+        with pytest.raises(RemoteUnavailableError):
+            made.run([Prompt(np.array([1], np.int32), words, index) for index in range(50)])
+    finally:
+        made.close()
+    assert deaf.calls == 2
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_an_error_ends_the_requests_beside_it(serve: Serve, embedder: Make) -> None:
+    def answer(request: Request) -> Reply:
+        is_first = len(server.requests) == 1
+        return Reply({}, 404) if is_first else Reply(RIGHT(request).body, delay=0.5)
+
+    server = serve(answer)
+    made = embedder(server.url, max_inputs_per_request=5, max_connections=2)
+    with pytest.raises(RemoteRefusalError):
+        made.embed_documents(TEXTS)
+    assert len(server.requests) <= 3, "a call that has failed went on asking"
+    server.answer = RIGHT
+    assert made.embed_documents(TEXTS).shape == (60, 64)
+
+
+def test_closing_ends_connections_and_thread(serve: Serve, embedder: Make) -> None:
+    server = serve(RIGHT)
+    made = embedder(server.url)
+    made.embed_documents(TEXTS)
+    remote = made.backend
+    assert isinstance(remote, backend.RemoteBackend)
+    assert "qwen3-rag-remote" in {thread.name for thread in threading.enumerate()}
+    made.close()
+    assert "qwen3-rag-remote" not in {thread.name for thread in threading.enumerate()}
+    assert remote._client._http.is_closed
+
+
+def test_garbage_that_is_collected_in_the_event_loops_thread_ends_that_thread(
+    serve: Serve, embedding_folder: Path
+) -> None:
+    """A finaliser there must wait for nothing: the engine's thread closes the connections in this very loop."""
+    kwargs = {"server": "vllm", "base_url": serve(RIGHT).url}
+    garbage = [Embedder(str(embedding_folder), backend="remote", model_kwargs=kwargs)]
+    garbage[0].embed_documents(["text"])
+    remote = garbage[0].backend
+    assert isinstance(remote, backend.RemoteBackend)
+    loop = remote._loop._loop
+    del remote
+    loop.call_soon_threadsafe(garbage.clear)
+    deadline = time.monotonic() + 10
+    while not loop.is_closed() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert loop.is_closed()

@@ -9,6 +9,9 @@ from qwen3_rag import Embedder
 TEXTS = [f"t{i} " * (1 + i % 3) for i in range(60)]
 """Few tokens, so that the engine makes them one round."""
 
+DEADLINE = 20.0
+"""Seconds; longer than any test here needs unless it hangs."""
+
 RIGHT = models.vllm(models.digest())
 
 

@@ -14,12 +14,12 @@ Two threads that start work on MPS at the same time can crash the process (pytor
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
+from qwen3_rag.forking import after_fork_in_child
 from qwen3_rag.workers import SharedThread
 
 Result = TypeVar("Result")
@@ -81,11 +81,8 @@ def _here(device_type: str, work: Callable[[], Result]) -> Result:
         return work()
 
 
-def _renew_after_fork() -> None:
+@after_fork_in_child
+def _renew() -> None:
     """Threads do not survive a fork: locks that they held would stay locked, and work would never run."""
     global _lock, _mps_lock, _cpu_thread
     _lock, _mps_lock, _cpu_thread = threading.Lock(), threading.RLock(), SharedThread(_COMPUTING)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_after_fork)

@@ -22,6 +22,7 @@ from qwen3_rag.backends.process.messages import (
     write_message,
 )
 from qwen3_rag.errors import BackendError, WorkerDiedError
+from qwen3_rag.forking import after_fork_in_child
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokens import Prompt
 
@@ -206,10 +207,7 @@ def _drop_pipes(child: subprocess.Popen[bytes]) -> None:
             pipe.raw.close()
 
 
-def _forget_all_after_fork() -> None:
+@after_fork_in_child
+def _forget_all() -> None:
     for backend in list(_backends):
         backend._forget_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all_after_fork)

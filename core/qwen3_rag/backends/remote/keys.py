@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import re
 from collections.abc import Generator
 from typing import Final, Protocol, runtime_checkable
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -81,8 +83,22 @@ class ApiKey:
         return f"Bearer {self._value}"
 
     def hide_in(self, text: str) -> str:
-        """Return `text`, which may be a server's, with the key replaced."""
-        return text.replace(self._value, "[API key]")
+        """Return `text`, which may be a server's, with the key replaced, as it is or as others escape it."""
+        for form in sorted(self._forms(), key=len, reverse=True):
+            text = text.replace(form, "[API key]")
+        return text
+
+    def _forms(self) -> set[str]:
+        """The key, and how JSON, HTML and URLs write it; PHP's JSON and some HTML escape slashes too."""
+        in_json, in_html = json.dumps(self._value)[1:-1], html.escape(self._value)
+        return {
+            self._value,
+            in_json,
+            in_json.replace("/", r"\/"),
+            in_html,
+            in_html.replace("/", "&#x2F;"),
+            quote(self._value, safe=""),
+        }
 
 
 class Bearer(httpx.Auth):

@@ -142,8 +142,8 @@ def recorded_shape(batch: PackedBatch) -> tuple[int, int] | None:
     if count > _SEGMENTS[-1] or any(segment.parent is not None for segment in batch.segments):
         return None
     segments = _SEGMENTS[bisect_left(_SEGMENTS, count)] + 1
-    place = bisect_left(_ROWS, len(batch.token_ids) + segments - count)
-    return (_ROWS[place], segments) if place < len(_ROWS) else None
+    index = bisect_left(_ROWS, len(batch.token_ids) + segments - count)
+    return (_ROWS[index], segments) if index < len(_ROWS) else None
 
 
 def padded(batch: PackedBatch, rows: int, segments: int) -> PackedBatch:

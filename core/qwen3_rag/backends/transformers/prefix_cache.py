@@ -66,10 +66,8 @@ class PrefixCache:
         """
         root, *others = batch.segments
         tokens = min(shared_tokens, root.stop - 1)  # at least one token of the root remains to be computed
-        is_worth_it = MIN_SHARED_TOKENS <= tokens <= self._max_tokens and tokens >= _MIN_SHARE * len(
-            batch.token_ids
-        )
-        if not is_worth_it or any(segment.parent is None for segment in others):
+        fewest = max(MIN_SHARED_TOKENS, _MIN_SHARE * len(batch.token_ids))
+        if not fewest <= tokens <= self._max_tokens or any(segment.parent is None for segment in others):
             return None
         return batch.token_ids[:tokens].copy()
 
@@ -81,7 +79,7 @@ class PrefixCache:
         return found
 
     def put(self, prefix: CachedPrefix) -> None:
-        """Cache a prefix that has all layers, dropping others until `max_tokens` is kept."""
+        """Cache a prefix that has all layers, dropping others until at most `max_tokens` remain."""
         self._prefixes[prefix.token_ids.tobytes()] = prefix
         while sum(map(len, self._prefixes.values())) > self._max_tokens:
             del self._prefixes[next(iter(self._prefixes))]

@@ -1,0 +1,102 @@
+"""Limits on length are found, up to the length that is asked for."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from faulty_server import Served
+from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.verification.subject import Subject
+from safetensors.torch import load_file, save_file
+from subjects import named, subject_of, verified
+
+
+@pytest.fixture(scope="module")
+def long_embedding(embedding_checkpoint: Path) -> Subject:
+    return subject_of("embedding", embedding_checkpoint, max_tokens=2500)
+
+
+@pytest.fixture(scope="module")
+def undecided(reranking_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reranker with smaller log-odds: the other is so sure of its "no" that no end of a text matters."""
+    folder = shutil.copytree(reranking_checkpoint, tmp_path_factory.mktemp("undecided") / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] * 0.2
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def long_reranking(undecided: Path) -> Subject:
+    return subject_of("reranking", undecided, max_tokens=2500)
+
+
+@pytest.fixture(scope="module")
+def undecided_reranker(undecided: Path) -> Served:
+    return Served(undecided)
+
+
+def test_the_limit_of_a_truncating_server_is_named(embedding: Subject, embedder: Served) -> None:
+    report = verified(embedding, embedder, "tei", "truncated")
+    assert "256 tokens" in report.checks[0].findings[0].what
+
+
+def test_a_limit_above_the_fixed_texts_is_found_by_a_text_of_the_asked_length(
+    embedding: Subject,
+    long_embedding: Subject,
+    long_reranking: Subject,
+    embedder: Served,
+    undecided_reranker: Served,
+) -> None:
+    fixed = verified(embedding, embedder, "tei", "truncated at 2048")
+    assert fixed.passed
+    assert 1300 < fixed.longest < 1500
+    for subject, served, speaks in (
+        (long_embedding, embedder, "tei"),
+        (long_reranking, undecided_reranker, "cohere"),
+    ):
+        cut = verified(subject, served, speaks, "truncated at 2048")
+        assert [finding.fault for finding in cut.checks[0].findings] == ["truncated"], cut
+        assert "2048 tokens" in cut.checks[0].findings[0].what
+        whole = verified(subject, served, speaks)
+        assert whole.passed, whole
+        assert whole.longest == 2500
+
+
+def test_a_limit_just_below_the_asked_length_is_found_though_it_changes_less_than_is_tolerated(
+    embedding_checkpoint: Path, embedder: Served
+) -> None:
+    subject = subject_of("embedding", embedding_checkpoint, max_tokens=2500, tolerance=2.0)
+    cut = verified(subject, embedder, "tei", "truncated at 2470")
+    assert named(cut, "/embed") == ["truncated"], cut
+    assert "the limit is unknown" in cut.checks[0].findings[0].what
+    assert verified(subject, embedder, "tei", "bfloat16").passed
+
+
+def test_rounding_to_bfloat16_passes_at_any_length(
+    long_embedding: Subject, long_reranking: Subject, embedder: Served, undecided_reranker: Served
+) -> None:
+    assert verified(long_embedding, embedder, "tei", "bfloat16").passed
+    assert verified(long_reranking, undecided_reranker, "cohere", "bfloat16").passed
+
+
+def test_a_length_at_which_a_reranker_shows_no_cut_is_refused(reranking_checkpoint: Path) -> None:
+    with pytest.raises(ConfigurationError, match="a limit would not show"):
+        subject_of("reranking", reranking_checkpoint, max_tokens=2500)
+
+
+@pytest.mark.parametrize("kind", ["embedding", "reranking"])
+def test_a_length_that_an_instruction_takes_up_is_refused(
+    kind: str, embedding_checkpoint: Path, reranking_checkpoint: Path
+) -> None:
+    folder = embedding_checkpoint if kind == "embedding" else reranking_checkpoint
+    with pytest.raises(ConfigurationError, match=r"256 is too few: .* has [345]\d\d tokens already"):
+        subject_of(kind, folder, max_tokens=256, instruction="word " * 300)
+
+
+@pytest.mark.parametrize("length", [300, 1000, 2049])
+def test_the_longest_text_is_exactly_as_long_as_asked(length: int, embedding_checkpoint: Path) -> None:
+    subject = subject_of("embedding", embedding_checkpoint, max_tokens=length)
+    assert max(len(one.token_ids) for one in subject.inputs) == length
