@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qwen3_rag import Embedder
-from qwen3_rag.embedder import prompt_before
 from qwen3_rag.errors import PromptTooLongError
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
 from qwen3_rag.prompts import query_prompt
+from qwen3_rag.roles import prompt_before
 from qwen3_rag.tokenization import PromptTokenizer
 
 from training import checkpoints

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
-from qwen3_rag.inputs import flag, number, whole
+from qwen3_rag.inputs import as_bool, as_float, as_int
 from qwen3_rag.models import ModelKind
 from qwen3_rag.settings import EngineSettings
 
@@ -33,15 +33,15 @@ def own_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in given.items() if name not in ("self", "__class__")}
     for name in _WHOLE:
         if not _is_unset(name, kept):
-            kept[name] = whole(name, kept[name], _meaning("a whole number", name))
+            kept[name] = as_int(name, kept[name], _meaning("a whole number", name))
     for name in _NUMBERS:
         if not _is_unset(name, kept):
-            kept[name] = number(name, kept[name], _meaning("a number", name))
+            kept[name] = as_float(name, kept[name], _meaning("a number", name))
     for name in _NAMES:
         if not _is_unset(name, kept) and not isinstance(kept[name], str):
             raise TypeError(f"{name} must be {_meaning('a str', name)}, got {kept[name]!r:.80}")
     for name in _FLAGS:
-        kept[name] = flag(name, kept[name])
+        kept[name] = as_bool(name, kept[name])
     kept["device"] = _own_device(kept["device"])
     kept["model_kwargs"] = _own_model_kwargs(kept["model_kwargs"])
     return kept

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_rag.backends.base import BackendOutput
-from qwen3_rag.errors import for_a_future, own_copy
+from qwen3_rag.errors import copy_for_caller, future_safe
 from qwen3_rag.plan import MAX_OVERFILL, sort_sequences
 from qwen3_rag.tokens import Prompt
 
@@ -41,25 +41,18 @@ class Call:
     Making one sorts the prompts: milliseconds for hundreds of long ones.
 
     Args:
-        prompts: in the caller's order.
+        prompts: one or more, in the caller's order.
         flow: whose work it is; None makes it a flow of its own.
         asked: `time.monotonic()` when its caller began to wait; None for now.
-        seat: number of the only device that may take it; None for any.
     """
 
     def __init__(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        flow: Flow | None = None,
-        asked: float | None = None,
-        seat: int | None = None,
+        self, prompts: Sequence[Prompt], *, flow: Flow | None = None, asked: float | None = None
     ) -> None:
         self.future: Future[BackendOutput] = Future()
         self.flow = Flow() if flow is None else flow
         self.asked = time.monotonic() if asked is None else asked
         self.started: float | None = None
-        self.seat = seat
         self.running = 0
         """Portions that a round is computing."""
         self._prompts = prompts
@@ -69,11 +62,6 @@ class Call:
         self._stored = np.zeros(len(prompts), dtype=np.bool_)
         self._values: NDArray[np.float32] | None = None
         self._computed = np.zeros(len(prompts), dtype=np.int64)
-
-    @property
-    def waits(self) -> bool:
-        """Whether a round has something to take; a call without prompts waits for its first."""
-        return self.waiting_prompts > 0 or self.started is None
 
     @property
     def waiting_prompts(self) -> int:
@@ -98,21 +86,22 @@ class Call:
             at_least: take at least this many of the waiting prompts, even beyond `tokens`.
 
         Returns:
-            None if nothing was taken. A call without prompts gives one empty portion.
+            None if nothing was taken.
         """
+        if not self.waiting_prompts:
+            return None
         ends = np.cumsum(self._cost[self._taken :])
-        if len(ends):
-            # Nothing of the round before is kept: the first prompt is computed in full.
-            ends += self._lengths[self._taken] - self._cost[self._taken]
+        # A round starts without what the one before it computed: its first prompt counts in full.
+        ends += self._lengths[self._taken] - self._cost[self._taken]
         count = max(min(at_least, len(ends)), int(np.searchsorted(ends, tokens, side="right")))
-        if count == 0 and (self.waiting_prompts or self.started is not None):
+        if count == 0:
             return None
         if self.started is None:
             self.started = time.monotonic()
         taken = slice(self._taken, self._taken + count)
         self._taken = taken.stop
         self.running += 1
-        return Portion(self, self._order[taken], int(ends[count - 1]) if count else 0)
+        return Portion(self, self._order[taken], int(ends[count - 1]))
 
     def prompts_of(self, portion: Portion) -> list[Prompt]:
         """Return the portion's prompts."""
@@ -128,14 +117,14 @@ class Call:
 
     def finish(self) -> None:
         """Give the caller all values; nothing happens if the call was cancelled in the meantime."""
-        values = self._values if self._values is not None else np.zeros(0, dtype=np.float32)
-        with suppress(InvalidStateError):
-            self.future.set_result(BackendOutput(values, self._computed))
+        if self._values is not None:  # else it was cancelled before its first round
+            with suppress(InvalidStateError):
+                self.future.set_result(BackendOutput(self._values, self._computed))
 
     def fail(self, error: BaseException) -> None:
         """Give the caller a copy of an error; nothing happens if the call was cancelled in the meantime."""
         with suppress(InvalidStateError):
-            self.future.set_exception(for_a_future(own_copy(error)))
+            self.future.set_exception(future_safe(copy_for_caller(error)))
 
 
 @dataclass(frozen=True)
@@ -193,10 +182,15 @@ def pick_portions(calls: Sequence[Call], token_budget: int) -> list[Portion]:
     busy = {id(call.flow) for call in calls if call.waiting_prompts}
     for key, flow in flows.items():
         if key not in busy:
-            flow.credit = min(flow.credit, 0.0)  # who asks for nothing saves nothing up
+            flow.credit = min(flow.credit, 0.0)  # an idle flow accumulates no credit
     return portions
 
 
 def calls_of(portions: Iterable[Portion]) -> list[Call]:
     """Return the calls that portions belong to, each once, in order."""
     return list({id(portion.call): portion.call for portion in portions}.values())
+
+
+def prompts_of(portions: Iterable[Portion]) -> list[Prompt]:
+    """Return the prompts of portions, one portion's after another's."""
+    return [prompt for portion in portions for prompt in portion.call.prompts_of(portion)]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from qwen3_rag.errors import CheckpointError, ConfigurationError, MissingExtraError, WrongModelKindError
+from qwen3_rag.file_versions import file_versions
+from qwen3_rag.json_files import positive_integer, read_object
 from qwen3_rag.models import ModelKind, kind_of_name
+from qwen3_rag.saved_modules import output_size, pooling_modes, saved_modules
 from qwen3_rag.settings import EngineSettings
-from qwen3_rag.stamps import file_stamps
 from qwen3_rag.tokenization import PromptTokenizer
 
 DEMO_MODEL: Final = "demo"
@@ -42,6 +44,7 @@ class Checkpoint:
         document_prompt: text before documents, likewise; published checkpoints have none.
         is_classifier: whether it was converted to sequence classification, and so is a reranker with a score
             head of its own.
+        config: `config.json` as it was read.
     """
 
     folder: Path
@@ -50,6 +53,7 @@ class Checkpoint:
     query_prompt: str | None
     document_prompt: str
     is_classifier: bool
+    config: Mapping[str, Any]
 
 
 def open_checkpoint(settings: EngineSettings, *, weights: bool) -> Checkpoint:
@@ -65,7 +69,7 @@ def open_checkpoint(settings: EngineSettings, *, weights: bool) -> Checkpoint:
     """
     _check_kind(kind_of_name(settings.model), settings)
     folder = _local_folder(settings, weights=weights)
-    config = _read_object(folder / "config.json")
+    config = read_object(folder / "config.json")
     if config is None:
         if (folder / "adapter_config.json").is_file():
             raise CheckpointError(
@@ -79,11 +83,11 @@ def open_checkpoint(settings: EngineSettings, *, weights: bool) -> Checkpoint:
         )
     is_classifier = any("SequenceClassification" in name for name in config.get("architectures") or [])
     _check_kind("reranking" if is_classifier else _kind_saved(folder), settings)
-    prompts = (_read_object(folder / "config_sentence_transformers.json") or {}).get("prompts") or {}
-    hidden_size = _whole(config, "hidden_size", folder)
-    if settings.backend == "sentence-transformers":
+    prompts = (read_object(folder / "config_sentence_transformers.json") or {}).get("prompts") or {}
+    hidden_size = positive_integer(config, "hidden_size", folder)
+    if settings.traits.runs_saved_modules:
         if settings.kind == "embedding":
-            hidden_size = _output_size(folder, hidden_size)
+            hidden_size = output_size(folder, hidden_size)
     elif settings.kind == "embedding":
         _check_modules(folder)
     else:
@@ -91,10 +95,11 @@ def open_checkpoint(settings: EngineSettings, *, weights: bool) -> Checkpoint:
     return Checkpoint(
         folder,
         hidden_size,
-        _whole({"max_position_embeddings": 32768, **config}, "max_position_embeddings", folder),
+        positive_integer({"max_position_embeddings": 32768, **config}, "max_position_embeddings", folder),
         prompts.get("query") or None,
         prompts.get("document") or prompts.get("passage") or "",
         is_classifier,
+        config,
     )
 
 
@@ -122,7 +127,7 @@ def _local_folder(settings: EngineSettings, *, weights: bool) -> Path:
         ) from error
 
 
-def settled(settings: EngineSettings) -> tuple[EngineSettings, object]:
+def resolve_local_model(settings: EngineSettings) -> tuple[EngineSettings, object]:
     """Return settings that mean the same folder wherever this process works later, and its files' version.
 
     Returns:
@@ -131,8 +136,8 @@ def settled(settings: EngineSettings) -> tuple[EngineSettings, object]:
     folder = None if settings.model == DEMO_MODEL else _given_folder(settings.model)
     if folder is None:
         return settings, None
-    version = file_stamps(folder, [*_WEIGHT_FILES, *_PICKLED_WEIGHT_FILES, *_MODULE_FILES])
-    if settings.backend == "remote":
+    version = file_versions(folder, [*_WEIGHT_FILES, *_PICKLED_WEIGHT_FILES, *_MODULE_FILES])
+    if not settings.traits.runs_here:
         return settings, (str(folder), version)  # its server may know the model by the name as it was given
     return replace(settings, model=str(folder)), version
 
@@ -165,7 +170,7 @@ def _check_kind(found: ModelKind | None, settings: EngineSettings) -> None:
 
 def _kind_saved(folder: Path) -> ModelKind | None:
     """Return the kind of model as which Sentence Transformers saved a folder, if it did."""
-    saved_by = (_read_object(folder / "config_sentence_transformers.json") or {}).get("model_type")
+    saved_by = (read_object(folder / "config_sentence_transformers.json") or {}).get("model_type")
     if saved_by == "CrossEncoder":
         return "reranking"
     if saved_by == "SentenceTransformer" or (folder / "1_Pooling").is_dir():
@@ -175,11 +180,11 @@ def _kind_saved(folder: Path) -> ModelKind | None:
 
 def _check_modules(folder: Path) -> None:
     """Refuse Sentence Transformers repositories whose vector is not the normalised last token."""
-    for module in _modules(folder):
+    for module in saved_modules(folder):
         if module.name not in _KNOWN_MODULES:
             raise CheckpointError(f"{folder} has a {module.name} module after pooling; {_OTHER_BACKEND}")
         if module.name == "Pooling":
-            modes = _pooling_modes(module.config)
+            modes = pooling_modes(module.config)
             if modes != ["lasttoken"]:
                 raise CheckpointError(
                     f"{folder} was saved with pooling {modes}, not last-token pooling; {_OTHER_BACKEND}"
@@ -188,14 +193,14 @@ def _check_modules(folder: Path) -> None:
 
 def _check_head(folder: Path) -> None:
     """Refuse a saved `CrossEncoder` whose score is not the log-odds of yes and no, or of its one label."""
-    for module in _modules(folder):
+    for module in saved_modules(folder):
         if module.name == "LogitScore":
             _check_answers(folder, module.config)
         elif module.name != "Transformer":
             raise CheckpointError(f"{folder} scores with a {module.name} module; {_OTHER_BACKEND}")
 
 
-def _check_answers(folder: Path, saved: dict[str, Any]) -> None:
+def _check_answers(folder: Path, saved: Mapping[str, Any]) -> None:
     answers = saved.get("true_token_id"), saved.get("false_token_id")
     yes_and_no = PromptTokenizer.from_folder(folder).answer_ids()
     if answers != yes_and_no:
@@ -206,77 +211,7 @@ def _check_answers(folder: Path, saved: dict[str, Any]) -> None:
         )
 
 
-def _output_size(folder: Path, hidden_size: int) -> int:
-    """Return the length of the vectors after all saved modules: several poolings add up, Dense decides."""
-    size = hidden_size
-    for module in _modules(folder):
-        if module.name == "Pooling":
-            size = hidden_size * len(_pooling_modes(module.config))
-        elif module.name == "Dense":
-            size = _whole(module.config, "out_features", folder)
-    return size
-
-
-def _pooling_modes(config: dict[str, Any]) -> list[str]:
-    """Return the poolings that a saved configuration asks for, in either of the library's spellings."""
-    mode = config.get("pooling_mode")
-    if mode is not None:
-        return [mode] if isinstance(mode, str) else list(mode)
-    return [
-        key.removeprefix("pooling_mode_")
-        for key, value in config.items()
-        if key.startswith("pooling_mode_") and value is True
-    ]
-
-
-@dataclass(frozen=True)
-class _Module:
-    """A module that Sentence Transformers saved: the last part of its class's name, and its settings."""
-
-    name: str
-    config: dict[str, Any]
-
-
-def _modules(folder: Path) -> list[_Module]:
-    """Return the modules of a folder, in their order; none where that library did not save it."""
-    path = folder / "modules.json"
-    saved = _read_json(path)
-    if saved is None:
-        return []
-    try:
-        places = [(str(module["type"]).rsplit(".", 1)[-1], str(module["path"])) for module in saved]
-    except (TypeError, KeyError) as error:
-        raise CheckpointError(f"{path} must list modules with type and path, got {saved!r:.200}") from error
-    return [_Module(name, _read_object(folder / place / "config.json") or {}) for name, place in places]
-
-
-def _whole(config: dict[str, Any], name: str, folder: Path) -> int:
-    """Return a whole number of a configuration."""
-    value = config.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise CheckpointError(f"a config.json of {folder} must have {name}, a whole number, got {value!r}")
-    return value
-
-
-def _read_object(path: Path) -> dict[str, Any] | None:
-    """Return a JSON object's content, or None when there is no such file."""
-    found = _read_json(path)
-    if found is not None and not isinstance(found, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, got {type(found).__name__}")
-    return found
-
-
-def _read_json(path: Path) -> Any:
-    """Return a JSON file's content, or None when there is no such file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-
-
-def check_share_of_context(max_tokens: int, checkpoint: Checkpoint) -> None:
+def check_max_tokens(max_tokens: int, checkpoint: Checkpoint) -> None:
     """Raise ConfigurationError unless `max_tokens` fits the model's context."""
     if not 1 <= max_tokens <= checkpoint.context:
         raise ConfigurationError(

@@ -15,7 +15,6 @@ from typing import Any, Final, TypeVar
 from qwen3_rag import engines
 from qwen3_rag.arguments import engine_settings, own_arguments
 from qwen3_rag.backends.base import Backend, BackendOutput
-from qwen3_rag.caller import level_of_caller
 from qwen3_rag.calls import Call, Flow
 from qwen3_rag.engine import Engine
 from qwen3_rag.errors import ConfigurationError, EngineClosedError, TruncationWarning
@@ -25,6 +24,7 @@ from qwen3_rag.models import ModelKind
 from qwen3_rag.opening import Opening, Source, open_source
 from qwen3_rag.progress import call_bar
 from qwen3_rag.secret import check_no_secret
+from qwen3_rag.stacklevel import caller_stacklevel
 from qwen3_rag.steps import Steps, Task, drive, drive_async, result_of
 from qwen3_rag.tokens import Prompts
 from qwen3_rag.usage import Usage
@@ -164,7 +164,7 @@ class Component:
                 raise EngineClosedError(f"this {type(self).__name__} is closed; create a new one")
             if self._engine is None:
                 engine = engines.acquire(source.settings, source.version)
-                # For an object that nobody closed. Garbage is collected in any thread, which must not wait.
+                # For an object that nobody closed. A garbage collection in any thread may run it: it must not wait.
                 self._release = weakref.finalize(self, engines.release, engine, wait=False)
                 self._release.atexit = False  # `engines` closes them all
                 self._engine = engine
@@ -221,7 +221,7 @@ class Component:
                 f"{outcome.usage.truncated_texts} of {outcome.usage.texts} documents were cut to fit "
                 f"max_tokens={self._max_tokens}; raise it or split them",
                 TruncationWarning,
-                stacklevel=level_of_caller(),
+                stacklevel=caller_stacklevel(),
             )
         return outcome
 

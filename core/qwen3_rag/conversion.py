@@ -9,6 +9,8 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from qwen3_rag.steps import in_pool
+
 T = TypeVar("T")
 
 _INLINE_NUMBERS: Final = 200_000
@@ -23,11 +25,11 @@ def as_lists(vectors: NDArray[np.float32]) -> list[list[float]]:
     return [row.tolist() for row in vectors]
 
 
-async def converted(convert: Callable[[], T], numbers: int) -> T:
+async def convert_off_loop(convert: Callable[[], T], numbers: int) -> T:
     """Return `convert()`, from a thread if it is about many numbers.
 
     Args:
         convert: makes a framework's values of a call's results, not all in one step of C.
         numbers: how many it converts.
     """
-    return convert() if numbers <= _INLINE_NUMBERS else await asyncio.to_thread(convert)
+    return convert() if numbers <= _INLINE_NUMBERS else await asyncio.wrap_future(in_pool(convert))

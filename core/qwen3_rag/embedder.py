@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3_rag import prompts
-from qwen3_rag.checkpoint import Checkpoint
 from qwen3_rag.component import Component
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.inputs import as_texts
-from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
+from qwen3_rag.instructions import resolve_instruction
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
 from qwen3_rag.opening import Source
+from qwen3_rag.roles import Role, prompt_before
 from qwen3_rag.settings import DType, Hub
 from qwen3_rag.tokens import Prompts
 from qwen3_rag.usage import Usage
 from qwen3_rag.vectors import (
     Precision,
-    asked_dimensions,
-    check_columns,
-    check_dimensions,
     check_precision,
+    check_range_columns,
+    checked_ranges,
+    convert_precision,
     cut_and_normalise,
-    own_ranges,
-    quantized,
-    warn_of_few,
+    parse_dimensions,
+    resolve_dimensions,
+    warn_if_few_vectors,
 )
 from qwen3_rag.work import Bind, Work
-
-Role = Literal["query", "document"]
 
 
 class Embeddings(NamedTuple):
@@ -45,21 +42,6 @@ class Embeddings(NamedTuple):
 
     vectors: NDArray[Any]
     usage: Usage
-
-
-def prompt_before(checkpoint: Checkpoint, role: Role, instruction: str | None) -> str:
-    """Return what stands before each text.
-
-    Args:
-        checkpoint: has saved prompts, or none.
-        role: "query" or "document".
-        instruction: task sentence of queries; None takes the checkpoint's own prompt, or the default.
-    """
-    if role == "document":
-        return checkpoint.document_prompt
-    if instruction is not None:
-        return prompts.query_prompt(instruction)
-    return checkpoint.query_prompt or prompts.query_prompt(DEFAULT_INSTRUCTION)
 
 
 class Embedder(Component):
@@ -98,6 +80,9 @@ class Embedder(Component):
     Raises:
         ConfigurationError: an argument is out of range.
         TypeError: an argument is of a wrong type.
+
+    Every method that embeds raises EngineClosedError after `close`, ForkedProcessError in a child process that
+    was forked after loading, and WorkerDiedError if the process that runs a device died.
     """
 
     def __init__(
@@ -122,12 +107,17 @@ class Embedder(Component):
     ) -> None:
         super().__init__("embedding", locals())
         self._instruction = None if instruction is None else resolve_instruction(instruction)
-        self._dimensions = asked_dimensions(self._arguments["dimensions"])
+        self._dimensions = parse_dimensions(self._arguments["dimensions"])
 
     @property
     def dimensions(self) -> int:
-        """Length of the vectors. Reads the checkpoint's config, not its weights."""
-        return check_dimensions(self._dimensions, self._open().checkpoint.hidden_size)
+        """Length of the vectors. Reads the checkpoint's config, not its weights.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be read.
+            ConfigurationError: `dimensions` was given, and is more than the model's hidden size.
+        """
+        return resolve_dimensions(self._dimensions, self._open().checkpoint.hidden_size)
 
     def embed_documents(
         self,
@@ -153,6 +143,7 @@ class Embedder(Component):
 
         Raises:
             TypeError: a text is not a string (the message names its index).
+            ConfigurationError: `dimensions`, `precision` or `ranges` is out of range.
             CheckpointError: the model cannot be loaded.
             NonFiniteOutputError: the model returned NaN for a text.
             OutOfMemoryError: a text alone does not fit into memory.
@@ -212,6 +203,13 @@ class Embedder(Component):
         Args:
             role: "query" puts the instruction before each text, "document" leaves texts alone.
             texts, instruction, dimensions, precision, ranges, progress: as `embed_queries`.
+
+        Returns:
+            Vectors, as `embed_documents` returns them, and their cost.
+
+        Raises:
+            ConfigurationError: `role` is unknown, or `instruction` is given for documents. Otherwise as
+                `embed_queries`.
         """
         texts = as_texts(texts, "text")
         bind = self._work(len(texts), role, instruction, dimensions, precision, ranges)
@@ -283,19 +281,19 @@ class Embedder(Component):
     ) -> Bind[str]:
         """Check what can be checked at once; the rest needs the checkpoint."""
         check_precision(precision)
-        ranges = own_ranges(ranges)
-        warn_of_few(count, precision, ranges)
+        ranges = checked_ranges(ranges)
+        warn_if_few_vectors(count, precision, ranges)
         if role not in ("query", "document"):
             raise ConfigurationError(f'role must be "query" or "document", got {role!r}')
         if role == "document" and instruction is not None:
             raise ConfigurationError("documents take no instruction; Qwen3 puts it before queries only")
         chosen = self._instruction if instruction is None else resolve_instruction(instruction)
-        asked_length = self._dimensions if dimensions is None else asked_dimensions(dimensions)
+        asked_length = self._dimensions if dimensions is None else parse_dimensions(dimensions)
 
         def bind(source: Source) -> Work[str]:
             hidden_size = source.checkpoint.hidden_size
-            length = check_dimensions(asked_length, hidden_size)
-            check_columns(ranges, length)
+            length = resolve_dimensions(asked_length, hidden_size)
+            check_range_columns(ranges, length)
             prompt = prompt_before(source.checkpoint, role, chosen)
 
             def encode(chunk: Sequence[str], first: int) -> Prompts:
@@ -306,7 +304,7 @@ class Embedder(Component):
             return Work(
                 encode,
                 lambda values: cut_and_normalise(values.reshape(-1, hidden_size), length),
-                lambda vectors: quantized(vectors, precision, ranges),
+                lambda vectors: convert_precision(vectors, precision, ranges),
             )
 
         return bind

@@ -37,7 +37,7 @@ def acquire(settings: EngineSettings, version: object) -> Engine:
     another model than his own.
 
     Args:
-        settings, version: what `settled` returned.
+        settings, version: what `resolve_local_model` returned.
     """
     key = f"{settings.key} {version}"
     with _lock:

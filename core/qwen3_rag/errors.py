@@ -11,14 +11,7 @@ Qwen3RagError
 ├── DeadlineExceededError (TimeoutError) a call took longer than its `timeout`
 ├── BackendError (RuntimeError)          a backend or server gave no usable answer
 │   ├── WorkerDiedError                  the process that ran the model on a device is gone
-│   ├── VllmStartError, VllmDiedError    vLLM did not start, or its engine is gone (`qwen3_rag.backends.vllm`)
-│   └── RemoteError                      a server gave no right answer; from here on `qwen3_rag.backends.remote`
-│       ├── RemoteUnavailableError (ConnectionError)
-│       ├── RemoteTimeoutError (TimeoutError)
-│       ├── RemoteRefusalError
-│       │   └── RemoteSetupError             it refuses whatever it is sent: key, address or model are wrong
-│       └── RemoteAnswerError
-│           └── RemoteNonFiniteError (NonFiniteOutputError)
+│   └── ...                              more in `qwen3_rag.backends.vllm` and `qwen3_rag.backends.remote`
 ├── EngineClosedError (RuntimeError)     the engine was closed before the call was computed
 └── ForkedProcessError (RuntimeError)    a loaded engine was used in a forked child process
 
@@ -120,11 +113,11 @@ def concerns_every_prompt(error: BaseException) -> bool:
     return not isinstance(error, Exception) or getattr(error, "concerns_every_prompt", False)
 
 
-def own_copy(error: BaseException) -> BaseException:
+def copy_for_caller(error: BaseException) -> BaseException:
     """Return a copy of an error for one caller alone; the same object where a copy would not say the same.
 
-    Raising adds the raiser's frames to an error. Of one object that many callers got, each would see the frames
-    of all of them, with their texts. This raises nothing itself: its caller's caller would get no error at all.
+    Raising an error adds frames to its traceback. Callers who shared one object would see each other's frames,
+    and with them their texts. This function never raises, since that would hide the original error.
     """
     try:
         copied = copy(error)
@@ -137,8 +130,8 @@ def own_copy(error: BaseException) -> BaseException:
         return error
 
 
-def for_a_future(error: BaseException) -> BaseException:
-    """Return an error that a future of asyncio takes too. It refuses a StopIteration and is then never done."""
+def future_safe(error: BaseException) -> BaseException:
+    """Return an error that a future of asyncio accepts: it refuses a StopIteration, and would never be done."""
     if not isinstance(error, StopIteration):
         return error
     taken = BackendError(f"{error!r} was raised where a model is opened or run; it would end a generator")

@@ -24,7 +24,7 @@ def check_unicode(text: str, name: str) -> None:
         ) from error
 
 
-def plain(text: str) -> str:
+def as_str(text: str) -> str:
     """Return the characters of a string. A class of its own, such as an enum's, may format itself otherwise."""
     return text if type(text) is str else str.__str__(text)
 
@@ -45,7 +45,7 @@ def as_texts(texts: Iterable[str], name: str) -> list[str]:
     for index, text in enumerate(listed):
         if not isinstance(text, str):
             raise TypeError(f"{name} {index} must be a str, got {type(text).__name__}")
-    return [plain(text) for text in listed]
+    return [as_str(text) for text in listed]
 
 
 def as_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -58,7 +58,7 @@ def as_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [_pair(pair, index) for index, pair in enumerate(_listed(pairs, "(query, document) pairs"))]
 
 
-def whole(name: str, value: Any, meaning: str = "a whole number") -> int:
+def as_int(name: str, value: Any, meaning: str = "a whole number") -> int:
     """Return a whole number as an int; numpy's are taken, truth values are not.
 
     Args:
@@ -75,15 +75,15 @@ def whole(name: str, value: Any, meaning: str = "a whole number") -> int:
     raise TypeError(f"{name} must be {meaning}, got {value!r:.80}")
 
 
-def number(name: str, value: Any, meaning: str = "a number") -> float:
-    """Return a real number as a float; otherwise as `whole`."""
+def as_float(name: str, value: Any, meaning: str = "a number") -> float:
+    """Return a real number as a float; otherwise as `as_int`."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be {meaning}, got {value!r:.80}")
     return float(value)
 
 
-def flag(name: str, value: Any) -> bool:
-    """Return a truth value, numpy's too, as a bool; otherwise as `whole`."""
+def as_bool(name: str, value: Any) -> bool:
+    """Return a truth value, numpy's too, as a bool; otherwise as `as_int`."""
     # "false", as a file may have it, would count as True.
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {value!r:.80}")
@@ -97,7 +97,7 @@ def _pair(pair: Any, index: int) -> tuple[str, str]:
     for name, text in (("query", query), ("document", document)):
         if not isinstance(text, str):
             raise TypeError(f"{name} {index} must be a str, got {type(text).__name__}")
-    return plain(query), plain(document)
+    return as_str(query), as_str(document)
 
 
 def _is_table(items: Any) -> bool:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from qwen3_rag.errors import ConfigurationError
-from qwen3_rag.inputs import check_unicode, plain
+from qwen3_rag.inputs import as_str, check_unicode
 
 DEFAULT_INSTRUCTION: Final = "Given a web search query, retrieve relevant passages that answer the query"
 """Source: model cards of Qwen3-Embedding and Qwen3-Reranker, the same sentence in both."""
@@ -43,7 +43,7 @@ def resolve_instruction(instruction: str) -> str:
     """
     if not isinstance(instruction, str):
         raise TypeError(f"instruction must be a str, got {type(instruction).__name__}")
-    instruction = plain(instruction)
+    instruction = as_str(instruction)
     if not instruction.strip():
         raise ConfigurationError(
             f"instruction must not be blank, got {instruction!r}; leave it None for the default, "

@@ -1,4 +1,4 @@
-"""What a service wants to know of an engine, without a dependency."""
+"""Metrics of an engine: queue, waiting time and throughput. Without a dependency."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from qwen3_rag.checkpoint import Checkpoint, check_share_of_context, open_checkpoint, settled
-from qwen3_rag.errors import for_a_future
+from qwen3_rag.checkpoint import Checkpoint, check_max_tokens, open_checkpoint, resolve_local_model
+from qwen3_rag.errors import future_safe
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import PromptTokenizer
 
@@ -19,7 +19,7 @@ class Source:
     """An opened checkpoint without weights: description and tokenizer.
 
     Attributes:
-        settings: those that it was opened by, as `settled` returns them.
+        settings: those that it was opened by, as `resolve_local_model` returns them.
         version: of its files, likewise.
         checkpoint, tokenizer: what was read.
     """
@@ -37,9 +37,9 @@ def open_source(settings: EngineSettings, *, max_tokens: int, parse_special_toke
         CheckpointError, WrongModelKindError: see `open_checkpoint` and `PromptTokenizer`.
         ConfigurationError: `max_tokens` is more than the model's context.
     """
-    settled_settings, version = settled(settings)
+    resolved, version = resolve_local_model(settings)
     checkpoint = open_checkpoint(settings, weights=False)
-    check_share_of_context(max_tokens, checkpoint)
+    check_max_tokens(max_tokens, checkpoint)
     tokenizer = PromptTokenizer.from_folder(
         checkpoint.folder,
         parse_special_tokens=parse_special_tokens,
@@ -47,13 +47,13 @@ def open_source(settings: EngineSettings, *, max_tokens: int, parse_special_toke
     )
     if settings.kind == "reranking":
         tokenizer.check_reranking()
-    return Source(settled_settings, version, checkpoint, tokenizer)
+    return Source(resolved, version, checkpoint, tokenizer)
 
 
 class Opening:
-    """Opens when it is first asked to, in a thread of its own: a hub may take its time, or never answer.
+    """Opens when it is first asked to, in a daemon thread of its own: a hub may be slow, or never answer.
 
-    So nobody who stops waiting is held up, nor is a call of another model, nor the interpreter's end.
+    So a caller can stop waiting, calls of other models go on, and the interpreter can exit.
 
     Args:
         run: opens, and does not keep whoever asks alive.
@@ -72,7 +72,7 @@ class Opening:
                 asked.set_running_or_notify_cancel()
                 work, name = contextvars.copy_context().run, "qwen3-rag-open"
                 threading.Thread(target=work, args=(_try, self._run, asked), name=name, daemon=True).start()
-                self._asked = asked  # only now: what could not be started would never be done
+                self._asked = asked  # not before: without its thread it would never be done
             return self._asked
 
     def renew_after_fork(self) -> None:
@@ -86,4 +86,4 @@ def _try(run: Callable[[], Source], asked: Future[Source]) -> None:
     try:
         asked.set_result(run())
     except BaseException as error:  # whoever waits has to learn of it
-        asked.set_exception(for_a_future(error))
+        asked.set_exception(future_safe(error))

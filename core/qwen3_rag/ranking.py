@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_rag.errors import ConfigurationError
-from qwen3_rag.inputs import whole
+from qwen3_rag.inputs import as_int
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def check_top_k(top_k: int | None) -> int | None:
     """
     if top_k is None:
         return None
-    count = whole("top_k", top_k, "a whole number, 0 or more, or None for all")
+    count = as_int("top_k", top_k, "a whole number, 0 or more, or None for all")
     if count < 0:
         raise ConfigurationError(f"top_k must be 0 or more, or None for all, got {count}")
     return count

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_rag.component import Component
-from qwen3_rag.inputs import as_pairs, as_texts, plain
+from qwen3_rag.inputs import as_pairs, as_str, as_texts
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION, resolve_instruction
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
 from qwen3_rag.opening import Source
@@ -68,6 +68,9 @@ class Reranker(Component):
     Raises:
         ConfigurationError: an argument is out of range.
         TypeError: an argument is of a wrong type.
+
+    Every method that scores raises EngineClosedError after `close`, ForkedProcessError in a child process that
+    was forked after loading, and WorkerDiedError if the process that runs a device died.
     """
 
     def __init__(
@@ -157,6 +160,9 @@ class Reranker(Component):
             top_k: most documents to return, 0 or more; None for all. Nothing is computed for 0.
             query, documents, instruction, progress: as `score`.
 
+        Returns:
+            At most `top_k` documents, each with its index in `documents`, its text and its score.
+
         Raises:
             ConfigurationError: `top_k` is negative.
             TypeError: `top_k` is no whole number. Otherwise as `score`.
@@ -173,7 +179,17 @@ class Reranker(Component):
         instruction: str | None = None,
         progress: bool = False,
     ) -> Scores:
-        """`score_pairs` that also says what it cost."""
+        """Score (query, document) pairs and say what it cost.
+
+        Args:
+            pairs, instruction, progress: as `score_pairs`.
+
+        Returns:
+            Scores, as `score_pairs` returns them, and their cost.
+
+        Raises:
+            As `score_pairs`.
+        """
         outcome = self._run(as_pairs(pairs), self._work(instruction), progress=progress)
         return Scores(outcome.values, outcome.usage)
 
@@ -242,5 +258,5 @@ class Reranker(Component):
 def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
     if not isinstance(query, str):
         raise TypeError(f"query must be a str, got {type(query).__name__}")
-    query = plain(query)
+    query = as_str(query)
     return [(query, document) for document in as_texts(documents, "document")]

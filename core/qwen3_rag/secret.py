@@ -40,7 +40,7 @@ _CONTROL_TOKEN: Final = re.compile(r"(pad|eos|bos|unk|sep|cls|mask|stop|image|vi
 
 
 def names_secret(name: object) -> bool:
-    """Whether a string of this name is a secret; `api_key_env`, which names a variable, is none."""
+    """Whether a string of this name is a secret; `api_key_env` is not one: it names a variable."""
     if not isinstance(name, str):
         return False
     letters = re.sub(r"[^a-z0-9]", "", name.lower())
@@ -84,7 +84,7 @@ def without_secrets(value: Any, *, is_named: bool = False) -> Any:
 
 
 def check_no_secret(options: Mapping[str, Any] | None) -> None:
-    """Refuse to pickle `model_kwargs` that hold a secret's value; an environment variable's name is none.
+    """Refuse to pickle `model_kwargs` that hold a secret's value; an environment variable's name is not one.
 
     Haystack's Secret may be such a name: it refuses `to_dict` when it holds the value itself.
 

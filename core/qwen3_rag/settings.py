@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, get_args
 
+from qwen3_rag.backend_traits import BackendTraits, traits_of
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import ModelKind
 
@@ -88,12 +89,17 @@ class EngineSettings:
     def _check_devices(self, devices: Sequence[str]) -> None:
         if len(devices) == 0:
             raise ConfigurationError("device must name at least one device, or be None; got an empty list")
-        if self.backend == "remote":
+        if not self.traits.runs_here:
             raise ConfigurationError(
-                f'backend="remote" runs on no device of this machine, got device={list(devices)!r}; leave '
-                "device out, and spread the work over several servers with "
+                f'backend="{self.backend}" runs on no device of this machine, got device={list(devices)!r}; '
+                "leave device out, and spread the work over several servers with "
                 'model_kwargs={"base_url": ["http://one:8000", "http://two:8000"], ...}'
             )
+
+    @property
+    def traits(self) -> BackendTraits:
+        """What is known of the backend by its name."""
+        return traits_of(self.backend)
 
     @property
     def one_device(self) -> str | None:
@@ -120,13 +126,8 @@ class EngineSettings:
 
     @property
     def breaks_special_strings(self) -> bool:
-        """Whether texts go to a server that would read `<|im_end|>` in them as the token.
-
-        Then such strings are broken before prompts are encoded and cut, so that what is sent is what was cut.
-        """
-        options = self.loader_options
-        is_text = self.backend == "remote" and options.get("server") != "vllm"
-        return is_text and options.get("special_tokens", "break") == "break"
+        """Whether strings of user text that read as special tokens are broken before prompts are encoded."""
+        return self.traits.breaks_special_strings(self.loader_options)
 
     @property
     def key(self) -> str:

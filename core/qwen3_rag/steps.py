@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from qwen3_rag.errors import DeadlineExceededError, own_copy
+from qwen3_rag.errors import DeadlineExceededError, copy_for_caller
 from qwen3_rag.forking import after_fork_in_child
 from qwen3_rag.workers import WorkerThread
 
 Result = TypeVar("Result")
 
-_LOOK_UP: Final = 0.5
-"""Seconds after which a thread that waits looks up: Python notices no signal (Ctrl-C) that comes in the moment
-before a thread begins to wait, until that ends."""
+_WAIT_SLICE: Final = 0.5
+"""Longest single wait, in seconds. Python handles a signal (Ctrl-C) that arrives just before a thread begins to
+wait only when that wait ends, so long waits are split."""
 
 _THREADS: Final = 8
 """Tasks that run beside their callers at once: tokenising, and converting large results."""
@@ -68,7 +68,7 @@ def drive(steps: Steps[Result], timeout: float | None) -> Result:
                 if step.is_short or timeout is None:
                     answer = step.run()
                     continue
-                step = _beside(step)  # so that the caller can leave it behind
+                step = in_pool(step.run)  # so that the caller can leave it behind
             deadline.wait(step)
             answer = result_of(step)
 
@@ -91,7 +91,7 @@ async def drive_async(steps: Steps[Result], timeout: float | None) -> Result:
                 answer = result_of(step)
                 continue
             waiting = asyncio.ensure_future(
-                asyncio.wrap_future(_beside(step) if isinstance(step, Task) else step)
+                asyncio.wrap_future(in_pool(step.run) if isinstance(step, Task) else step)
             )
             try:
                 await asyncio.wait([waiting], timeout=deadline.remaining())
@@ -106,7 +106,7 @@ def result_of(future: Future[Result] | asyncio.Future[Result]) -> Result:
     """Return a future's result, or raise a copy of its error: others may wait for the same future."""
     error = future.exception()
     if error is not None:
-        raise own_copy(error)
+        raise copy_for_caller(error)
     return future.result()
 
 
@@ -134,7 +134,7 @@ class _Deadline:
             left = self.remaining()
             if left == 0:
                 break
-            concurrent.futures.wait([future], _LOOK_UP if left is None else min(left, _LOOK_UP))
+            concurrent.futures.wait([future], _WAIT_SLICE if left is None else min(left, _WAIT_SLICE))
         self.check(future.done())
 
     def check(self, done: bool) -> None:
@@ -150,21 +150,21 @@ _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
 
 
-def _beside(task: Task) -> Future[Any]:
-    """Run a task in a thread of our own pool.
+def in_pool(run: Callable[[], Result]) -> Future[Result]:
+    """Run a function in a thread of our own pool, in a copy of the caller's context.
 
     An event loop's default pool would not do: sync calls that run in it wait there for places that other
-    calls hold until they are tokenised. What runs in ours never waits for a place.
+    calls hold until they are tokenised. What runs in ours must never wait for a place.
     """
     global _pool
     with _pool_lock:
         if _pool is None:
             _pool = ThreadPoolExecutor(_THREADS, _NAME)
-    run = partial(contextvars.copy_context().run, task.run)
+    in_context = partial(contextvars.copy_context().run, run)
     try:
-        return _pool.submit(run)
+        return _pool.submit(in_context)
     except RuntimeError:  # a pool takes no work once the main thread has ended, though other threads go on
-        return _in_a_thread(run)
+        return _in_a_thread(in_context)
 
 
 def _in_a_thread(run: Callable[[], Result]) -> Future[Result]:

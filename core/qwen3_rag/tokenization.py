@@ -17,14 +17,13 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from qwen3_rag import prompts
-from qwen3_rag.cutting import safe_end, splits_as_qwen
 from qwen3_rag.errors import CheckpointError, PromptTooLongError
+from qwen3_rag.file_versions import file_versions
 from qwen3_rag.inputs import check_unicode
 from qwen3_rag.prompts import EmbeddingWords, RerankingWords
-from qwen3_rag.stamps import file_stamps
+from qwen3_rag.text_breaks import safe_break, splits_as_qwen
+from qwen3_rag.tokenizer_files import TOKENIZER_FILES, read_tokenizer, without_added_tokens
 from qwen3_rag.tokens import Prompt, Prompts, common_prefix
-
-_TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json")
 
 _TOKENIZERS_KEPT: Final = 4
 """Reading one takes about a second, and components of one model are often made by the handful."""
@@ -32,8 +31,8 @@ _TOKENIZERS_KEPT: Final = 4
 _RERANK_TOKENS: Final = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
 """Control tokens of the rerank template, each one token. Source: token ids of the published rerankers."""
 
-_PLENTY_PER_TOKEN: Final = 16
-"""This many characters fill the room for a token in all but odd texts (runs of spaces, say)."""
+_MOST_CHARACTERS_PER_TOKEN: Final = 16
+"""More than texts have, but for odd ones (runs of spaces, say)."""
 
 _CHARACTERS_PER_TOKEN: Final = 6
 """More than texts have on average: of a long one that is encoded again, this much is tried first."""
@@ -66,7 +65,7 @@ class PromptTokenizer:
             tokenizer.no_padding()
             tokenizer.no_truncation()
         self._template = tokenizer
-        self._text = tokenizer if parse_special_tokens else _without_added_tokens(tokenizer)
+        self._text = tokenizer if parse_special_tokens else without_added_tokens(tokenizer)
         self._can_break_off = not parse_special_tokens and splits_as_qwen(tokenizer)
         self._breaks = breaks_special_strings
         self.end_of_text = self._id_of(prompts.END_OF_TEXT)
@@ -82,7 +81,7 @@ class PromptTokenizer:
         Raises:
             CheckpointError: there is no readable `tokenizer.json`, nor `vocab.json` with `merges.txt`.
         """
-        versions = file_stamps(folder, _TOKENIZER_FILES)
+        versions = file_versions(folder, TOKENIZER_FILES)
         return cls._read(folder, versions, parse_special_tokens, breaks_special_strings)
 
     @classmethod
@@ -90,13 +89,8 @@ class PromptTokenizer:
     def _read(
         cls, folder: Path, _versions: object, parse_special_tokens: bool, breaks_special_strings: bool
     ) -> PromptTokenizer:
-        path = folder / "tokenizer.json"
-        try:
-            tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else _convert_slow_tokenizer(folder)
-        except Exception as error:  # tokenizers raises bare Exception for malformed files
-            raise CheckpointError(f"cannot read a tokenizer from {folder}: {error}") from error
         return cls(
-            tokenizer,
+            read_tokenizer(folder),
             parse_special_tokens=parse_special_tokens,
             breaks_special_strings=breaks_special_strings,
         )
@@ -201,7 +195,7 @@ class PromptTokenizer:
             Token ids, what is kept of each document, and how many were cut.
         """
         # Of a long document no more is encoded than fills the room, if that is sure to do.
-        given = [document[: self._enough(document, room)] for document in documents]
+        given = [document[: self._characters_to_encode(document, room)] for document in documents]
         joined = [head + document for head, document in zip(heads, given, strict=True)]
         encoded = self._encode_batch(joined, name, documents, first)
         kept, truncated = list(documents), 0
@@ -209,26 +203,26 @@ class PromptTokenizer:
             if len(encoded[i]) <= room and len(given[i]) < len(document):
                 (encoded[i],) = self._encode_batch([heads[i] + document], name, [document], first + i)
             if len(encoded[i]) > room:
-                kept[i] = self._kept(heads[i], document, encoded[i], room)
+                kept[i] = self._kept_text(heads[i], document, encoded[i], room)
                 encoded[i] = encoded[i][:room]
                 truncated += 1
         return encoded, kept, truncated
 
-    def _enough(self, document: str, room: int) -> int:
+    def _characters_to_encode(self, document: str, room: int) -> int:
         """Return how many characters of a document to encode, where there is room for `room` tokens."""
-        plenty = _PLENTY_PER_TOKEN * (room + 1)
+        plenty = _MOST_CHARACTERS_PER_TOKEN * (room + 1)
         if not self._can_break_off or len(document) <= 2 * plenty:
             return len(document)
-        return safe_end(document, plenty)
+        return safe_break(document, plenty)
 
-    def _kept(self, head: str, text: str, ids: list[int], tokens: int) -> str:
-        """Return the part of `text` that is whole within the first `tokens` of `ids`, those of all of it."""
+    def _kept_text(self, head: str, text: str, ids: list[int], tokens: int) -> str:
+        """Return the longest start of a text that the first `tokens` of all its ids, behind a head's, cover."""
         if not tokens:
             return ""
         given = head + text
         offsets: list[tuple[int, int]] = []
         length = len(head) + _CHARACTERS_PER_TOKEN * tokens
-        while not offsets:  # of no more than is needed: finding places takes three times as long as ids alone
+        while not offsets:  # encode as little as possible: offsets take three times as long as ids alone
             encoded = self._text.encode(given[:length], add_special_tokens=False)
             # Where a text is broken off, its last tokens may be others than in the whole.
             if length >= len(given) or encoded.ids[: tokens + 1] == ids[: tokens + 1]:
@@ -278,33 +272,8 @@ def _joined(
     return made
 
 
-def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
-    """Return a tokenizer of the same vocabulary, normaliser and splits that knows no added token."""
-    plain = Tokenizer(tokenizer.model)
-    if tokenizer.normalizer is not None:
-        plain.normalizer = tokenizer.normalizer
-    if tokenizer.pre_tokenizer is not None:
-        plain.pre_tokenizer = tokenizer.pre_tokenizer
-    return plain
-
-
 def _too_long(what: str, tokens: int, max_tokens: int) -> PromptTooLongError:
     return PromptTooLongError(
         f"{what} needs {tokens} tokens, more than max_tokens={max_tokens}, and is never cut; "
         "shorten it or raise max_tokens (published models take 32768)"
     )
-
-
-def _convert_slow_tokenizer(folder: Path) -> Tokenizer:
-    # Transformers 5 invents an empty tokenizer where there is none.
-    if not all((folder / name).is_file() for name in ("vocab.json", "merges.txt")):
-        raise FileNotFoundError(
-            "there is no tokenizer.json, nor vocab.json with merges.txt; save the tokenizer of the model that "
-            "it was trained from beside the weights: tokenizer.save_pretrained(folder)"
-        )
-    from transformers import AutoTokenizer
-
-    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
-        str(folder), use_fast=True, trust_remote_code=False
-    ).backend_tokenizer
-    return tokenizer

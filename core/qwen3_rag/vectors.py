@@ -11,9 +11,9 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3_rag.caller import level_of_caller
 from qwen3_rag.errors import ConfigurationError
-from qwen3_rag.inputs import whole
+from qwen3_rag.inputs import as_int
+from qwen3_rag.stacklevel import caller_stacklevel
 
 Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 """Element type of returned vectors, with the meaning Sentence Transformers gives these names."""
@@ -25,16 +25,16 @@ _CALIBRATION_ROWS: Final = 100
 """Fewer rows than this make poor int8 ranges; Sentence Transformers warns at the same number."""
 
 
-def asked_dimensions(dimensions: int | None) -> int | None:
+def parse_dimensions(dimensions: int | None) -> int | None:
     """Return the vector length that is asked for, checked as far as it can be without a checkpoint.
 
     Raises:
-        TypeError: no whole number.
+        TypeError: not a whole number.
         ConfigurationError: less than 32.
     """
     if dimensions is None:
         return None
-    length = whole("dimensions", dimensions, "a whole number or None")
+    length = as_int("dimensions", dimensions, "a whole number or None")
     if length < MIN_DIMENSIONS:
         raise ConfigurationError(
             f"dimensions must be {MIN_DIMENSIONS} or more, at most the model's hidden size, or None for all, "
@@ -43,7 +43,7 @@ def asked_dimensions(dimensions: int | None) -> int | None:
     return length
 
 
-def check_dimensions(dimensions: int | None, hidden_size: int) -> int:
+def resolve_dimensions(dimensions: int | None, hidden_size: int) -> int:
     """Return the vector length to cut to; None means the model's own.
 
     Raises:
@@ -87,23 +87,27 @@ def quantize(
             (2, d), measured once on a sample of your corpus. None measures them on `vectors`
             themselves: then values of two calls cannot be compared.
 
+    Returns:
+        float32, float16, int8 or uint8 of shape (n, d); "binary" is int8 and "ubinary" uint8, both of shape
+        (n, ceil(d / 8)).
+
     Raises:
         ConfigurationError: unknown precision, or `ranges` of another shape, not finite, or upside down.
-        TypeError: `ranges` are no numbers.
+        TypeError: `ranges` is not numeric.
     """
     check_precision(precision)
-    ranges = own_ranges(ranges)
-    warn_of_few(len(vectors), precision, ranges)
-    check_columns(ranges, vectors.shape[1])
-    return quantized(vectors, precision, ranges)
+    ranges = checked_ranges(ranges)
+    warn_if_few_vectors(len(vectors), precision, ranges)
+    check_range_columns(ranges, vectors.shape[1])
+    return convert_precision(vectors, precision, ranges)
 
 
-def own_ranges(ranges: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+def checked_ranges(ranges: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
     """Return a copy of ranges, checked as far as that can be without vectors.
 
     Raises:
         ConfigurationError: not two rows, not finite, or a lowest value above the highest.
-        TypeError: no numbers.
+        TypeError: not numeric.
     """
     if ranges is None:
         return None
@@ -123,7 +127,7 @@ def own_ranges(ranges: NDArray[np.float32] | None) -> NDArray[np.float32] | None
     return own
 
 
-def check_columns(ranges: NDArray[np.float32] | None, columns: int) -> None:
+def check_range_columns(ranges: NDArray[np.float32] | None, columns: int) -> None:
     """Raise ConfigurationError unless ranges are for so many columns."""
     if ranges is not None and ranges.shape[1] != columns:
         raise _shape_error(columns, ranges)
@@ -135,17 +139,17 @@ def _shape_error(columns: int | str, ranges: NDArray[np.float32]) -> Configurati
     )
 
 
-def warn_of_few(count: int, precision: Precision, ranges: NDArray[np.float32] | None) -> None:
+def warn_if_few_vectors(count: int, precision: Precision, ranges: NDArray[np.float32] | None) -> None:
     """Warn whoever called this package if `count` vectors make poor ranges for int8 or uint8."""
     if ranges is None and precision in ("int8", "uint8") and 0 < count < _CALIBRATION_ROWS:
         warnings.warn(
             f"int8/uint8 ranges measured on only {count} vectors; measure them once on at least "
             f"{_CALIBRATION_ROWS} and pass ranges=",
-            stacklevel=level_of_caller(),
+            stacklevel=caller_stacklevel(),
         )
 
 
-def quantized(
+def convert_precision(
     vectors: NDArray[np.float32], precision: Precision, ranges: NDArray[np.float32] | None
 ) -> NDArray[Any]:
     """`quantize` of what is checked, without its warning."""

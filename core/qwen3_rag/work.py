@@ -36,6 +36,8 @@ class Work(Generic[Item]):
 
 
 Bind = Callable[[Source], Work[Item]]
+"""From an opened checkpoint to a call's work. Raises ConfigurationError for what only the checkpoint can tell,
+such as a vector length beyond its own."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from qwen3_rag.conversion import as_lists, converted
+from qwen3_rag.conversion import as_lists, convert_off_loop
 from qwen3_rag.testing.event_loop import Gate, run_while_held
 
 
@@ -22,7 +22,7 @@ def test_rows_become_lists_of_floats() -> None:
 
 @pytest.mark.parametrize(("numbers", "in_thread"), [(1000, False), (200_000, False), (200_001, True)])
 def test_only_many_numbers_are_worth_a_thread(numbers: int, in_thread: bool) -> None:
-    thread = asyncio.run(converted(threading.current_thread, numbers))
+    thread = asyncio.run(convert_off_loop(threading.current_thread, numbers))
     assert (thread is not threading.current_thread()) == in_thread
 
 
@@ -35,7 +35,7 @@ def test_a_large_conversion_leaves_the_event_loop_free() -> None:
         return as_lists(vectors)
 
     async def run() -> list[list[float]]:
-        (lists,) = await run_while_held([converted(convert, vectors.size)], gate)
+        (lists,) = await run_while_held([convert_off_loop(convert, vectors.size)], gate)
         return lists
 
     assert len(asyncio.run(run())) == 500
@@ -43,4 +43,4 @@ def test_a_large_conversion_leaves_the_event_loop_free() -> None:
 
 def test_errors_come_through() -> None:
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(converted(partial(divmod, 1, 0), 10**6))
+        asyncio.run(convert_off_loop(partial(divmod, 1, 0), 10**6))

@@ -23,7 +23,7 @@ TEXTS = [f"text {i} " * (1 + i % 7) for i in range(700)]
 
 
 def children(component: Any) -> list[ProcessBackend]:
-    return [seat.backend for seat in component._engine._seats]
+    return list(component._engine.backends)
 
 
 def one_worker(checkpoint: Path, device: str = "cpu") -> ProcessBackend:

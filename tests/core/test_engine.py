@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from qwen3_rag import Embedder, EngineClosedError, Reranker, engines
-from qwen3_rag.checkpoint import settled
+from qwen3_rag.checkpoint import resolve_local_model
 from qwen3_rag.engine import Engine
 from qwen3_rag.settings import EngineSettings
 from safetensors.torch import load_file, save_file
@@ -257,10 +257,10 @@ def test_an_engine_gets_the_place_of_its_folder_and_a_server_the_name_it_knows(
 ) -> None:
     monkeypatch.chdir(embedding_checkpoint.parent)
     given = EngineSettings("embedding", embedding_checkpoint.name)
-    assert settled(given)[0].model == str(embedding_checkpoint)
-    assert settled(replace(given, backend="remote"))[0].model == embedding_checkpoint.name
+    assert resolve_local_model(given)[0].model == str(embedding_checkpoint)
+    assert resolve_local_model(replace(given, backend="remote"))[0].model == embedding_checkpoint.name
     hub = EngineSettings("embedding", "Qwen/Qwen3-Embedding-0.6B")
-    assert settled(hub) == (hub, None)
+    assert resolve_local_model(hub) == (hub, None)
 
 
 def test_equal_settings_share_weights_until_the_last_one_closes(embedding_checkpoint: Path) -> None:

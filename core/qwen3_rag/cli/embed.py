@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from qwen3_rag.cli import options
 from qwen3_rag.cli.truncation import truncation_lines
-from qwen3_rag.embedder import Embedder, Role
+from qwen3_rag.embedder import Embedder
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.instructions import resolve_instruction
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
+from qwen3_rag.roles import Role
 from qwen3_rag.secret import without_secrets
 from qwen3_rag.vectors import Precision, quantize
 

@@ -27,7 +27,7 @@ from qwen3_rag.cli.assemble import assemble, check_output
 from qwen3_rag.cli.parts import FORMAT, Part, Parts
 from qwen3_rag.cli.rows import JSONL_ENDINGS, Rows
 from qwen3_rag.cli.truncation import suppress_truncation_warnings
-from qwen3_rag.embedder import Embedder, Role, prompt_before
+from qwen3_rag.embedder import Embedder
 from qwen3_rag.errors import (
     ConfigurationError,
     NonFiniteOutputError,
@@ -35,6 +35,7 @@ from qwen3_rag.errors import (
     PromptTooLongError,
 )
 from qwen3_rag.opening import open_source
+from qwen3_rag.roles import Role, prompt_before
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.usage import Usage
 from qwen3_rag.vectors import Precision

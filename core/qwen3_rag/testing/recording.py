@@ -101,7 +101,7 @@ def _before_each_round(
 def _backends(component: Component) -> list[Backend]:
     """Return the backends of all devices of a loaded component."""
     assert component._engine is not None
-    return [seat.backend for seat in component._engine._seats if seat.backend is not None]
+    return component._engine.backends
 
 
 def _wait_for(component: Component, calls: int) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from qwen3_rag.embedder import prompt_before
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION
 from qwen3_rag.models import ModelKind
-from qwen3_rag.vectors import check_dimensions
+from qwen3_rag.roles import prompt_before
+from qwen3_rag.vectors import resolve_dimensions
 from qwen3_rag.verification import embedding_faults, reranking_faults, texts
 from qwen3_rag.verification.diagnosis import batch_dependence, not_finite
 from qwen3_rag.verification.embedding_faults import Text
@@ -129,7 +129,7 @@ def _embedding_subject(
     dimensions: int | None,
     max_tokens: int | None,
 ) -> Subject:
-    check_dimensions(dimensions, reference.checkpoint.hidden_size)
+    resolve_dimensions(dimensions, reference.checkpoint.hidden_size)
     chosen = DEFAULT_INSTRUCTION if instruction is None else instruction
     allowed = EMBEDDING_TOLERANCE if tolerance is None else tolerance
     query_prompt = prompt_before(reference.checkpoint, "query", instruction)

@@ -8,7 +8,7 @@ from typing import cast
 from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
-from qwen3_rag.conversion import as_lists, converted
+from qwen3_rag.conversion import as_lists, convert_off_loop
 from qwen3_rag.embedder import Embedder
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
 from qwen3_rag.pydantic_adapter import PydanticAdapter
@@ -87,7 +87,7 @@ class Qwen3Embeddings(PydanticAdapter, Embeddings):
             texts: as `embed_documents`.
         """
         vectors = await self.embedder.aembed_documents(texts, progress=self.show_progress)
-        return await converted(partial(as_lists, vectors), vectors.size)
+        return await convert_off_loop(partial(as_lists, vectors), vectors.size)
 
     async def aembed_query(self, text: str) -> list[float]:
         """`embed_query` without blocking the event loop; concurrent calls share batches.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from qwen3_rag.backends.transformers_version import dtype_keyword
 from qwen3_rag.checkpoint import Checkpoint
 from qwen3_rag.errors import CheckpointError
 from qwen3_rag.models import ModelKind
+from qwen3_rag.saved_modules import saved_modules
 
 _TAKES_TOKEN_IDS: Final = {"Transformer", "Pooling", "Dense", "Normalize", "LayerNorm", "Dropout", "LogitScore"}
 """Modules that compute from token ids, a mask and each other's outputs alone."""
@@ -85,7 +85,7 @@ def load_model(
         "model_kwargs": {**options.from_pretrained(), dtype_keyword(): dtype},
     }
     if kind == "reranking":
-        _check_head(folder, saved)
+        _check_head(checkpoint, saved)
         cross_encoder = _guarded(folder, lambda: CrossEncoder(str(folder), **arguments))
         loaded = _as_reranker(cross_encoder, folder, saved)
     else:
@@ -124,29 +124,26 @@ def _as_reranker(model: CrossEncoder, folder: Path, saved: bool) -> LoadedModel:
 
 
 def _check_modules(folder: Path) -> None:
-    for module in _read_json(folder / "modules.json", []):
-        name = module["type"].rsplit(".", 1)[-1]
-        if name not in _TAKES_TOKEN_IDS:
+    for module in saved_modules(folder):
+        if module.name not in _TAKES_TOKEN_IDS:
             raise CheckpointError(
-                f"{folder} has a {name} module, which needs more than token ids; supported are "
+                f"{folder} has a {module.name} module, which needs more than token ids; supported are "
                 f"{', '.join(sorted(_TAKES_TOKEN_IDS))}. Use that library's own class for this checkpoint"
             )
-        if name == "Pooling":
-            pooling = _read_json(folder / module["path"] / "config.json", {})
-            if pooling.get("include_prompt", True) is False:
-                raise CheckpointError(
-                    f"{folder} leaves the prompt's tokens out of pooling (include_prompt=false), which is not "
-                    "supported; use that library's own class for this checkpoint"
-                )
+        if module.name == "Pooling" and module.config.get("include_prompt", True) is False:
+            raise CheckpointError(
+                f"{folder} leaves the prompt's tokens out of pooling (include_prompt=false), which is not "
+                "supported; use that library's own class for this checkpoint"
+            )
 
 
-def _check_head(folder: Path, saved: bool) -> None:
+def _check_head(checkpoint: Checkpoint, saved: bool) -> None:
     """Refuse checkpoints without a head: `CrossEncoder` would add a random one and only log a warning."""
-    names = _read_json(folder / "config.json", {}).get("architectures") or []
+    names = checkpoint.config.get("architectures") or []
     if not saved and not any(name.endswith(("ForCausalLM", "ForSequenceClassification")) for name in names):
         raise CheckpointError(
-            f"{folder} has architecture {', '.join(names) or 'unknown'} and so no head to score with; a "
-            "reranker is ...ForCausalLM or ...ForSequenceClassification, or was saved by CrossEncoder"
+            f"{checkpoint.folder} has architecture {', '.join(names) or 'unknown'} and so no head to score "
+            "with; a reranker is ...ForCausalLM or ...ForSequenceClassification, or was saved by CrossEncoder"
         )
 
 
@@ -158,12 +155,3 @@ def _guarded(folder: Path, load: Callable[[], Model]) -> Model:
         raise
     except Exception as error:  # safetensors, torch, transformers and this library raise errors of their own
         raise CheckpointError(f"Sentence Transformers cannot load {folder}: {error}") from error
-
-
-def _read_json(path: Path, absent: Any) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return absent
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error

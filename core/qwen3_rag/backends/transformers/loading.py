@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,7 +174,7 @@ def _with_rope_theta(checkpoint: Checkpoint, config: Any, model_kwargs: dict[str
     Raises:
         CheckpointError: positions are scaled in a way that the installed Transformers does not read.
     """
-    saved = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
+    saved = checkpoint.config
     rope = saved.get("rope_parameters")
     if not rope or "rope_theta" in saved or version() >= (5, 0):
         return model_kwargs

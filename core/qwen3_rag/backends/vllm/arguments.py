@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -59,7 +58,6 @@ def engine_arguments(settings: EngineSettings, checkpoint: Checkpoint, options: 
         raise ConfigurationError(
             f"max_model_len must be 1 to {checkpoint.context} (the model's context), got {max_model_len}"
         )
-    config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
     values: dict[str, Any] = {
         "model": str(checkpoint.folder),
         "runner": "pooling",
@@ -72,7 +70,7 @@ def engine_arguments(settings: EngineSettings, checkpoint: Checkpoint, options: 
         "load_format": "safetensors" if options.use_safetensors else "auto",
         "disable_log_stats": True,
         **_pooling(settings, checkpoint),
-        **_memory(options, config, dtype, max_model_len),
+        **_memory(options, checkpoint.config, dtype, max_model_len),
     }
     block_size = CPU_BLOCK_SIZE if on_cpu and options.block_size is None else options.block_size
     if block_size is not None:

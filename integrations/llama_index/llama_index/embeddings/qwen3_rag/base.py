@@ -19,7 +19,7 @@ from llama_index.embeddings.qwen3_rag.options import CoreOptions
 from pydantic.json_schema import SkipJsonSchema
 
 from qwen3_rag.component import Component
-from qwen3_rag.conversion import as_lists, converted
+from qwen3_rag.conversion import as_lists, convert_off_loop
 from qwen3_rag.embedder import Embedder
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
@@ -203,7 +203,7 @@ class Qwen3Embedding(CoreOptions, BaseEmbedding):
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
         vectors = await self.embedder.aembed_documents(texts)
-        return await converted(partial(as_lists, vectors), vectors.size)
+        return await convert_off_loop(partial(as_lists, vectors), vectors.size)
 
     def _configuration(self) -> dict[str, Any]:
         return _with_one_model_name(super()._configuration())

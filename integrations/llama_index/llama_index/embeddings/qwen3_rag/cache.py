@@ -15,7 +15,7 @@ from typing import Any
 
 from llama_index.core.storage.kvstore.types import DEFAULT_COLLECTION, BaseKVStore
 
-from qwen3_rag.embedder import Role
+from qwen3_rag.roles import Role
 
 _role: ContextVar[Role] = ContextVar("qwen3_rag_role", default="document")
 

@@ -17,9 +17,9 @@ from haystack_integrations.components.embedders.qwen3_rag.documents import (
     usage_meta,
 )
 
-from qwen3_rag.conversion import converted
+from qwen3_rag.conversion import convert_off_loop
 from qwen3_rag.embedder import Embedder, Embeddings
-from qwen3_rag.inputs import flag
+from qwen3_rag.inputs import as_bool
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
 from qwen3_rag.settings import DType, Hub
 
@@ -105,7 +105,7 @@ class Qwen3DocumentEmbedder(CoreComponent):
         """
         meta_fields_to_embed = check_meta_fields(meta_fields_to_embed)
         check_separator(embedding_separator)
-        progress_bar = flag("progress_bar", progress_bar)
+        progress_bar = as_bool("progress_bar", progress_bar)
         self._start(locals())
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
@@ -128,7 +128,7 @@ class Qwen3DocumentEmbedder(CoreComponent):
             OutOfMemoryError: a document alone does not fit into memory.
         """
         documents = own_documents(documents)
-        texts, progress = self._texts(documents), flag("progress_bar", self.progress_bar)
+        texts, progress = self._texts(documents), as_bool("progress_bar", self.progress_bar)
         result = self.embedder.embed(texts, role="document", progress=progress)
         return _response(self.model, documents, result)
 
@@ -140,9 +140,9 @@ class Qwen3DocumentEmbedder(CoreComponent):
             documents: as `run`.
         """
         documents = own_documents(documents)
-        texts, progress = self._texts(documents), flag("progress_bar", self.progress_bar)
+        texts, progress = self._texts(documents), as_bool("progress_bar", self.progress_bar)
         result = await self.embedder.aembed(texts, role="document", progress=progress)
-        return await converted(partial(_response, self.model, documents, result), result.vectors.size)
+        return await convert_off_loop(partial(_response, self.model, documents, result), result.vectors.size)
 
     def _texts(self, documents: Sequence[Document]) -> list[str]:
         return document_texts(documents, self.meta_fields_to_embed, self.embedding_separator)

@@ -19,7 +19,7 @@ from haystack_integrations.components.embedders.qwen3_rag.documents import (
 )
 
 from qwen3_rag.errors import ConfigurationError
-from qwen3_rag.inputs import number
+from qwen3_rag.inputs import as_float
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
 from qwen3_rag.ranking import check_top_k, rank
 from qwen3_rag.reranker import Reranker, Scores
@@ -199,7 +199,7 @@ def _threshold(given: float | None) -> float | None:
     if given is None:
         return None
     meaning = "a number, 0 to 1, or None for no limit"
-    threshold = number("score_threshold", given, meaning)
+    threshold = as_float("score_threshold", given, meaning)
     if not 0 <= threshold <= 1:
         raise ConfigurationError(f"score_threshold must be {meaning}, got {threshold}")
     return threshold

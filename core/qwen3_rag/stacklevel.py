@@ -9,7 +9,7 @@ _PACKAGES: Final = {"qwen3_rag", "langchain_qwen3_rag"}
 """In the names of all modules that are ours: the adapters of LlamaIndex and Haystack end in the first."""
 
 
-def level_of_caller() -> int:
+def caller_stacklevel() -> int:
     """Return the `stacklevel` with which our caller's warning names the code that called this package.
 
     Ask in the caller's own thread or task: nobody called a thread of ours.

@@ -2,7 +2,7 @@
 
 A document of which only the beginning is kept need not be tokenised whole: for a string of 20 MB that took half
 a minute and 5 GB. Qwen's tokenizer splits text by one expression, from left to right, and merges within the
-pieces. A run of letters ends where something else comes, whatever that is and whatever follows; so does its
+pieces. A run of letters ends at the first character that is no letter, whatever follows, and so does its
 piece.
 """
 
@@ -21,15 +21,15 @@ _SPLIT: Final = (
 )
 """Source: pre_tokenizer in tokenizer.json of the published models."""
 
-_PLACES: Final = re.compile(r"[^\W\d_](?=[ \n\t.,;:!?)。，、；：！？])")
-"""A letter before what is none, and joins no character before it under NFC."""
+_BREAKS: Final = re.compile(r"[^\W\d_](?=[ \n\t.,;:!?)。，、；：！？])")
+"""A letter followed by a character that is no letter and does not compose with it under NFC."""
 
-_LOOKED_AT: Final = 10_000
-"""Characters, before the search for a place is given up."""
+_SEARCHED: Final = 10_000
+"""Characters that are searched for such a break."""
 
 
 def splits_as_qwen(tokenizer: Tokenizer) -> bool:
-    """Whether a tokenizer makes its pieces as Qwen's does, which `safe_end` relies on."""
+    """Whether a tokenizer makes its pieces as Qwen's does, which `safe_break` relies on."""
     if tokenizer.pre_tokenizer is None or tokenizer.normalizer is None:
         return False
     steps = json.loads(tokenizer.pre_tokenizer.__getstate__()).get("pretokenizers", [])
@@ -42,13 +42,13 @@ def splits_as_qwen(tokenizer: Tokenizer) -> bool:
     )
 
 
-def safe_end(text: str, least: int) -> int:
+def safe_break(text: str, least: int) -> int:
     """Return how many characters of a text, at least `least`, have the tokens that they have in the whole.
 
     All of them, if no place to break it off is near.
     """
-    for place in _PLACES.finditer(text, least, least + _LOOKED_AT):
+    for found in _BREAKS.finditer(text, least, least + _SEARCHED):
         # A letter already in Unicode 3.2: younger ones may be unknown to the tokenizer's expression.
-        if ucd_3_2_0.category(place.group()).startswith("L"):
-            return place.end()
+        if ucd_3_2_0.category(found.group()).startswith("L"):
+            return found.end()
     return len(text)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def file_stamps(folder: Path, patterns: Iterable[str]) -> tuple[tuple[str, int, int, int], ...]:
+def file_versions(folder: Path, patterns: Iterable[str]) -> tuple[tuple[str, int, int, int], ...]:
     """Return name, time, size and number of a folder's files; others once a file is changed or replaced."""
     stamps = {path.name: path.stat() for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     return tuple((name, s.st_mtime_ns, s.st_size, s.st_ino) for name, s in sorted(stamps.items()))
