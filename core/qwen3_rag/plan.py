@@ -164,8 +164,9 @@ def _paths(lengths: NDArray[np.int64], shared: NDArray[np.int64]) -> list[list[_
         shared: int64, shape (n,); common prefix of each sequence with the previous one.
     """
     paths: list[list[_Node]] = [[] for _ in lengths]
+    # In sorted order a sequence follows those that it continues: one all of whose tokens the previous one has
+    # is identical to it.
     same = shared == lengths
-    same[1:] &= lengths[1:] == lengths[:-1]
     todo = [(0, len(lengths), 0)] if paths else []
     while todo:
         low, high, depth = todo.pop()

@@ -200,7 +200,7 @@ def test_a_document_that_is_broken_off_has_the_tokens_of_the_whole(text: str, ro
     text *= times
     whole = TOKENIZER.encode_texts([text], prompt="", max_tokens=room + 1, is_query=False)
     in_pair = TOKENIZER.encode_pairs([("q", text)], instruction=TASK, max_tokens=90 + room)
-    with patch.object(tokenization, "_PLENTY_PER_TOKEN", 1):
+    with patch.object(tokenization, "_MOST_CHARACTERS_PER_TOKEN", 1):
         part = TOKENIZER.encode_texts([text], prompt="", max_tokens=room + 1, is_query=False)
         part_of_pair = TOKENIZER.encode_pairs([("q", text)], instruction=TASK, max_tokens=90 + room)
     for one, other in ((part, whole), (part_of_pair, in_pair)):
@@ -246,9 +246,9 @@ def test_texts_of_other_tokenizers_are_not_broken_off() -> None:
 
 def test_all_of_a_text_is_encoded_by_tokenizers_that_make_other_pieces() -> None:
     tokenizer, document = small_tokenizer(appends_end_of_text=True), "a word and another, " * 1000
-    assert PromptTokenizer(tokenizer)._enough(document, 9) < len(document)
+    assert PromptTokenizer(tokenizer)._characters_to_encode(document, 9) < len(document)
     tokenizer.normalizer = normalizers.NFKC()
-    assert PromptTokenizer(tokenizer)._enough(document, 9) == len(document)
+    assert PromptTokenizer(tokenizer)._characters_to_encode(document, 9) == len(document)
 
 
 @pytest.mark.parametrize(
