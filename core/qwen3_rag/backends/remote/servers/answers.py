@@ -100,8 +100,8 @@ def check_nothing_was_cut(answer: Any, tokens: int) -> None:
     if type(computed) is int and 0 < computed < tokens:
         raise UnusableAnswerError(
             f"the server was sent {tokens} tokens and computed {computed} (its usage.prompt_tokens), so it "
-            "cuts inputs without a word; raise its maximum length and turn its truncation off, or set max_tokens "
-            "here to what it reads, then check it with `qwen3-rag verify --max-tokens`"
+            "cuts inputs without a word; raise its maximum length and turn its truncation off, or set "
+            "max_tokens here to what it reads, then check it with `qwen3-rag verify --max-tokens`"
         )
 
 
