@@ -6,9 +6,9 @@ from __future__ import annotations
 class AcceptedSizes:
     """Limits of a request's size, lowered where servers refuse what they accept in halves.
 
-    Why a request was refused is not read from the server's words. One that has no more inputs and no more tokens
-    than others that were accepted is not refused for its size, so it lowers nothing: refusals for another reason,
-    however often they come, do not make requests ever smaller.
+    Why a request was refused is not read from the server's words. One that has no more inputs and no more
+    tokens than others that were accepted is not refused for its size, so it lowers nothing: refusals for
+    another reason, however often they come, do not make requests ever smaller.
 
     Args:
         inputs: most inputs of a request, as configured.
