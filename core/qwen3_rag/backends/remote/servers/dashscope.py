@@ -32,7 +32,7 @@ _ROOT: Final = "/api/v1/services"
 _MAX_INPUTS: Final = 10
 _MAX_TOKENS: Final = _MAX_INPUTS * 8192
 _MAX_RERANK_TOKENS: Final = 30_000
-"""That of `gte-rerank-v2`. The others have 120,000 by the reference, which said 30,000 of `qwen3-rerank` before."""
+"""That of `gte-rerank-v2`. Of the others it is 120,000 by the reference; of `qwen3-rerank` it was 30,000."""
 _WHO: Final = "DashScope applies its own template"
 _BEFORE_INSTRUCTION, _AFTER_INSTRUCTION = query_prompt("\0").split("\0")
 
