@@ -164,7 +164,7 @@ class Component:
                 raise EngineClosedError(f"this {type(self).__name__} is closed; create a new one")
             if self._engine is None:
                 engine = engines.acquire(source.settings, source.version)
-                # For an object that nobody closed. A garbage collection in any thread may run it: it must not wait.
+                # For an object that nobody closed. Garbage is collected in any thread: this must not wait.
                 self._release = weakref.finalize(self, engines.release, engine, wait=False)
                 self._release.atexit = False  # `engines` closes them all
                 self._engine = engine

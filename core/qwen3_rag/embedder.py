@@ -50,7 +50,7 @@ class Embedder(Component):
     The vector of a text is the final hidden state of its closing `<|endoftext|>` token, cut to
     `dimensions`, then scaled to L2 norm 1. Queries carry an instruction, documents do not.
     Weights are loaded on first use and shared with every `Embedder` of equal settings in the
-    process. All methods may be called from any thread.
+    process. All methods may be called from any thread; async ones need asyncio.
 
     Args:
         model: hub repository or local folder; "demo" is a tiny model inside this package, for trying out.

@@ -38,7 +38,7 @@ class Reranker(Component):
     A score is the model's probability of answering "yes" rather than "no" to whether the document
     meets the query under the instruction: sigmoid(logit_yes - logit_no) at the last token.
     Weights are loaded on first use and shared with every `Reranker` of equal settings in the
-    process. All methods may be called from any thread.
+    process. All methods may be called from any thread; async ones need asyncio.
 
     Args:
         model: hub repository or local folder ("demo" is a tiny model inside this package, for trying out);

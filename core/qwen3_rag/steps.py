@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from qwen3_rag.errors import DeadlineExceededError, copy_for_caller
+from qwen3_rag.errors import ConfigurationError, DeadlineExceededError, copy_for_caller
 from qwen3_rag.forking import after_fork_in_child
 from qwen3_rag.workers import WorkerThread
 
@@ -74,9 +74,14 @@ def drive(steps: Steps[Result], timeout: float | None) -> Result:
 
 
 async def drive_async(steps: Steps[Result], timeout: float | None) -> Result:
-    """`drive` without blocking the event loop. Cancelling it closes the steps."""
+    """`drive` without blocking the event loop. Cancelling it closes the steps.
+
+    Raises:
+        ConfigurationError: no event loop of asyncio runs in this thread. Also as `drive`.
+    """
     deadline = _Deadline(timeout)
     with closing(steps):
+        _check_loop()
         answer = None
         while True:
             try:
@@ -100,6 +105,16 @@ async def drive_async(steps: Steps[Result], timeout: float | None) -> Result:
                 waiting.cancel()
                 raise
             answer = result_of(waiting)
+
+
+def _check_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "async methods need an event loop of asyncio, and none runs in this thread; under another one "
+            "(Trio's), call the sync method in a thread (trio.to_thread.run_sync, anyio.to_thread.run_sync)"
+        ) from None
 
 
 def result_of(future: Future[Result] | asyncio.Future[Result]) -> Result:

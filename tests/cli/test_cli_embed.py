@@ -302,6 +302,40 @@ def test_a_null_or_a_number_in_parquet_is_refused(
     assert "has no column 'text'" in invoke(*command).err
 
 
+@pytest.mark.parametrize("kind", ["string_view", "large_string", "dictionary"])
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl"])
+def test_every_arrow_type_of_text_is_read_and_kept(
+    invoke: Invoke,
+    tmp_path: Path,
+    embedding_checkpoint: Path,
+    texts: list[str],
+    expected: np.ndarray,
+    kind: str,
+    ending: str,
+) -> None:
+    """Polars writes string views."""
+    path, output = tmp_path / "rows.parquet", tmp_path / f"v{ending}"
+    try:
+        column = (
+            pa.array(texts).dictionary_encode()
+            if kind == "dictionary"
+            else pa.array(texts, getattr(pa, kind)())
+        )
+        pq.write_table(pa.table({"text": column, "title": column}), path, row_group_size=2)
+    except (AttributeError, NotImplementedError) as error:  # pa.ArrowNotImplementedError is one
+        pytest.skip(f"this pyarrow cannot: {error}")
+    run = invoke("embed", path, output, "--model", embedding_checkpoint, *SMALL)
+    assert run.code == 0, run.err
+    if ending == ".parquet":
+        table = pq.read_table(output)
+        assert table.drop_columns("embedding").equals(pq.read_table(path))
+        rows = table.to_pylist()
+    else:
+        rows = [json.loads(line) for line in output.read_bytes().split(b"\n")[:-1]]
+    assert [(row["text"], row["title"]) for row in rows] == [(text, text) for text in texts]
+    np.testing.assert_allclose(np.array([row["embedding"] for row in rows]), expected, atol=1e-6)
+
+
 def test_jsonl_fields_that_fit_no_column_are_refused_before_any_row_is_embedded(
     invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path
 ) -> None:

@@ -200,6 +200,84 @@ def test_a_job_stopped_while_assembling_computes_nothing_again(
     assert np.load(output).shape == (ROWS, 32)
 
 
+@pytest.fixture(params=[".npy", ".jsonl", ".parquet"])
+def untidy(
+    request: pytest.FixtureRequest,
+    invoke: Invoke,
+    lines: Path,
+    tmp_path: Path,
+    embedding_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> tuple[Path, tuple[object, ...]]:
+    """A whole output whose run was killed before it removed the parts, and the run's command."""
+    from qwen3_rag.cli.parts import Parts
+
+    output = tmp_path / f"v{request.param}"
+    command = ("embed", lines, output, "--model", embedding_checkpoint, *OPTIONS)
+    with monkeypatch.context() as patched:
+        patched.setattr(Parts, "finish", lambda _: (_ for _ in ()).throw(StoppedError))
+        with pytest.raises(StoppedError):
+            invoke(*command)
+    assert output.exists()
+    assert parts_of(output)
+    stop_after(0, monkeypatch)
+    return output, command
+
+
+def parts_of(output: Path) -> list[str]:
+    return sorted(path.name for path in output.with_name(output.name + ".parts").glob("*"))
+
+
+def test_a_whole_output_whose_parts_were_not_removed_is_recognised(
+    invoke: Invoke, untidy: tuple[Path, tuple[object, ...]], texts: list[str]
+) -> None:
+    output, command = untidy
+    before = (output.read_bytes(), output.stat().st_mtime_ns)
+    run = invoke(*command, "--json")
+    assert run.code == 0, run.err
+    assert json.loads(run.out)["rows_of_earlier_runs"] == len(texts)
+    assert (output.read_bytes(), output.stat().st_mtime_ns) == before
+    assert not output.with_name(output.name + ".parts").exists()
+    assert "is there already" in invoke(*command).err
+
+
+@pytest.mark.parametrize("untidy", [".npy"], indirect=True)
+@pytest.mark.parametrize("other", ["output", "settings", "part", "restart"])
+def test_parts_beside_an_output_that_is_not_theirs_are_kept(
+    invoke: Invoke, untidy: tuple[Path, tuple[object, ...]], other: str
+) -> None:
+    output, command = untidy
+    if other == "output":
+        output.write_bytes(output.read_bytes()[:-1] + b"?")
+    if other == "settings":
+        command = (*command, "--precision", "float16")
+    if other == "part":
+        (output.with_name(output.name + ".parts") / "00000000.npz").unlink()
+    if other == "restart":
+        command = (*command, "--restart")
+    content, kept = output.read_bytes(), parts_of(output)
+    run = invoke(*command)
+    assert run.code == 2
+    assert f"{output} is there already; use --overwrite" in run.err
+    assert output.read_bytes() == content
+    assert parts_of(output) == kept
+
+
+@pytest.mark.parametrize("untidy", [".npy"], indirect=True)
+def test_parts_that_a_killed_run_had_begun_to_remove_are_removed(
+    invoke: Invoke, untidy: tuple[Path, tuple[object, ...]]
+) -> None:
+    output, command = untidy
+    folder = output.with_name(output.name + ".parts")
+    (folder / "manifest.json").unlink()
+    content = output.read_bytes()
+    run = invoke(*command)
+    assert run.code == 2
+    assert f"{output} is there already; use --overwrite" in run.err
+    assert output.read_bytes() == content
+    assert not folder.exists()
+
+
 def test_files_of_others_in_the_parts_folder_are_left_alone(
     invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
 ) -> None:
@@ -275,13 +353,16 @@ def test_other_model_kwargs_are_refused_and_secrets_are_written_nowhere(
     assert json.loads(run.out)["rows_of_earlier_runs"] == 6
 
 
-def test_a_job_at_a_server_goes_on_with_a_longer_timeout_but_not_with_another_model() -> None:
+def test_a_job_at_a_server_goes_on_at_another_address_but_not_with_another_model_or_kind_of_server() -> None:
     def settings(**model_kwargs: object) -> dict[str, Any]:
         server = {"server": "vllm", "base_url": "http://127.0.0.1:8000", **model_kwargs}
         return _settings(Embedder(backend="remote", model_kwargs=server))
 
     assert settings(timeout=1, max_retries=0, api_key_env="A_KEY") == settings(timeout=30, max_connections=2)
+    assert settings() == settings(base_url=["http://gpu-1:8000", "http://gpu-2:8000"])
     assert settings() != settings(served_model="another")
+    assert settings() != settings(server="tei")
+    assert settings() != settings(path="/another")
 
 
 def test_a_query_that_is_too_long_is_named_before_any_is_embedded(

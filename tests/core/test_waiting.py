@@ -61,6 +61,15 @@ def test_a_call_ends_at_its_timeout_and_its_work_is_dropped(embedding_checkpoint
         patient.close()
 
 
+def test_an_async_call_without_asyncios_event_loop_says_what_it_needs(embedding_checkpoint: Path) -> None:
+    """As under Trio, whose loop drives coroutines too."""
+    with Embedder(str(embedding_checkpoint), **OPTIONS) as embedder:
+        for texts in (["a text"], []):
+            call = embedder.aembed_documents(texts)
+            with pytest.raises(ConfigurationError, match=r"event loop of asyncio.*trio\.to_thread"):
+                call.send(None)
+
+
 @pytest.mark.parametrize("timeout", [float("inf"), 1e12])
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_timeout_may_be_longer_than_a_thread_can_wait(

@@ -65,12 +65,13 @@ def vllm(compute: Compute, *, knows_use_activation: bool = True) -> Answer:
         if not all(isinstance(token, int) for row in rows for token in row):
             return Reply({"error": {"message": "ids expected"}}, status=400)
         values = compute(rows)
+        usage = {"prompt_tokens": sum(map(len, rows)), "total_tokens": sum(map(len, rows))}
         if request.path == "/v1/embeddings":
             if request.body["encoding_format"] != "base64":
                 return Reply({"error": {"message": "base64 expected"}}, status=400)
             texts = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in normalised(values)]
             data = [{"index": i, "object": "embedding", "embedding": text} for i, text in enumerate(texts)]
-            return Reply({"object": "list", "data": data, "usage": {}})
+            return Reply({"object": "list", "data": data, "usage": usage})
         if request.path == "/classify":
             raw = request.body.get("use_activation") is False and knows_use_activation
             probs = values if raw else sigmoid(values)
@@ -78,7 +79,7 @@ def vllm(compute: Compute, *, knows_use_activation: bool = True) -> Answer:
                 {"index": i, "label": "LABEL_0", "probs": [float(p)], "num_classes": 1}
                 for i, p in enumerate(probs)
             ]
-            return Reply({"object": "list", "data": data, "usage": {}})
+            return Reply({"object": "list", "data": data, "usage": usage})
         return Reply({"detail": "Not Found"}, status=404)
 
     return answer

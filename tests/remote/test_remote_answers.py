@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from qwen3_rag.backends.remote import (
     RemoteAnswerError,
     RemoteNonFiniteError,
 )
-from server import Answer, Reply, Server
+from server import Answer, Reply, Request, Server
 from workload import RIGHT, TEXTS, check
 
 Serve = Callable[[Answer], Server]
@@ -80,6 +81,51 @@ def test_a_number_that_is_not_finite_names_its_text(number: Any, serve: Serve, e
 def test_values_in_any_order_go_to_their_texts(serve: Serve, embedder: Make, expected: np.ndarray) -> None:
     server = serve(models.altered(RIGHT, lambda answer: {"data": answer["data"][::-1]}))
     check(embedder(server.url, max_inputs_per_request=7), expected)
+
+
+def _usage(**usage: Any) -> Callable[[Any], Any]:
+    return lambda answer: {**answer, "usage": usage or None}
+
+
+@pytest.mark.parametrize("kind", ["embedding", "reranking"])
+def test_an_answer_that_tells_of_fewer_tokens_than_were_sent_is_not_believed(
+    kind: str, serve: Serve, embedder: Make, reranker: Make
+) -> None:
+    """The server cuts each input to 8 tokens and says so in its usage only."""
+    compute = models.digest() if kind == "embedding" else models.log_odds_digest
+
+    def cutting(request: Request) -> Reply:
+        cut = {**request.body, "input": [ids[-8:] for ids in request.body["input"]]}
+        return models.vllm(compute)(Request(request.path, request.headers, cut))
+
+    server = serve(cutting)
+    seen = r"was sent \d+ tokens and computed 16 .*cuts inputs.*maximum length.*verify --max-tokens"
+    if kind == "embedding":
+        call = partial(embedder(server.url).embed_documents, ["a long text " * 9, "another one " * 9])
+    else:
+        call = partial(reranker(server.url).score, "query", ["a long text", "another one"])
+    with pytest.raises(RemoteAnswerError, match=seen) as caught:
+        call()
+    assert server.url in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [{"prompt_tokens": 0}, {}, {"prompt_tokens": None}, {"prompt_tokens": "5"}, {"prompt_tokens": 10**6}],
+)
+def test_a_usage_that_proves_no_cut_is_believed(
+    usage: dict[str, Any], serve: Serve, embedder: Make, expected: np.ndarray
+) -> None:
+    check(embedder(serve(models.altered(RIGHT, _usage(**usage))).url), expected)
+
+
+def test_usage_of_a_server_that_gets_text_is_no_evidence(
+    serve: Serve, embedder: Make, embedding_folder: Path, expected: np.ndarray
+) -> None:
+    """Gateways count it by other tokenizers, or estimate it."""
+    answer = models.openai(models.digest(), models.tokenizer_of(embedding_folder))
+    server = serve(models.altered(answer, _usage(prompt_tokens=7)))
+    check(embedder(server.url, "openai"), expected)
 
 
 def test_a_probability_out_of_range_is_not_believed(

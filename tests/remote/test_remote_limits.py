@@ -14,6 +14,7 @@ import models
 import numpy as np
 import pytest
 from qwen3_rag.backends.remote import (
+    RemoteRefusalError,
     RemoteUnavailableError,
     backend,
     client,
@@ -226,6 +227,82 @@ def test_requests_keep_to_their_limits(serve: Serve, embedder: Make) -> None:
     assert all(len(size) <= 8 for size in sizes)
     assert all(sum(size) <= 40 or len(size) == 1 for size in sizes)
     assert any(sum(size) > 40 for size in sizes)
+
+
+def at_most(inputs: int = 10**6, tokens: int = 10**6) -> Answer:
+    """A server's answer that refuses larger requests."""
+
+    def answer(request: Request) -> Reply:
+        size = [len(ids) for ids in request.body["input"]]
+        if len(size) > inputs or sum(size) > tokens:
+            return Reply({"error": f"at most {inputs} inputs and {tokens} tokens"}, status=422)
+        return RIGHT(request)
+
+    return answer
+
+
+def sizes(server: Server, count: Callable[[list[list[int]]], int]) -> list[int]:
+    """Return the sizes of the requests so far, and forget those."""
+    found = [count(request.body["input"]) for request in server.requests]
+    server.requests.clear()
+    return found
+
+
+def test_how_many_inputs_a_server_takes_is_learnt_once(
+    serve: Serve, embedder: Make, expected: np.ndarray
+) -> None:
+    server = serve(at_most(inputs=9))
+    made = embedder(server.url, max_connections=1)
+    check(made, expected)
+    assert max(sizes(server, len)) == 60
+    check(made, expected)
+    assert sizes(server, len) == [8] * 7 + [4], "60, 30 and 15 were refused, 8 was not"
+
+
+def test_a_limit_learnt_holds_for_what_a_run_has_not_sent_yet(
+    serve: Serve, embedder: Make, expected: np.ndarray
+) -> None:
+    server = serve(at_most(inputs=10))
+    check(embedder(server.url, max_connections=1, max_inputs_per_request=20), expected)
+    assert sizes(server, len) == [20, 1, 10, 10, 10, 10, 10, 10], "the one is a letter"
+
+
+def test_how_many_tokens_a_server_takes_is_learnt_too(
+    serve: Serve, embedder: Make, expected: np.ndarray
+) -> None:
+    """A limit of inputs is assumed first, until as many were accepted."""
+    server = serve(at_most(tokens=200))
+    made = embedder(server.url, max_connections=1)
+    for _ in range(3):
+        check(made, expected)
+    assert any(size > 200 for size in sizes(server, lambda rows: sum(map(len, rows))))
+    check(made, expected)
+    assert max(sizes(server, lambda rows: sum(map(len, rows)))) <= 200
+
+
+def test_the_refusal_of_one_text_tells_nothing_of_sizes(
+    serve: Serve, embedder: Make, expected: np.ndarray
+) -> None:
+    server = serve(at_most(tokens=1000))
+    made = embedder(server.url, max_connections=1)
+    with pytest.raises(RemoteRefusalError, match="about text 41"):
+        made.embed_documents([*TEXTS[:41], "much too long " * 100, *TEXTS[42:]])
+    server.requests.clear()
+    check(made, expected)
+    assert sizes(server, len) == [60]
+
+
+def test_a_refusal_of_what_was_accepted_before_lowers_no_limit(
+    serve: Serve, embedder: Make, expected: np.ndarray
+) -> None:
+    server = serve(RIGHT)
+    made = embedder(server.url, max_connections=1)
+    check(made, expected)
+    server.answer = first([Reply({"error": "just now not"}, status=400)], RIGHT)
+    check(made, expected)
+    server.requests.clear()
+    check(made, expected)
+    assert sizes(server, len) == [60]
 
 
 def test_a_rerank_request_holds_one_query(serve: Serve, reranker: Make, reranking_folder: Path) -> None:

@@ -217,6 +217,31 @@ def test_what_dashscope_would_cut_is_refused_and_cut_here_when_asked(
     assert 3000 < long < 4000
 
 
+@pytest.mark.parametrize(
+    ("model", "most", "documents"),
+    [
+        ("qwen3-rerank", 4000, 500),
+        ("gte-rerank-v2", 4000, 500),
+        ("qwen3-vl-rerank", 8000, 100),
+        ("a-reranker-of-next-year", 4000, 100),
+    ],
+)
+def test_each_of_dashscopes_rerankers_has_its_own_limits(
+    model: str, most: int, documents: int, serve: Serve, reranking_folder: Path
+) -> None:
+    server = serve(models.dashscope(models.log_odds_digest, models.tokenizer_of(reranking_folder)))
+    kwargs = {"server": "dashscope", "base_url": server.url, "served_model": model}
+    kwargs["max_tokens_per_request"] = 10**6
+    with Reranker(str(reranking_folder), max_tokens=16384, backend="remote", model_kwargs=kwargs) as reranker:
+        assert reranker.score("q", ["d" * most]).shape == (1,)
+        said = rf"has {most + 1} tokens, .* {model} reads {most} "
+        with pytest.raises(PromptTooLongError, match=said) as caught:
+            reranker.score("q", ["d" * (most + 1)])
+        assert ("not known here" in str(caught.value)) == (model == "a-reranker-of-next-year")
+        reranker.score("q", ["d"] * 501)
+    assert max(len(request.body["input"]["documents"]) for request in server.requests) == documents
+
+
 def _texts_sent(server: Server) -> list[str]:
     """Return the queries and documents that DashScope's reranking was sent."""
     inputs = [request.body["input"] for request in server.requests]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,22 @@ def assemble(output: Path, rows: Rows, count: int, parts: Parts, part_count: int
         part_count: how many parts there are.
         schema: for Parquet, what `output_schema` returned.
     """
+    temporary = _write(output, rows, count, parts, part_count, schema)
+    force_to_disk(temporary)
+    publish(temporary, output)
+
+
+def is_assembled(output: Path, rows: Rows, count: int, parts: Parts, part_count: int, schema: Any) -> bool:
+    """Whether an existing output is, byte for byte, what `assemble` would write; the arguments are the same."""
+    temporary = _write(output, rows, count, parts, part_count, schema)
+    try:
+        return filecmp.cmp(temporary, output, shallow=False)
+    finally:
+        temporary.unlink()
+
+
+def _write(output: Path, rows: Rows, count: int, parts: Parts, part_count: int, schema: Any) -> Path:
+    """Write the output's content to `parts.assembled`, and return that path."""
     first = parts.read(0).vectors
     columns, dtype = first.shape[1], first.dtype
     vectors = (parts.read(number).vectors for number in range(part_count))
@@ -53,8 +70,7 @@ def assemble(output: Path, rows: Rows, count: int, parts: Parts, part_count: int
             from qwen3_rag.cli.parquet import write_parquet
 
             write_parquet(temporary, rows, schema, vectors, columns, dtype)
-    force_to_disk(temporary)
-    publish(temporary, output)
+    return temporary
 
 
 def _write_npy(path: Path, parts: Iterator[NDArray[Any]], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:

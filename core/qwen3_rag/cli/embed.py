@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 _OF_TRANSPORT: Final = {
+    "base_url",
     "timeout",
     "deadline",
     "max_retries",
@@ -36,7 +37,8 @@ _OF_TRANSPORT: Final = {
     "max_tokens_per_request",
     "api_key_env",
 }
-"""Options of the remote backend that change no vector: an interrupted job may go on with others."""
+"""Options of the remote backend that change no vector: an interrupted job may go on with others. A server at
+another address is trusted to run the model that it is asked for by name, as one at the same address is."""
 
 
 def embed(

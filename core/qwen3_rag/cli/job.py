@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from qwen3_rag.arguments import engine_settings
 from qwen3_rag.checkpoint import open_checkpoint
-from qwen3_rag.cli.assemble import assemble, check_output
-from qwen3_rag.cli.parts import FORMAT, Part, Parts
+from qwen3_rag.cli.assemble import assemble, check_output, is_assembled
+from qwen3_rag.cli.parts import FORMAT, Part, Parts, parts_folder
 from qwen3_rag.cli.rows import JSONL_ENDINGS, Rows
 from qwen3_rag.cli.truncation import suppress_truncation_warnings
 from qwen3_rag.embedder import Embedder
@@ -92,7 +92,7 @@ class Summary:
 
 
 def run_job(job: Job, embedder: Embedder, *, restart: bool, overwrite: bool, progress: bool) -> Summary:
-    """Do a job, or the rest of it.
+    """Do a job, or the rest of it, which may be no more than to remove the parts of an output that is whole.
 
     Args:
         job: the work.
@@ -108,15 +108,19 @@ def run_job(job: Job, embedder: Embedder, *, restart: bool, overwrite: bool, pro
     """
     started = time.perf_counter()
     engine = engine_settings("embedding", embedder.arguments)
-    _refuse_finished(job.output, overwrite)
+    if job.output.exists() and not overwrite and (restart or not parts_folder(job.output).is_dir()):
+        raise _is_there_already(job.output)
     check_output(job.output)
     with Parts(job.output, restart=restart) as parts:
-        _refuse_finished(job.output, overwrite)
         count, schema, manifest = _survey(job)
-        parts.check(manifest)
         # An input without rows still has one part, which says how long its vectors would be.
         part_count = max(1, -(-count // job.chunk_size))
         missing = {number for number in range(part_count) if not parts.has(number)}
+        # An output beside its parts may be whole: then the run that made it was killed before it removed them.
+        may_be_whole = job.output.exists() and not overwrite
+        if may_be_whole and (missing or not parts.are_of(manifest)):
+            raise _is_there_already(job.output)
+        parts.check(manifest)
         if missing:
             if job.role == "query":
                 _check_lengths(job, engine)
@@ -127,7 +131,10 @@ def run_job(job: Job, embedder: Embedder, *, restart: bool, overwrite: bool, pro
             _compute(job, embedder, parts, missing, count, progress=progress)
         _check_unchanged(job, manifest)
         usage, bytes_per_row = _total(parts, part_count)
-        assemble(job.output, job.rows, count, parts, part_count, schema)
+        if not may_be_whole:
+            assemble(job.output, job.rows, count, parts, part_count, schema)
+        elif not is_assembled(job.output, job.rows, count, parts, part_count, schema):
+            raise _is_there_already(job.output)
         parts.finish()
     return Summary(
         output=str(job.output),
@@ -144,9 +151,8 @@ def run_job(job: Job, embedder: Embedder, *, restart: bool, overwrite: bool, pro
     )
 
 
-def _refuse_finished(output: Path, overwrite: bool) -> None:
-    if output.exists() and not overwrite:
-        raise ConfigurationError(f"{output} is there already; use --overwrite to replace it")
+def _is_there_already(output: Path) -> ConfigurationError:
+    return ConfigurationError(f"{output} is there already; use --overwrite to replace it")
 
 
 def _survey(job: Job) -> tuple[int, Any, dict[str, Any]]:

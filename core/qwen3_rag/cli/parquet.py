@@ -42,8 +42,7 @@ class ParquetRows(Rows):
                 f"{path} has several columns {field!r}; rename all but the one with the texts"
             )
         kind = self.schema.field(field).type
-        value_kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(value_kind) or pa.types.is_large_string(value_kind)):
+        if not _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
             raise ConfigurationError(f"column {field!r} of {path} is {kind}, not text")
 
     def texts(self) -> Iterator[str]:
@@ -94,6 +93,12 @@ class ParquetRows(Rows):
                 yield from file.iter_batches(_ROWS_AT_A_TIME, columns=columns)
         except OSError as error:
             raise ConfigurationError(f"cannot read {self.path}: {error}") from error
+
+
+def _is_text(kind: Any) -> bool:
+    # Polars writes views. An older pyarrow has no such type, and reads them as strings.
+    is_string_view = getattr(pa.types, "is_string_view", lambda _: False)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_string_view(kind)
 
 
 def _cells(batch: Any, index: int) -> Iterator[tuple[str, Any]]:

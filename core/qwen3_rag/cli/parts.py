@@ -33,6 +33,11 @@ class Part:
     usage: Usage
 
 
+def parts_folder(output: Path) -> Path:
+    """Return the folder of an output's parts."""
+    return output.with_name(output.name + ".parts")
+
+
 class Parts:
     """The parts of one output, locked while this object is open (a context manager).
 
@@ -45,7 +50,7 @@ class Parts:
     """
 
     def __init__(self, output: Path, *, restart: bool) -> None:
-        self.folder = output.with_name(output.name + ".parts")
+        self.folder = parts_folder(output)
         if not output.parent.is_dir():
             raise ConfigurationError(f"no such folder: {output.parent}")
         self.folder.mkdir(exist_ok=True)
@@ -81,20 +86,16 @@ class Parts:
         """
         if not self._manifest.is_file():
             return
-        try:
-            saved = json.loads(self._manifest.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConfigurationError(f"{self._manifest} is damaged ({error}); use --restart") from error
-        differences = [
-            f"{name} was {saved.get(name)!r} and is now {value!r}"
-            for name, value in expected.items()
-            if saved.get(name) != value
-        ]
+        differences = self._differences(expected)
         if differences:
             raise ConfigurationError(
                 f"{self.folder} holds the unfinished work of another run: {'; '.join(differences)}. "
                 "Run it again as it was to go on, or use --restart to throw that work away"
             )
+
+    def are_of(self, expected: dict[str, Any]) -> bool:
+        """Whether there is a manifest, and it has these entries."""
+        return self._manifest.is_file() and not self._differences(expected)
 
     def begin(self, manifest: dict[str, Any]) -> None:
         """Write the manifest, unless an earlier run has."""
@@ -129,6 +130,17 @@ class Parts:
     def finish(self) -> None:
         """Mark the job as finished: leaving the context then removes the parts."""
         self._manifest.unlink(missing_ok=True)
+
+    def _differences(self, expected: dict[str, Any]) -> list[str]:
+        try:
+            saved = json.loads(self._manifest.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigurationError(f"{self._manifest} is damaged ({error}); use --restart") from error
+        return [
+            f"{name} was {saved.get(name)!r} and is now {value!r}"
+            for name, value in expected.items()
+            if saved.get(name) != value
+        ]
 
     @property
     def _manifest(self) -> Path:

@@ -18,6 +18,7 @@ from qwen3_rag.backends.remote.keys import find_key
 from qwen3_rag.backends.remote.options import parse_options
 from qwen3_rag.backends.remote.run import Run
 from qwen3_rag.backends.remote.servers import Dialect, Setup, Values, dialect_of
+from qwen3_rag.backends.remote.sizes import AcceptedSizes
 from qwen3_rag.backends.remote.splitting import split
 from qwen3_rag.checkpoint import open_checkpoint
 from qwen3_rag.plan import MAX_OVERFILL
@@ -60,8 +61,8 @@ class RemoteBackend:
     Args:
         dialect: what the servers speak.
         open_client: opens the client; called in the backend's event loop.
-        max_inputs: most prompts of one request.
-        max_tokens: most tokens of one request.
+        max_inputs: most prompts of one request, and fewer once a server refuses so many.
+        max_tokens: most tokens of one request, likewise.
         connections: most requests in flight.
         token_budget: tokens of one run; None for as many as fill one request even if a round is overfilled.
             Larger runs would delay calls that come later, and keep no more connections busy.
@@ -85,7 +86,7 @@ class RemoteBackend:
         one_request = max(1, int(max_tokens / MAX_OVERFILL))
         self.token_budget = token_budget if token_budget is not None else one_request
         self._dialect = dialect
-        self._max_inputs, self._max_tokens = max_inputs, max_tokens
+        self._sizes = AcceptedSizes(inputs=max_inputs, tokens=max_tokens)
         self._connections = connections
         self._loop = LoopThread("qwen3-rag-remote")
         try:
@@ -126,10 +127,10 @@ class RemoteBackend:
         requests = split(
             [len(prompt.token_ids) for prompt in prompts],
             [self._dialect.group(prompt) for prompt in prompts],
-            max_inputs=self._max_inputs,
-            max_tokens=self._max_tokens,
+            max_inputs=self._sizes.max_inputs,
+            max_tokens=self._sizes.max_tokens,
         )
-        run = Run(self._client, self._dialect, prompts, requests)
+        run = Run(self._client, self._dialect, self._sizes, prompts, requests)
         # No more workers than connections: the client's limiter shares those among concurrent runs.
         await _all_or_none([run.work() for _ in range(min(len(requests), self._connections))])
         return run.values()

@@ -61,7 +61,7 @@ class RemoteSetupError(RemoteRefusalError):
 
 
 class RemoteAnswerError(RemoteError):
-    """A server's answer cannot be right: malformed, too few or too many values, wrong length."""
+    """A server's answer cannot be right: malformed, too few or too many values, wrong length, inputs cut."""
 
 
 class RemoteNonFiniteError(RemoteAnswerError, NonFiniteOutputError):

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from qwen3_rag.backends.remote.errors import (
     RemoteUnavailableError,
 )
 from qwen3_rag.backends.remote.servers import Dialect, Values
+from qwen3_rag.backends.remote.sizes import AcceptedSizes
 from qwen3_rag.backends.remote.splitting import halves
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION
 from qwen3_rag.prompts import EmbeddingWords, RerankingWords
@@ -33,25 +35,43 @@ _SHOWN: Final = 40
 """Characters of a text that an error quotes, enough to recognise it. Chosen, not tuned."""
 
 
+@dataclass
+class _Refused:
+    """A request that was refused and is sent in halves."""
+
+    inputs: int
+    tokens: int
+    accepted_halves: int = 0
+
+
 class Run:
     """The prompts of one run, and the values computed so far.
 
     Args:
         client: sends requests.
         dialect: builds them.
+        sizes: what servers accept, learnt by all runs.
         prompts: all of the run's.
         requests: indices of the prompts of each request.
     """
 
     def __init__(
-        self, client: Client, dialect: Dialect, prompts: Sequence[Prompt], requests: Sequence[list[int]]
+        self,
+        client: Client,
+        dialect: Dialect,
+        sizes: AcceptedSizes,
+        prompts: Sequence[Prompt],
+        requests: Sequence[list[int]],
     ) -> None:
         self._client = client
         self._dialect = dialect
+        self._sizes = sizes
         self._prompts = prompts
         self._waiting = deque(requests)
         self._started = time.monotonic()
         self._values: dict[int, Any] = {}
+        self._refused: dict[tuple[int, ...], _Refused] = {}
+        """Indices of each half that is not answered yet -> the request that it is a half of."""
         self._probe_was_accepted = False
         """Whether a request for one letter was."""
         self._suspects: set[int] = set()
@@ -73,11 +93,15 @@ class Run:
     async def _compute(self, indices: list[int]) -> None:
         """Compute some prompts by one request; divide it if it is too large or refused."""
         prompts = [self._prompts[index] for index in indices]
+        tokens = self._tokens(indices)
+        if not self._sizes.allow(len(indices), tokens):  # learnt after the run was divided into requests
+            self._divide(indices)
+            return
         try:
             values = await self._client.send(
                 self._dialect.request(prompts),
                 started=self._started,
-                tokens=sum(len(prompt.token_ids) for prompt in prompts),
+                tokens=tokens,
                 divisible=len(prompts) > 1,
                 max_attempts=1 if self._is_sent_once(indices) else None,
             )
@@ -95,13 +119,31 @@ class Run:
             await self._handle_failure(error, indices)
         else:
             self._values.update(zip(indices, values, strict=True))
+            self._note_accepted(indices, tokens)
 
     def _is_sent_once(self, indices: list[int]) -> bool:
         """Whether a request is part of one on which the server failed: dividing it is its next retry."""
         return len(indices) > 1 and indices[0] in self._suspects
 
+    def _tokens(self, indices: list[int]) -> int:
+        return sum(len(self._prompts[index].token_ids) for index in indices)
+
     def _divide(self, indices: list[int]) -> None:
         self._waiting.extendleft(reversed(halves(indices)))
+
+    def _divide_refused(self, indices: list[int]) -> None:
+        """Divide a request, and learn of its size if both halves are accepted as they are."""
+        self._divide(indices)
+        refused = _Refused(len(indices), self._tokens(indices))
+        self._refused.update({tuple(half): refused for half in halves(indices)})
+
+    def _note_accepted(self, indices: list[int], tokens: int) -> None:
+        self._sizes.note_accepted(len(indices), tokens)
+        refused = self._refused.pop(tuple(indices), None)
+        if refused is not None:
+            refused.accepted_halves += 1
+            if refused.accepted_halves == 2:
+                self._sizes.note_refused(refused.inputs, refused.tokens)
 
     async def _handle_refusal(self, refusal: RemoteRefusalError, indices: list[int]) -> None:
         """Divide a refused request if the server accepts others; else the server is at fault, not a text.
@@ -118,7 +160,7 @@ class Run:
             )
         if len(indices) == 1:
             raise self._located(refusal, indices[0])
-        self._divide(indices)
+        self._divide_refused(indices)
 
     async def _handle_failure(self, failure: RemoteUnavailableError, indices: list[int]) -> None:
         """Divide a request on which the server fails (500) if it answers others; else the server is at fault.

@@ -85,6 +85,26 @@ def check_count(items: Any, count: int) -> None:
         raise UnusableAnswerError(f"{len(items)} values came back for {count} inputs")
 
 
+def check_nothing_was_cut(answer: Any, tokens: int) -> None:
+    """Raise UnusableAnswerError if the answer's `usage` tells of fewer tokens than were sent.
+
+    A server that counts none, or does not tell, or counts more, proves nothing.
+
+    Args:
+        answer: JSON of an answer to token ids, whose number leaves no room for interpretation. Not for text: a
+            server may tokenise or estimate it in its own way.
+        tokens: how many were sent, over all inputs of the request.
+    """
+    usage = answer.get("usage") if isinstance(answer, dict) else None
+    computed = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    if type(computed) is int and 0 < computed < tokens:
+        raise UnusableAnswerError(
+            f"the server was sent {tokens} tokens and computed {computed} (its usage.prompt_tokens), so it "
+            "cuts inputs without a word; raise its maximum length and turn its truncation off, or set "
+            "max_tokens here to what it reads, then check it with `qwen3-rag verify --max-tokens`"
+        )
+
+
 def only_class(probabilities: Any) -> Any:
     """Return the only element of one input's list of class probabilities."""
     if not isinstance(probabilities, list) or len(probabilities) != 1:

@@ -1,14 +1,15 @@
 """Alibaba Cloud's Model Studio by its native DashScope API. It serves its own versions of the models
 (text-embedding-v4, qwen3-rerank, ...), takes text, and applies its templates itself.
 
-Limits, from the service's API reference (June 2026): an embedding request takes 10 texts of 8,192 tokens; a
-rerank request takes 500 documents and, by the model with the smallest limit, 30,000 tokens. Queries and
-documents of rerankers are silently cut to 4,000 tokens.
+An embedding request takes 10 texts of 8,192 tokens, by the service's API reference (June 2026). Rerankers
+differ in how many documents a request takes, and in how many tokens of a query or document they read; the rest
+they drop silently: see `_RERANKERS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from qwen3_rag.backends.remote.servers.answers import in_order, member, scores, vectors
@@ -30,12 +31,32 @@ from qwen3_rag.tokens import Prompt
 _ROOT: Final = "/api/v1/services"
 _MAX_INPUTS: Final = 10
 _MAX_TOKENS: Final = _MAX_INPUTS * 8192
-_MAX_RERANK_INPUTS: Final = 500
 _MAX_RERANK_TOKENS: Final = 30_000
+"""That of `gte-rerank-v2`. Of the others it is 120,000 by the reference; of `qwen3-rerank` it was 30,000."""
 _WHO: Final = "DashScope applies its own template"
-_MOST_OF_ONE: Final = 4000
-"""Tokens of a query or document that its rerankers read; they drop the rest."""
 _BEFORE_INSTRUCTION, _AFTER_INSTRUCTION = query_prompt("\0").split("\0")
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """A reranker's: documents of a request, and tokens of a query or document, of which it drops the rest."""
+
+    documents: int
+    most_of_one: int
+
+
+_RERANKERS: Final = {
+    "qwen3-rerank": _Limits(500, 4000),
+    "gte-rerank-v2": _Limits(500, 4000),
+    "qwen3-vl-rerank": _Limits(100, 8000),
+}
+"""By https://www.alibabacloud.com/help/en/model-studio/text-rerank-api, June 2026."""
+
+_ANY_RERANKER: Final = _Limits(
+    min(limits.documents for limits in _RERANKERS.values()),
+    min(limits.most_of_one for limits in _RERANKERS.values()),
+)
+"""For a model whose limits are not known here."""
 
 
 def embedding(setup: Setup) -> Dialect:
@@ -79,6 +100,9 @@ def reranking(setup: Setup) -> Dialect:
     """
     check_no_template(setup.options, _WHO)
     mend = user_text(setup.options)
+    limits = _RERANKERS.get(setup.model, _ANY_RERANKER)
+    most = limits.most_of_one
+    assumed = "" if setup.model in _RERANKERS else " (assumed: this model's limits are not known here)"
 
     def request(prompts: Sequence[Prompt]) -> Request:
         def read(answer: Any) -> Values:
@@ -99,14 +123,14 @@ def reranking(setup: Setup) -> Dialect:
         words = reranking_words(prompt)
         for what, text in (("query", words.query), ("document", words.document)):
             sent = mend(text)
-            if sent == text and len(prompt.token_ids) <= _MOST_OF_ONE:
+            if sent == text and len(prompt.token_ids) <= most:
                 continue  # a part of the prompt, so it has fewer tokens
             tokens = setup.count_tokens(sent)
-            if tokens > _MOST_OF_ONE:
-                cut = f"give max_tokens={_MOST_OF_ONE} or less, and it is cut here, which Usage counts"
+            if tokens > most:
+                cut = f"give max_tokens={most} or less, and it is cut here, which Usage counts"
                 raise PromptTooLongError(
-                    f"the {what} of pair {prompt.index} has {tokens} tokens, of which DashScope's rerankers "
-                    f"read {_MOST_OF_ONE} and drop the rest without a word; "
+                    f"the {what} of pair {prompt.index} has {tokens} tokens, of which DashScope's "
+                    f"{setup.model} reads {most} and drops the rest without a word{assumed}; "
                     + ("shorten it" if what == "query" else cut)
                 )
 
@@ -114,7 +138,7 @@ def reranking(setup: Setup) -> Dialect:
     return Dialect(
         endpoint,
         request,
-        max_inputs=_MAX_RERANK_INPUTS,
+        max_inputs=limits.documents,
         max_tokens=_MAX_RERANK_TOKENS,
         group=query_group,
         check=check,

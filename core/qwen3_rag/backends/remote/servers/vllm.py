@@ -1,7 +1,8 @@
 """vLLM: sent exact token ids, so templates, cutting and special tokens are never left to the server.
 
 Measured with vLLM 0.32. A server too old to know `use_activation` (0.15 knows it) ignores it and answers
-probabilities.
+probabilities. By its source (0.32 and older), `usage.prompt_tokens` counts the ids of all inputs, those
+found in the prefix cache included. So an answer that tells of fewer than were sent is not believed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from qwen3_rag.backends.remote.servers.answers import (
     check_finite,
+    check_nothing_was_cut,
     in_order,
     log_odds,
     member,
@@ -36,11 +38,14 @@ def embedding(setup: Setup) -> Dialect:
     check_no_template(setup.options, _WHO)
 
     def request(prompts: Sequence[Prompt]) -> Request:
+        ids = _ids(prompts)
+
         def read(answer: Any) -> Values:
             rows = in_order(member(answer, "data"), len(prompts), index="index", value="embedding")
+            check_nothing_was_cut(answer, sum(map(len, ids)))
             return vectors(rows, setup.hidden_size)
 
-        body = {"model": setup.model, "input": _ids(prompts), "encoding_format": "base64"}
+        body = {"model": setup.model, "input": ids, "encoding_format": "base64"}
         return Request(body, read)
 
     return Dialect(joined(setup, "/v1/embeddings"), request, _MAX_INPUTS, _MAX_TOKENS)
@@ -59,6 +64,7 @@ def reranking(setup: Setup) -> Dialect:
 
         def read(answer: Any) -> Values | Request:
             found = _single_class(answer, len(prompts))
+            check_nothing_was_cut(answer, sum(map(len, ids)))
             if ((found < 0) | (found > 1)).any():
                 return found
 
