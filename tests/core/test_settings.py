@@ -1,0 +1,41 @@
+"""Which settings mean the same engine, and that they are a component's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qwen3_rag import ConfigurationError, Embedder, engines
+
+OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
+
+
+def test_dimensions_out_of_range_are_refused_before_anything_is_computed(embedding_checkpoint: Path) -> None:
+    with Embedder(str(embedding_checkpoint), **OPTIONS).load() as embedder:
+        before = embedder.metrics.rounds
+        with pytest.raises(ConfigurationError, match="32 to 64"):
+            embedder.embed_documents(["a"] * 600, dimensions=4096)
+        assert embedder.metrics.rounds == before
+
+
+def test_what_a_caller_does_to_its_dict_later_changes_nothing(embedding_checkpoint: Path) -> None:
+    before = len(engines._engines)
+    model_kwargs: dict[str, Any] = {"use_safetensors": True}
+    embedder = Embedder(str(embedding_checkpoint), model_kwargs=model_kwargs, **OPTIONS).load()
+    model_kwargs["use_safetensors"] = False
+    assert embedder.arguments["model_kwargs"] == {"use_safetensors": True}
+    embedder.close()
+    assert len(engines._engines) == before
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"max_wait_ms": 0}, {"max_wait_ms": 0.0}),
+        ({"device": "cpu"}, {"device": ["cpu"]}),
+        ({"model_kwargs": None}, {"model_kwargs": {}}),
+    ],
+)
+def test_settings_that_mean_the_same_share_an_engine(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert Embedder("m", **one)._settings.key == Embedder("m", **other)._settings.key
