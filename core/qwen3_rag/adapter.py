@@ -66,7 +66,7 @@ class Adapter:
         """Give the weights back; the last user frees them, and the next use of this object loads them again.
 
         A component that was given ready stays its owner's, open. May be called from several threads, and
-        while others call this object.
+        while others use this object: a call that waits then gives its result or raises EngineClosedError.
         """
         if self._owns_component:
             self._component._put_down()

@@ -183,7 +183,8 @@ class PydanticAdapter(Adapter, BaseModel):
         ready = self._ready_of_copy(changes) if is_shallow else None
         copied = bare_copy(self)
         if memo is not None:
-            deepen(copied, memo, shared={*self._left_behind, *vars(self._component)["_arguments"]})
+            memo[id(self)] = copied  # for what refers back to it
+            deepen(copied, memo, shared={*self._left_behind, *self._component.arguments})
         set_fields(copied, changes)
         copied._connect(ready)
         return copied
@@ -196,8 +197,7 @@ class PydanticAdapter(Adapter, BaseModel):
         kept = {name: vars(self)[name] for name in type(self).model_fields if name != self.ready}
         given = ready.get(self.ready)
         if given is not None:
-            options = self._checked_kind(given).arguments
-            kept = {name: value for name, value in kept.items() if name not in options}
+            kept.update(self._checked_kind(given).arguments)
         changes = validated(type(self), {**kept, **others}, others)
         return {**changes, **ready, **({} if given is None else self._options_of(given, changes))}
 

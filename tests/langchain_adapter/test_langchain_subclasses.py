@@ -135,6 +135,13 @@ def test_deep_copies_have_their_own_lists_and_share_what_cannot_be_copied() -> N
     assert copy.deepcopy(task)._lock is task._lock
 
 
+def test_a_deep_copy_of_what_refers_to_itself_ends() -> None:
+    task = Task("sort")
+    task._lock = [task]
+    twin = copy.deepcopy(task)
+    assert twin._lock[0] is twin
+
+
 def test_a_pickle_makes_anew_what_it_cannot_hold() -> None:
     task = Task("sort")
     twin = pickle.loads(pickle.dumps(task))
