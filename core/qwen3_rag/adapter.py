@@ -4,7 +4,7 @@ The rules, of which the guides tell users:
 
 - An adapter makes its component from its options, or works with a ready one that it was given.
 - `close` gives the weights of its own component back, and the next use loads them again. A ready component
-  stays its owner's, open.
+  stays its owner's, open. It is one component all the while, so that threads may close and use it at once.
 - A copy (`copy.copy`, `model_copy`) works with the same ready component, unless it changes an option of the
   core: then it makes its own, of the ready one's options and the change. It may be given another ready one.
 - What is deep or travels (`copy.deepcopy`, pickles, dicts, files) is the configuration alone, and makes a
@@ -13,14 +13,14 @@ The rules, of which the guides tell users:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+import copy
+from collections.abc import Iterable, Mapping
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from qwen3_rag.component import Component
 from qwen3_rag.errors import ConfigurationError
-from qwen3_rag.secret import check_no_secret
+from qwen3_rag.overriding import follow_overrides
 from qwen3_rag.usage import Usage
 
 Self = TypeVar("Self", bound="Adapter")
@@ -29,8 +29,8 @@ Self = TypeVar("Self", bound="Adapter")
 class Adapter:
     """A class to inherit, before the framework's own.
 
-    The component in use is the attribute that `ready` names. A subclass's constructor completes its
-    arguments with `_completed`, keeps each under its own name, and then calls `_connect`.
+    The component in use is the attribute that `ready` names. A subclass's constructor keeps each argument
+    under its own name, those of a ready component (`_options_of`) too, and then calls `_connect`.
     """
 
     core_class: ClassVar[type[Component]]
@@ -39,14 +39,19 @@ class Adapter:
     ready: ClassVar[str]
     """Name of the argument that takes a ready component, and of the attribute that holds the one in use."""
 
+    twins: ClassVar[Mapping[str, str]] = {}
+    """Names of sync methods -> names of their async twins. See `follow_overrides`."""
+
     _owns_component: bool
-    _usage_before: Usage
-    """Of own components that were closed."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        follow_overrides(cls, cls.twins)
 
     @property
     def usage(self) -> Usage:
         """What all calls of the component cost together: texts, tokens, documents cut."""
-        return self._usage_before + self._component.usage
+        return self._component.usage
 
     def load(self: Self) -> Self:
         """Load tokenizer and weights now instead of on first use.
@@ -60,13 +65,11 @@ class Adapter:
     def close(self) -> None:
         """Give the weights back; the last user frees them, and the next use of this object loads them again.
 
-        A component that was given ready stays its owner's, open.
+        A component that was given ready stays its owner's, open. May be called from several threads, and
+        while others use this object: a call that waits then gives its result or raises EngineClosedError.
         """
         if self._owns_component:
-            closed = self._component
-            vars(self)[self.ready] = self._made()
-            closed.close()
-            self._usage_before += closed.usage
+            self._component._put_down()
 
     if not TYPE_CHECKING:  # type checkers would allow any name
 
@@ -90,29 +93,10 @@ class Adapter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[Callable[[], Adapter], tuple[()]]:
-        configuration = self._configuration()
-        check_no_secret(configuration.get("model_kwargs"))
-        return partial(type(self), **configuration), ()
-
-    def __copy__(self: Self) -> Self:
-        return self._copied({})
-
-    def __deepcopy__(self: Self, _: object = None) -> Self:
-        return self._copied({}, deep=True)
-
     @property
     def _component(self) -> Component:
         component: Component = vars(self)[self.ready]
         return component
-
-    def _configuration(self) -> dict[str, Any]:
-        """Return the arguments that make this adapter again, but for the objects it works with."""
-        raise NotImplementedError
-
-    def _collaborators(self) -> dict[str, Any]:
-        """Return further arguments, of objects that copies in the same process share."""
-        return {}
 
     @staticmethod
     def _to_core(option: str, value: Any) -> Any:  # noqa: ARG004
@@ -120,22 +104,43 @@ class Adapter:
         return value
 
     @classmethod
-    def _completed(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the constructor's arguments with the options of the ready component, if one is given.
+    def _options_of(cls, given: object, beside: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a ready component's options; lists and dicts are the caller's own.
+
+        Args:
+            given: the component.
+            beside: arguments that were given with it. One that equals the core's default contradicts nothing,
+                since many a framework passes all of them.
 
         Raises:
-            ConfigurationError: the ready component is of another kind, or an argument says otherwise.
+            ConfigurationError: it is of another kind, or an argument says otherwise.
         """
-        others = {name: value for name, value in arguments.items() if name != cls.ready}
-        given = arguments.get(cls.ready)
-        if given is None:
-            return others
-        beside = {name: cls._to_core(name, value) for name, value in others.items()}
-        return {**others, **_options_of(given, cls.core_class, cls.ready, beside), cls.ready: given}
+        component = cls._checked_kind(given)
+        options, defaults = component.arguments, _options(cls.core_class)
+        in_core = {name: cls._to_core(name, beside[name]) for name in options if name in beside}
+        clashes = [
+            name
+            for name, value in in_core.items()
+            if not _are_same(value, defaults[name]) and not _are_same(value, options[name])
+        ]
+        if clashes:
+            raise ConfigurationError(
+                f"{cls.ready} is given together with {', '.join(clashes)}, and says otherwise; give options to "
+                f"the {cls.core_class.__name__}, or leave {cls.ready} out"
+            )
+        return {name: copy.copy(v) if isinstance(v, list | dict) else v for name, v in options.items()}
+
+    @classmethod
+    def _checked_kind(cls, given: object) -> Component:
+        """Return what was given as a ready component; raise ConfigurationError if it is of another kind."""
+        if not isinstance(given, cls.core_class):
+            raise ConfigurationError(
+                f"{cls.ready} must be a qwen3_rag.{cls.core_class.__name__}, got {type(given).__name__}"
+            )
+        return given
 
     def _connect(self, given: Component | None) -> None:
         self._owns_component = given is None
-        self._usage_before = Usage()
         # Past the checks of frozen pydantic models.
         vars(self)[self.ready] = self._made() if given is None else given
 
@@ -143,15 +148,18 @@ class Adapter:
         options = {name: getattr(self, name) for name in _options(self.core_class)}
         return self.core_class(**{name: self._to_core(name, value) for name, value in options.items()})
 
-    def _copied(self: Self, update: Mapping[str, Any], *, deep: bool = False) -> Self:
-        kept = {**self._configuration(), **self._collaborators()}
-        options = _options(self.core_class)
-        changed = [name for name in options if name in update and not _are_same(update[name], kept[name])]
-        if update.get(self.ready) is not None:
-            kept = {name: value for name, value in kept.items() if name not in options}
-        elif not (self._owns_component or changed or deep):
-            kept[self.ready] = self._component
-        return type(self)(**{**kept, **update})
+    def _ready_of_copy(self, update: Mapping[str, Any]) -> Component | None:
+        """Return the ready component that a copy works with, or None if it makes its own.
+
+        Args:
+            update: options in which the copy differs.
+        """
+        if self.ready in update:
+            given: Component | None = update[self.ready]
+            return given
+        options = [name for name in _options(self.core_class) if name in update]
+        is_changed = not all(_are_same(update[name], getattr(self, name)) for name in options)
+        return None if self._owns_component or is_changed else self._component
 
 
 def check_names(given: Iterable[str], known: Iterable[str], name: str) -> None:
@@ -168,29 +176,6 @@ def check_names(given: Iterable[str], known: Iterable[str], name: str) -> None:
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise ConfigurationError(f"{name} has no option {', '.join(unknown)}; there are: {', '.join(known)}")
-
-
-def _options_of(
-    component: object, kind: type[Component], name: str, beside: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return a ready component's options, if those given beside it do not contradict it.
-
-    One that equals the core's default contradicts nothing, since many a framework passes all of them.
-    """
-    if not isinstance(component, kind):
-        raise ConfigurationError(f"{name} must be a qwen3_rag.{kind.__name__}, got {type(component).__name__}")
-    options, defaults = component.arguments, _options(kind)
-    clashes = [
-        option
-        for option, value in options.items()
-        if option in beside and not any(_are_same(beside[option], v) for v in (defaults[option], value))
-    ]
-    if clashes:
-        raise ConfigurationError(
-            f"{name} is given together with {', '.join(clashes)}, and says otherwise; give options to the "
-            f"{kind.__name__}, or leave {name} out"
-        )
-    return options
 
 
 def _options(kind: type[Component]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
@@ -42,9 +43,22 @@ def own_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError(f"{name} must be {_meaning('a str', name)}, got {kept[name]!r:.80}")
     for name in _FLAGS:
         kept[name] = as_bool(name, kept[name])
+    kept["model"] = model_name(kept["model"])
     kept["device"] = _own_device(kept["device"])
     kept["model_kwargs"] = _own_model_kwargs(kept["model_kwargs"])
     return kept
+
+
+def model_name(model: Any) -> Any:
+    """Return a path as the string that names this folder; anything else as it is.
+
+    A path never names a repository on a hub, so a relative one keeps its `./`, which `pathlib` drops.
+    """
+    if not isinstance(model, os.PathLike):
+        return model
+    name = os.fspath(model)
+    is_plain = isinstance(name, str) and not name.startswith((".", "~")) and not os.path.isabs(name)
+    return os.path.join(os.curdir, name) if is_plain else name
 
 
 def engine_settings(kind: ModelKind, arguments: Mapping[str, Any]) -> EngineSettings:

@@ -72,14 +72,7 @@ class Component:
             raise ConfigurationError(
                 f"max_tokens must be 1 or more, and at most the model's context, got {self._max_tokens}"
             )
-        self._opening = Opening(
-            partial(
-                open_source,
-                self._settings,
-                max_tokens=self._max_tokens,
-                parse_special_tokens=self._arguments["parse_special_tokens"],
-            )
-        )
+        self._opening = self._new_opening()
         # Reentrant, and never held while anything is read or loaded: a signal's handler may close this.
         self._lock = threading.RLock()
         self._engine: Engine | None = None
@@ -126,12 +119,8 @@ class Component:
 
     def close(self) -> None:
         """Give the engine back. The last component to do so frees the weights."""
-        with self._lock:
-            self._closed = True
-            engine, self._engine = self._engine, None
-            release, self._release = self._release, None
-        if engine is not None and release is not None and release.detach():
-            engines.release(engine)
+        self._closed = True
+        self._put_down()
 
     def __enter__(self: Self) -> Self:
         return self
@@ -155,8 +144,27 @@ class Component:
         )
         return f"{type(self).__name__}({self.model!r}, {shown})"
 
+    def _new_opening(self) -> Opening:
+        return Opening(
+            partial(
+                open_source,
+                self._settings,
+                max_tokens=self._max_tokens,
+                parse_special_tokens=self._arguments["parse_special_tokens"],
+            )
+        )
+
     def _open(self) -> Source:
         return result_of(self._opening.ask())
+
+    def _put_down(self) -> None:
+        """Give the engine back; unless this is closed, the next call opens and loads everything again."""
+        with self._lock:
+            self._opening = self._new_opening()
+            engine, self._engine = self._engine, None
+            release, self._release = self._release, None
+        if engine is not None and release is not None and release.detach():
+            engines.release(engine)
 
     def _acquire(self, source: Source) -> Engine:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -53,7 +54,8 @@ class Embedder(Component):
     process. All methods may be called from any thread; async ones need asyncio.
 
     Args:
-        model: hub repository or local folder; "demo" is a tiny model inside this package, for trying out.
+        model: hub repository or local folder; "demo" is a tiny model inside this package, for trying out. A
+            path (`os.PathLike`) is a folder always, and kept as a string.
         backend: what runs the model; `qwen3-rag plugins` lists the names.
         instruction: task sentence for queries, or a preset's name. None takes the checkpoint's
             own saved query prompt, or else the published default.
@@ -87,7 +89,7 @@ class Embedder(Component):
 
     def __init__(
         self,
-        model: str = DEFAULT_EMBEDDING_MODEL,
+        model: str | os.PathLike[str] = DEFAULT_EMBEDDING_MODEL,
         *,
         backend: str = "transformers",
         instruction: str | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ class Reranker(Component):
     Args:
         model: hub repository or local folder ("demo" is a tiny model inside this package, for trying out);
             causal checkpoints and their conversions to sequence classification are both understood.
+            A path (`os.PathLike`) is a folder always, and kept as a string.
         backend: what runs the model; `qwen3-rag plugins` lists the names.
         instruction: task sentence, or a preset's name. None takes the published default.
         max_tokens: longest prompt, template included; longer documents are cut at their end,
@@ -75,7 +77,7 @@ class Reranker(Component):
 
     def __init__(
         self,
-        model: str = DEFAULT_RERANKING_MODEL,
+        model: str | os.PathLike[str] = DEFAULT_RERANKING_MODEL,
         *,
         backend: str = "transformers",
         instruction: str | None = None,

@@ -83,15 +83,19 @@ def without_secrets(value: Any, *, is_named: bool = False) -> Any:
     return value
 
 
-def check_no_secret(options: Mapping[str, Any] | None) -> None:
-    """Refuse to pickle `model_kwargs` that hold a secret's value; an environment variable's name is not one.
+def check_no_secret(options: Mapping[str, Any] | None, name: str = "model_kwargs") -> None:
+    """Refuse to pickle options that hold a secret's value; an environment variable's name is not one.
 
     Haystack's Secret may be such a name: it refuses `to_dict` when it holds the value itself.
+
+    Args:
+        options: by name.
+        name: what they are called, for the error.
 
     Raises:
         TypeError: an option holds a secret. The message names the option and never the value.
     """
-    for path, secret in secrets_in(options, "model_kwargs"):
+    for path, secret in secrets_in(options, name):
         if not _names_a_variable(secret):
             raise TypeError(
                 f"{path} holds a secret, which a pickle would write down; leave it out and name its "

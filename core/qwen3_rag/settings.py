@@ -66,7 +66,8 @@ class EngineSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
             raise ConfigurationError(
-                f"model must be the name of a hub repository or of a local folder, a str, got {self.model!r}"
+                "model must be the name of a hub repository or of a local folder, a str or a path, "
+                f"got {self.model!r}"
             )
         if self.dtype not in get_args(DType):
             raise ConfigurationError(f"dtype must be one of {get_args(DType)}, got {self.dtype!r}")

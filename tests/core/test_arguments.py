@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import pickle
 from collections import UserList
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from qwen3_rag import ConfigurationError, Embedder, Reranker
+from qwen3_rag import CheckpointError, ConfigurationError, Embedder, Reranker
 
 NOWHERE = "no/such-model"
 every_component = pytest.mark.parametrize("component", [Embedder, Reranker])
@@ -95,6 +98,23 @@ def test_numpys_numbers_are_taken_and_become_pythons() -> None:
         NOWHERE, dimensions=64, max_tokens=512, token_budget=99, max_queued=7, share_prefixes=False
     )
     assert embedder._settings.key == plain._settings.key
+
+
+@every_component
+def test_a_path_names_a_folder_and_is_kept_as_a_string(component: Any, tmp_path: Path) -> None:
+    assert component(tmp_path / "model").model == str(tmp_path / "model")
+    assert component(Path("~/model")).arguments["model"] == str(Path("~/model"))
+    assert component(Path("some/model")).model == os.path.join(os.curdir, "some", "model")
+    for one in (made := component(tmp_path), pickle.loads(pickle.dumps(made)), copy.copy(made)):
+        assert one.arguments["model"] == str(tmp_path)
+        assert one._settings.key == component(str(tmp_path))._settings.key
+    with pytest.raises(ConfigurationError, match=r"a str or a path, got b'model'"):
+        component(b"model")
+
+
+def test_a_path_is_never_looked_for_on_a_hub() -> None:
+    with pytest.raises(CheckpointError, match=r"no such folder: \..demo"):
+        Embedder(Path("demo")).load()
 
 
 @every_component

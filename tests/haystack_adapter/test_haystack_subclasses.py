@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
 from typing import Any
 
 import pytest
-from haystack import Document, Pipeline
+from haystack import Document, Pipeline, component
 from haystack.core.errors import SerializationError
 from haystack_integrations.components.embedders.qwen3_rag import Qwen3TextEmbedder
 from haystack_integrations.components.rankers.qwen3_rag import Qwen3Ranker
-from qwen3_rag import Reranker
+from qwen3_rag import Embedder, Reranker
 
 
 class Code(Qwen3TextEmbedder):
@@ -121,3 +122,34 @@ def test_it_runs_in_a_pipeline(reranker: Reranker) -> None:
     found = pipeline.run({"ranker": {"query": "q", "documents": [Document(content="a")]}})
     plain = Qwen3Ranker(reranker=reranker).run("q", [Document(content="a")])
     assert found["ranker"]["documents"] == plain["documents"]
+
+
+class Lower(Qwen3TextEmbedder):
+    """Overrides `run` alone, with a parameter of its own."""
+
+    @component.output_types(embedding=list[float], meta=dict[str, Any])
+    def run(self, text: str, suffix: str = "") -> dict[str, Any]:
+        return super().run(text.lower() + suffix)
+
+
+async def _run_async(pipeline: Pipeline, inputs: dict[str, Any]) -> dict[str, Any]:
+    return await pipeline.run_async(inputs)
+
+
+def test_async_runs_go_through_an_overridden_run(embedder: Embedder) -> None:
+    lower = Lower(embedder=embedder)
+    expected = lower.run("a!")["embedding"]
+    assert asyncio.run(lower.run_async("A", suffix="!"))["embedding"] == expected
+    pipeline = Pipeline()
+    pipeline.add_component("embedder", lower)
+    given = {"embedder": {"text": "A", "suffix": "!"}}
+    assert asyncio.run(_run_async(pipeline, given))["embedder"]["embedding"] == expected
+
+
+def test_both_overridden_runs_stay_as_they_are(embedder: Embedder) -> None:
+    class Both(Lower):
+        @component.output_types(embedding=list[float], meta=dict[str, Any])
+        async def run_async(self, text: str, suffix: str = "") -> dict[str, Any]:
+            return {"embedding": [1.0], "meta": {"text": text + suffix}}
+
+    assert asyncio.run(Both(embedder=embedder).run_async("A"))["embedding"] == [1.0]

@@ -13,16 +13,18 @@ from llama_index.core import Settings, StorageContext, VectorStoreIndex, load_in
 from llama_index.core.embeddings import resolve_embed_model
 from llama_index.core.embeddings.loading import RECOGNIZED_EMBEDDINGS, load_embed_model
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
+from llama_index.core.ingestion.pipeline import get_transformation_hash
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.llms import MockLLM
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.schema import Document, MetadataMode, TextNode
+from llama_index.core.schema import Document, MetadataMode, TextNode, TransformComponent
 from llama_index.embeddings.qwen3_rag import Qwen3Embedding
 from llama_index.postprocessor.qwen3_rag import Qwen3Rerank
 from qwen3_rag.testing.llama_index import QUERY, TEXTS
 from qwen3_rag.testing.recording import recording
+from transformers import BitsAndBytesConfig
 
 DOCUMENTS = [Document(id_=f"doc-{i}", text=text, metadata={"page": i}) for i, text in enumerate(TEXTS)]
 
@@ -111,6 +113,25 @@ def test_a_pipelines_cache_knows_the_settings(embedding: Qwen3Embedding, tmp_pat
     assert [node.embedding for node in again] == [node.embedding for node in first]
     short = pipeline(embedding.model_copy(update={"dimensions": 32}), cache=loaded).run(documents=DOCUMENTS)
     assert {len(node.embedding or []) for node in short} == {32}
+
+
+def test_a_pipelines_cache_tells_quantisations_apart() -> None:
+    class Step(TransformComponent):
+        """A user's, which works with the embedding model."""
+
+        embedding: Qwen3Embedding
+
+        def __call__(self, nodes: Any, **_: Any) -> Any:
+            return self.embedding(nodes)
+
+    def keys(**options: Any) -> list[str]:
+        kwargs = {"quantization_config": BitsAndBytesConfig(**options)}
+        embedding = Qwen3Embedding(model="demo", model_kwargs=kwargs)
+        return [get_transformation_hash([], step) for step in (embedding, Step(embedding=embedding))]
+
+    four, eight = keys(load_in_4bit=True), keys(load_in_8bit=True)
+    assert len({*four, *eight}) == 4
+    assert four == keys(load_in_4bit=True)
 
 
 def test_a_pipeline_may_use_processes(embedding: Qwen3Embedding) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from llama_index.postprocessor.qwen3_rag import Qwen3Rerank
 from pydantic import BaseModel
 from qwen3_rag import ConfigurationError, Embedder, Reranker
 from qwen3_rag.testing.weights import holds_tensor
+from transformers import BitsAndBytesConfig
 
 USES: dict[Any, Callable[[Any], Any]] = {
     Qwen3Embeddings: lambda a: a.embed_query("q"),
@@ -68,6 +71,15 @@ def given(adapter: Any, options: dict[Any, dict[str, Any]]) -> Any:
     return adapter(**{adapter.ready: adapter.core_class(**options[adapter.core_class])})
 
 
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Threads take turns in the middle of what they do."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
 def component(adapter: Any) -> Any:
     return getattr(adapter, adapter.ready)
 
@@ -90,6 +102,67 @@ def test_after_close_the_next_use_loads_again_and_usage_goes_on(adapter: Any, ow
     assert USES[adapter](own) == before
     assert component(own).backend is not None
     assert own.usage.texts == 2
+
+
+@every_adapter
+@pytest.mark.usefixtures("hasty_threads")
+def test_threads_that_close_at_once_count_usage_once(adapter: Any, own: Any) -> None:
+    USES[adapter](own)
+    with ThreadPoolExecutor(8) as threads:
+        together = threading.Barrier(8)
+        ended = [threads.submit(lambda: (together.wait(60), own.close())) for _ in range(8)]
+    assert [one.exception() for one in ended] == [None] * 8
+    assert own.usage.texts == 1
+    assert component(own).backend is None
+
+
+@pytest.mark.parametrize("adapter", [Qwen3Embeddings, Qwen3Rerank, Qwen3TextEmbedder])
+def test_calls_come_through_while_threads_close(adapter: Any, own: Any) -> None:
+    """Another component keeps the weights, so that no close ends a call."""
+    expected = USES[adapter](own)
+    with ThreadPoolExecutor(8) as threads:
+        calls = [threads.submit(task, own) for _ in range(8) for task in (USES[adapter], adapter.close)][::2]
+    assert [one.result() for one in calls] == [expected] * 8
+    assert own.usage.texts == 9
+
+
+@every_adapter
+def test_a_path_names_a_folder_and_is_kept_as_a_string(adapter: Any, tmp_path: Path) -> None:
+    made = adapter(model=tmp_path)
+    for one in (made, copy.copy(made), pickle.loads(pickle.dumps(made))):
+        assert one.model == component(one).arguments["model"] == str(tmp_path)
+    assert adapter(**{adapter.ready: adapter.core_class(tmp_path)}, model=tmp_path).model == str(tmp_path)
+    written = made.model_dump() if issubclass(adapter, BaseModel) else made.to_dict()["init_parameters"]
+    assert str(tmp_path) in written.values()
+
+
+@every_pydantic_adapter
+def test_dumps_inside_other_models_tell_quantisations_apart(adapter: Any) -> None:
+    class Step(BaseModel):
+        model: adapter
+
+    def step(**options: Any) -> Step:
+        config = BitsAndBytesConfig(**options)
+        return Step(model=adapter(model_kwargs={"quantization_config": config, "nested": [{"config": config}]}))
+
+    four, eight = step(load_in_4bit=True), step(load_in_8bit=True)
+    assert four.model_dump() != eight.model_dump()
+    assert four.model_dump_json() != eight.model_dump_json()
+    assert four.model_dump() == step(load_in_4bit=True).model_dump()
+    again = Step.model_validate_json(four.model_dump_json())
+    assert again.model.model_kwargs["quantization_config"]["load_in_4bit"] is True
+    assert again.model.model_kwargs["nested"][0]["config"]["quant_method"] == "bitsandbytes"
+
+
+@every_pydantic_adapter
+def test_what_an_options_own_dict_holds_is_dumped_without_secrets(adapter: Any) -> None:
+    class Config:
+        def to_dict(self) -> dict[str, Any]:
+            return {"bits": 4, "hf_token": "sk-1"}
+
+    made = adapter(model_kwargs={"config": Config()})
+    assert made.model_dump()["model_kwargs"] == {"config": {"bits": 4}}
+    assert "sk-1" not in made.model_dump_json()
 
 
 @every_adapter

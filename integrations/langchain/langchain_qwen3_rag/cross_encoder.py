@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from langchain_core.cross_encoders import BaseCrossEncoder
 
 from langchain_qwen3_rag.options import RerankerOptions
@@ -14,7 +16,7 @@ class Qwen3CrossEncoder(RerankerOptions, BaseCrossEncoder):
     more: it keeps scores, and its async path shares batches without a thread per call.
 
     Args:
-        model: hub repository or local folder.
+        model: hub repository or local folder; a `pathlib.Path` is a folder, and kept as a string.
         reranker: a ready `qwen3_rag.Reranker` to use instead of making one; excludes the core's
             options, and is never closed by this object. The attribute holds the one in use, given or not.
 
@@ -26,6 +28,8 @@ class Qwen3CrossEncoder(RerankerOptions, BaseCrossEncoder):
         ConfigurationError: an option is unknown or out of range, or clashes with `reranker`.
         pydantic.ValidationError: an option is of a wrong type.
     """
+
+    twins = MappingProxyType({"score": "ascore"})
 
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
         """Score pairs; pairs of one query share its computation wherever they stand.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import MappingProxyType
 from typing import cast
 
 from langchain_core.embeddings import Embeddings
@@ -11,7 +12,7 @@ from pydantic.json_schema import SkipJsonSchema
 from qwen3_rag.conversion import as_lists, convert_off_loop
 from qwen3_rag.embedder import Embedder
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
-from qwen3_rag.pydantic_adapter import PydanticAdapter
+from qwen3_rag.pydantic_adapter import ModelName, PydanticAdapter
 
 
 class Qwen3Embeddings(PydanticAdapter, Embeddings):
@@ -21,7 +22,7 @@ class Qwen3Embeddings(PydanticAdapter, Embeddings):
     called from any thread; async calls never block the event loop and share batches.
 
     Args:
-        model: hub repository or local folder.
+        model: hub repository or local folder; a `pathlib.Path` is a folder, and kept as a string.
         dimensions: length of vectors, 32 to the model's hidden size; None for all.
         show_progress: show a progress bar on standard error while documents are embedded.
         embedder: a ready `qwen3_rag.Embedder` to use instead of making one; excludes the core's
@@ -38,10 +39,11 @@ class Qwen3Embeddings(PydanticAdapter, Embeddings):
 
     core_class = Embedder
     ready = "embedder"
+    twins = MappingProxyType({"embed_documents": "aembed_documents", "embed_query": "aembed_query"})
 
     model_config = ConfigDict(frozen=True)
 
-    model: str = DEFAULT_EMBEDDING_MODEL
+    model: ModelName = DEFAULT_EMBEDDING_MODEL
     dimensions: int | None = None
     show_progress: bool = False
     embedder: SkipJsonSchema[Embedder] = Field(  # never None once made

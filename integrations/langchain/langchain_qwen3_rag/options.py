@@ -7,7 +7,7 @@ from typing import cast
 from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
-from qwen3_rag.pydantic_adapter import PydanticAdapter
+from qwen3_rag.pydantic_adapter import ModelName, PydanticAdapter
 from qwen3_rag.reranker import Reranker
 
 
@@ -19,7 +19,7 @@ class RerankerOptions(PydanticAdapter):
 
     model_config = ConfigDict(frozen=True)
 
-    model: str = DEFAULT_RERANKING_MODEL
+    model: ModelName = DEFAULT_RERANKING_MODEL
     """Hub repository or local folder."""
 
     reranker: SkipJsonSchema[Reranker] = Field(  # never None once made

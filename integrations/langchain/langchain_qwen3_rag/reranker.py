@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Final
 
 from langchain_core.callbacks import Callbacks
@@ -25,7 +26,7 @@ class Qwen3Reranker(RerankerOptions, BaseDocumentCompressor):
 
     Args:
         top_n: most documents to return, 0 or more; None for all.
-        model: hub repository or local folder.
+        model: hub repository or local folder; a `pathlib.Path` is a folder, and kept as a string.
         reranker: a ready `qwen3_rag.Reranker` to use instead of making one; excludes the core's
             options, and is never closed by this object. The attribute holds the one in use, given or not.
 
@@ -37,6 +38,8 @@ class Qwen3Reranker(RerankerOptions, BaseDocumentCompressor):
         ConfigurationError: an option is unknown or out of range, or clashes with `reranker`.
         pydantic.ValidationError: `top_n` is negative, or an option is of a wrong type.
     """
+
+    twins = MappingProxyType({"compress_documents": "acompress_documents"})
 
     top_n: int | None = Field(default=3, ge=0)
 

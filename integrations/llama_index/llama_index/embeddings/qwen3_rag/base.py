@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding, mean_agg
@@ -24,6 +25,7 @@ from qwen3_rag.embedder import Embedder
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import DEFAULT_EMBEDDING_MODEL
 from qwen3_rag.progress import one_bar
+from qwen3_rag.pydantic_adapter import ModelName
 
 _MAX_BATCH: Final = 2048
 """The largest `embed_batch_size` that the framework allows; within it the core makes the batches."""
@@ -47,7 +49,8 @@ class Qwen3Embedding(CoreOptions, BaseEmbedding):
     without blocking the event loop, and concurrent calls share batches.
 
     Args:
-        model: hub repository or local folder; `model_name`, the framework's name, means the same.
+        model: hub repository or local folder; a `pathlib.Path` is a folder, and kept as a string.
+            `model_name`, the framework's name, means the same.
         backend: what runs the model; `qwen3-rag plugins` lists the names.
         instruction: task sentence for queries, or a preset's name. None takes the checkpoint's own
             saved query prompt, or else the published default.
@@ -87,11 +90,22 @@ class Qwen3Embedding(CoreOptions, BaseEmbedding):
 
     core_class: ClassVar[type[Component]] = Embedder
     ready: ClassVar[str] = "embedder"
+    twins: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "_get_query_embedding": "_aget_query_embedding",
+            "_get_text_embedding": "_aget_text_embedding",
+            "_get_text_embeddings": "_aget_text_embeddings",
+            "get_query_embedding": "aget_query_embedding",
+            "get_text_embedding": "aget_text_embedding",
+            "get_text_embedding_batch": "aget_text_embedding_batch",
+            "get_agg_embedding_from_queries": "aget_agg_embedding_from_queries",
+        }
+    )
 
     # Serialised forms have the framework's name for it, `model_name`, and one name only, so that whoever
     # edits a saved configuration names one model.
-    model: str = Field(default=DEFAULT_EMBEDDING_MODEL, frozen=True, exclude=True)
-    model_name: str = Field(default=DEFAULT_EMBEDDING_MODEL, frozen=True)
+    model: ModelName = Field(default=DEFAULT_EMBEDDING_MODEL, frozen=True, exclude=True)
+    model_name: ModelName = Field(default=DEFAULT_EMBEDDING_MODEL, frozen=True)
     dimensions: int | None = Field(default=None, frozen=True)
     embedder: SkipJsonSchema[Embedder] = Field(  # never None once made
         default=cast("Embedder", None), exclude=True, repr=False, frozen=True
@@ -103,8 +117,6 @@ class Qwen3Embedding(CoreOptions, BaseEmbedding):
 
         def __init__(self, **fields: Any) -> None:
             super().__init__(**_with_one_model_name(fields))
-            vars(self)["model_name"] = self.model
-            self.embeddings_cache = self.embeddings_cache  # now that the options for its keys are known
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assign a field; a cache is viewed through keys of this model's."""
@@ -205,11 +217,13 @@ class Qwen3Embedding(CoreOptions, BaseEmbedding):
         vectors = await self.embedder.aembed_documents(texts)
         return await convert_off_loop(partial(as_lists, vectors), vectors.size)
 
-    def _configuration(self) -> dict[str, Any]:
-        return _with_one_model_name(super()._configuration())
+    def _connect(self, given: Component | None) -> None:
+        super()._connect(given)
+        vars(self)["model_name"] = self.model
+        vars(self)["embeddings_cache"] = self._keyed(self.embeddings_cache)
 
-    def _copied(self: Self, update: Mapping[str, Any], *, deep: bool = False) -> Self:
-        return super()._copied(_with_one_model_name(update), deep=deep)
+    def _copied(self: Self, update: Mapping[str, Any], memo: dict[int, Any] | None) -> Self:
+        return super()._copied(_with_one_model_name(update), memo)
 
     def _keyed(self, store: Any) -> KeyedCache | None:
         """Return a view of a store under keys of this model's, whoever else's view it was before."""

@@ -40,10 +40,8 @@ class CoreOptions(PydanticAdapter, BaseComponent):
             data["model_kwargs"] = without_secrets(self.model_kwargs)
         return data
 
-    def _configuration(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name, f in type(self).model_fields.items() if not f.exclude}
-
-    def _collaborators(self) -> dict[str, Any]:
-        configured = {*self._configuration(), self.ready}
-        excluded = [name for name, field in type(self).model_fields.items() if field.exclude]
-        return {name: getattr(self, name) for name in excluded if name not in configured}
+    @property
+    def _left_behind(self) -> set[str]:
+        excluded = {name for name, field in type(self).model_fields.items() if field.exclude}
+        needed = {name for name in excluded if type(self).model_fields[name].is_required()}
+        return {self.ready, *(excluded - needed - self._component.arguments.keys())}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
 from llama_index.core.bridge.pydantic import Field, field_validator
@@ -19,6 +20,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from qwen3_rag.component import Component
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
+from qwen3_rag.pydantic_adapter import ModelName
 from qwen3_rag.ranking import Ranked
 from qwen3_rag.reranker import Reranker
 
@@ -34,7 +36,7 @@ class Qwen3Rerank(CoreOptions, BaseNodePostprocessor):
     async methods wait without blocking the event loop, and concurrent calls share batches.
 
     Args:
-        model: hub repository or local folder.
+        model: hub repository or local folder; a `pathlib.Path` is a folder, and kept as a string.
         top_n: most nodes to return; 0 returns none without running the model, None returns all.
         metadata_mode: which metadata stands before a node's text; by default what is embedded.
         keep_retrieval_score: store the score a node came with as `retrieval_score` in its
@@ -71,8 +73,11 @@ class Qwen3Rerank(CoreOptions, BaseNodePostprocessor):
 
     core_class: ClassVar[type[Component]] = Reranker
     ready: ClassVar[str] = "reranker"
+    twins: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"_postprocess_nodes": "_apostprocess_nodes", "postprocess_nodes": "apostprocess_nodes"}
+    )
 
-    model: str = Field(default=DEFAULT_RERANKING_MODEL, frozen=True)
+    model: ModelName = Field(default=DEFAULT_RERANKING_MODEL, frozen=True)
     top_n: int | None = Field(default=2, ge=0)
     metadata_mode: MetadataMode = MetadataMode.EMBED
     keep_retrieval_score: bool = False

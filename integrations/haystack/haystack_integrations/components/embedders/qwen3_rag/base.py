@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping, MutableSequence, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from haystack import default_from_dict, default_to_dict
@@ -17,7 +19,9 @@ from haystack_integrations.components.embedders.qwen3_rag.serialization import (
 )
 
 from qwen3_rag.adapter import Adapter
+from qwen3_rag.arguments import model_name
 from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.secret import check_no_secret
 from qwen3_rag.settings import DType, Hub
 
 Device = str | Sequence[str] | ComponentDevice | None
@@ -34,6 +38,8 @@ class CoreComponent(Adapter):
     A user's subclass may have a constructor of its own. Its parameters are configuration as Haystack has it:
     the attributes of their names. What it takes as `**options` and passes on belongs to it as well.
     """
+
+    twins = MappingProxyType({"run": "run_async"})
 
     model: str
     backend: str
@@ -65,6 +71,18 @@ class CoreComponent(Adapter):
         def __setattr__(self, name: str, value: Any) -> None:
             super().__setattr__(name, value)
             self._given.add(name)
+
+    def __reduce__(self) -> tuple[Callable[[], CoreComponent], tuple[()]]:
+        configuration = self._configuration()
+        check_no_secret(configuration.get("model_kwargs"))
+        return partial(type(self), **configuration), ()
+
+    def __copy__(self: Self) -> Self:
+        ready = self._ready_of_copy({})
+        return type(self)(**self._configuration(), **({} if ready is None else {self.ready: ready}))
+
+    def __deepcopy__(self: Self, _: object = None) -> Self:
+        return type(self)(**self._configuration())
 
     def warm_up(self) -> None:
         """Load tokenizer and weights now instead of on first use. Doing it again costs nothing.
@@ -118,8 +136,11 @@ class CoreComponent(Adapter):
             ConfigurationError: one is out of range, or stands beside a ready component.
             TypeError: one is of a wrong type.
         """
-        kept = self._completed({name: value for name, value in arguments.items() if name != "self"})
-        given = kept.pop(self.ready, None)
+        kept = {name: value for name, value in arguments.items() if name not in ("self", self.ready)}
+        kept["model"] = model_name(kept["model"])
+        given = arguments[self.ready]
+        if given is not None:
+            kept.update(self._options_of(given, kept))
         vars(self).update({name: _own(value) for name, value in kept.items()})
         self._connect(given)
 
@@ -128,6 +149,7 @@ class CoreComponent(Adapter):
         return core_device(value) if option == "device" else value
 
     def _configuration(self) -> dict[str, Any]:
+        """Return the arguments that make this component again, but for a ready one of the core's."""
         arguments = {}
         for name, parameter in self._accepted().items():
             arguments[name] = getattr(self, name, parameter.default)  # Haystack's own rule

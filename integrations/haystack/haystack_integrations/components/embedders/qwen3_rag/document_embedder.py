@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -44,7 +45,7 @@ class Qwen3DocumentEmbedder(CoreComponent):
     def __init__(
         self,
         *,
-        model: str = DEFAULT_EMBEDDING_MODEL,
+        model: str | os.PathLike[str] = DEFAULT_EMBEDDING_MODEL,
         backend: str = "transformers",
         instruction: str | None = None,
         dimensions: int | None = None,
@@ -71,7 +72,7 @@ class Qwen3DocumentEmbedder(CoreComponent):
         first use or by `warm_up`, once per process for components of equal settings.
 
         Args:
-            model: hub repository or local folder.
+            model: hub repository or local folder; a `pathlib.Path` is a folder, and kept as a string.
             backend: what runs the model; `qwen3-rag plugins` lists the names.
             instruction: of no effect on documents; taken so that the options of a `Qwen3TextEmbedder` fit here
                 too.

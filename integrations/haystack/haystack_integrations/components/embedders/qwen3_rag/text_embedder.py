@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +32,7 @@ class Qwen3TextEmbedder(CoreComponent):
     def __init__(
         self,
         *,
-        model: str = DEFAULT_EMBEDDING_MODEL,
+        model: str | os.PathLike[str] = DEFAULT_EMBEDDING_MODEL,
         backend: str = "transformers",
         instruction: str | None = None,
         dimensions: int | None = None,
@@ -55,7 +56,7 @@ class Qwen3TextEmbedder(CoreComponent):
         `Qwen3DocumentEmbedder` beside it costs no memory.
 
         Args:
-            model: hub repository or local folder.
+            model: hub repository or local folder; a `pathlib.Path` is a folder, and kept as a string.
             backend: what runs the model; `qwen3-rag plugins` lists the names.
             instruction: task sentence for queries, or a preset's name. None takes the checkpoint's own saved
                 query prompt, or else the published default.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
@@ -56,7 +57,7 @@ class Qwen3Ranker(CoreComponent):
     def __init__(
         self,
         *,
-        model: str = DEFAULT_RERANKING_MODEL,
+        model: str | os.PathLike[str] = DEFAULT_RERANKING_MODEL,
         backend: str = "transformers",
         instruction: str | None = None,
         max_tokens: int = 8192,
@@ -83,7 +84,7 @@ class Qwen3Ranker(CoreComponent):
         once per process for components of equal settings.
 
         Args:
-            model: hub repository or local folder.
+            model: hub repository or local folder; a `pathlib.Path` is a folder, and kept as a string.
             backend: what runs the model; `qwen3-rag plugins` lists the names.
             instruction: task sentence, or a preset's name. None takes the published default.
             max_tokens: longest prompt, template included; longer documents are cut at their end, counted
