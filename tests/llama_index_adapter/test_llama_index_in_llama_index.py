@@ -134,14 +134,6 @@ def test_a_pipelines_cache_tells_quantisations_apart() -> None:
     assert four == keys(load_in_4bit=True)
 
 
-def test_a_pipeline_may_use_processes(embedding: Qwen3Embedding) -> None:
-    nodes = [TextNode(text=text) for text in TEXTS]
-    expected = embedding.get_text_embedding_batch(TEXTS)
-    run = IngestionPipeline(transformations=[embedding])
-    embedded = run.run(nodes=nodes, num_workers=2)
-    assert [node.embedding for node in embedded] == [pytest.approx(vector, abs=1e-5) for vector in expected]
-
-
 @pytest.fixture
 def settings() -> Iterator[None]:
     yield

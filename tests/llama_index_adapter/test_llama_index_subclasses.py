@@ -124,7 +124,7 @@ def test_a_copy_of_other_options_has_other_keys_in_the_same_cache(embedder: Embe
     assert cached.get_text_embedding("a") == whole
 
 
-def test_a_pipelines_processes_unpickle_it(embedder: Embedder) -> None:
+def test_a_pipeline_may_use_processes(embedder: Embedder) -> None:
     options = {name: value for name, value in embedder.arguments.items() if name != "instruction"}
     task = Task("sort", **options)
     run = IngestionPipeline(transformations=[task])
