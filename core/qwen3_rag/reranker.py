@@ -186,11 +186,8 @@ class Reranker(Component):
         Args:
             pairs, instruction, progress: as `score_pairs`.
 
-        Returns:
-            Scores, as `score_pairs` returns them, and their cost.
-
-        Raises:
-            As `score_pairs`.
+        Returns, raises:
+            As `score_pairs`; with the scores comes their cost.
         """
         outcome = self._run(as_pairs(pairs), self._work(instruction), progress=progress)
         return Scores(outcome.values, outcome.usage)
