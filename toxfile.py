@@ -1,6 +1,6 @@
 """What tox does beyond tox.ini: where CI is set, an environment that passed is removed before the next is made.
 
-Each has its own PyTorch. All together take 20 GB, a quarter of it that with PyTorch's build for CUDA.
+Each has its own PyTorch. All together take 15 GB.
 """
 
 from __future__ import annotations
