@@ -145,7 +145,7 @@ NEVER: dict[str, tuple[Reply, type[RemoteError], str]] = {
 def test_lasting_faults_are_one_error_that_says_what_was_seen(fault: str, serve: Serve, embedder: Make) -> None:
     reply, kind, words = NEVER[fault]
     server = serve(lambda _: reply)
-    made = embedder(server.url, timeout=0.2, deadline=DEADLINE, max_retries=2)
+    made = embedder(server.url, timeout=5.0, deadline=DEADLINE, max_retries=2)
     with pytest.raises(kind, match=words) as caught:
         made.embed_documents(TEXTS)
     assert f"{server.url}/v1/embeddings" in str(caught.value)
