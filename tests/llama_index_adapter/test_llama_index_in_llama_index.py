@@ -124,14 +124,15 @@ def test_a_pipelines_cache_tells_quantisations_apart() -> None:
         def __call__(self, nodes: Any, **_: Any) -> Any:
             return self.embedding(nodes)
 
-    def keys(**options: Any) -> list[str]:
-        kwargs = {"quantization_config": BitsAndBytesConfig(**options)}
+    def keys(threshold: float) -> list[str]:
+        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=threshold)
+        kwargs = {"quantization_config": config}
         embedding = Qwen3Embedding(model="demo", model_kwargs=kwargs)
         return [get_transformation_hash([], step) for step in (embedding, Step(embedding=embedding))]
 
-    four, eight = keys(load_in_4bit=True), keys(load_in_8bit=True)
-    assert len({*four, *eight}) == 4
-    assert four == keys(load_in_4bit=True)
+    four, six = keys(4.0), keys(6.0)
+    assert len({*four, *six}) == 4
+    assert four == keys(4.0)
 
 
 @pytest.fixture
