@@ -173,7 +173,8 @@ def pick_portions(calls: Sequence[Call], token_budget: int) -> list[Portion]:
         if left > 0:
             take(call, call.flow.credit)
     for call in sorted(calls, key=lambda call: -call.flow.credit):
-        take(call, left, at_least=0 if portions else 1)
+        if left > 0:  # else nothing would be taken, after adding up all that waits
+            take(call, left, at_least=0 if portions else 1)
     rest = sum(call.waiting_tokens for call in calls)
     if token_budget - left + rest <= token_budget * MAX_OVERFILL:
         for call in calls:

@@ -120,7 +120,7 @@ class Component:
     def close(self) -> None:
         """Give the engine back. The last component to do so frees the weights."""
         self._closed = True
-        self._put_down()
+        self._release_engine()
 
     def __enter__(self: Self) -> Self:
         return self
@@ -158,9 +158,12 @@ class Component:
         return result_of(self._opening.ask())
 
     def _put_down(self) -> None:
-        """Give the engine back; unless this is closed, the next call opens and loads everything again."""
+        """Give the engine back; the next call opens the checkpoint anew and loads it."""
+        self._opening = self._new_opening()
+        self._release_engine()
+
+    def _release_engine(self) -> None:
         with self._lock:
-            self._opening = self._new_opening()
             engine, self._engine = self._engine, None
             release, self._release = self._release, None
         if engine is not None and release is not None and release.detach():
