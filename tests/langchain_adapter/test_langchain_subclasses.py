@@ -7,33 +7,15 @@ import pickle
 import subprocess
 import sys
 import threading
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from copies import every_copy
 from langchain_core.documents import Document
 from langchain_qwen3_rag import Qwen3Embeddings, Qwen3Reranker
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 from qwen3_rag import ConfigurationError, Embedder
-
-
-def older_copy(adapter: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return adapter.copy()
-
-
-COPIES: dict[str, Any] = {
-    "copy": copy.copy,
-    "deepcopy": copy.deepcopy,
-    "model_copy": lambda a: a.model_copy(),
-    "deep model_copy": lambda a: a.model_copy(deep=True),
-    "update": lambda a: a.model_copy(update={"timeout": None}),
-    "copy()": older_copy,
-    "pickle": lambda a: pickle.loads(pickle.dumps(a)),
-}
-every_copy = pytest.mark.parametrize("make", COPIES.values(), ids=COPIES.keys())
 
 
 class Task(Qwen3Embeddings):
@@ -186,7 +168,7 @@ def test_what_an_older_pickle_lacks_has_its_default() -> None:
 def test_another_process_unpickles_it(tmp_path: Path) -> None:
     (tmp_path / "pickled").write_bytes(pickle.dumps(Task("sort", model="demo")))
     script = (
-        f"import sys, pickle; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys, pickle; sys.path[:0] = {[str(path) for path in Path(__file__).parents[:2]]!r}\n"
         "task = pickle.load(open(sys.argv[1], 'rb'))\n"
         "assert (task._task, task.embedder.model) == ('sort', 'demo')\n"
     )

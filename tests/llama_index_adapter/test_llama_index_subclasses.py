@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import pytest
+from copies import every_copy
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
@@ -18,17 +19,6 @@ from llama_index.postprocessor.qwen3_rag import Qwen3Rerank
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 from qwen3_rag import ConfigurationError, Embedder, Reranker
 from qwen3_rag.testing.llama_index import QUERY, TEXTS, events, nodes
-
-COPIES: dict[str, Any] = {
-    "copy": copy.copy,
-    "deepcopy": copy.deepcopy,
-    "model_copy": lambda a: a.model_copy(),
-    "deep model_copy": lambda a: a.model_copy(deep=True),
-    "update": lambda a: a.model_copy(update={"timeout": None}),
-    "copy()": lambda a: a.copy(),
-    "pickle": lambda a: pickle.loads(pickle.dumps(a)),
-}
-every_copy = pytest.mark.parametrize("make", COPIES.values(), ids=COPIES.keys())
 
 
 class Task(Qwen3Embedding):
