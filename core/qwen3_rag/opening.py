@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from qwen3_rag.checkpoint import Checkpoint, check_max_tokens, open_checkpoint, resolve_local_model
 from qwen3_rag.errors import future_safe
+from qwen3_rag.plugins import check_backend
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import PromptTokenizer
 
@@ -35,8 +36,10 @@ def open_source(settings: EngineSettings, *, max_tokens: int, parse_special_toke
 
     Raises:
         CheckpointError, WrongModelKindError: see `open_checkpoint` and `PromptTokenizer`.
-        ConfigurationError: `max_tokens` is more than the model's context.
+        ConfigurationError: there is no such backend, or `max_tokens` is more than the model's context.
+        MissingExtraError: the backend's extra is not installed.
     """
+    check_backend(settings.backend)  # before anything is downloaded
     resolved, version = resolve_local_model(settings)
     checkpoint = open_checkpoint(settings, weights=False)
     check_max_tokens(max_tokens, checkpoint)

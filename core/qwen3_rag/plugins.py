@@ -69,14 +69,16 @@ def load_plugin(group: str, name: str) -> Any:
         ConfigurationError: no plugin has that name.
         MissingExtraError: it needs an extra that is not installed.
     """
-    by_name = {entry.name: entry for entry in entry_points(group=group)}
-    if name not in by_name:
-        names = ", ".join(sorted(by_name)) or "none"
-        raise ConfigurationError(f"unknown {_kind(group)} {name!r}; there are: {names}")
-    extra = _missing_extra(by_name[name])
-    if extra is not None:
-        raise MissingExtraError(name, extra)
-    return by_name[name].load()
+    return _usable(group, name).load()
+
+
+def check_backend(name: str) -> None:
+    """Check that a backend could be loaded, without importing it.
+
+    Raises:
+        ConfigurationError, MissingExtraError: as `load_plugin`.
+    """
+    _usable(BACKENDS, name)
 
 
 def load_backend(settings: EngineSettings) -> Backend:
@@ -87,6 +89,17 @@ def load_backend(settings: EngineSettings) -> Backend:
     """
     create: BackendFactory = load_plugin(BACKENDS, settings.backend)
     return create(settings)
+
+
+def _usable(group: str, name: str) -> EntryPoint:
+    by_name = {entry.name: entry for entry in entry_points(group=group)}
+    if name not in by_name:
+        names = ", ".join(sorted(by_name)) or "none"
+        raise ConfigurationError(f"unknown {_kind(group)} {name!r}; there are: {names}")
+    extra = _missing_extra(by_name[name])
+    if extra is not None:
+        raise MissingExtraError(name, extra)
+    return by_name[name]
 
 
 def _kind(group: str) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from qwen3_rag import ConfigurationError, MissingExtraError, plugins
+from qwen3_rag import ConfigurationError, Embedder, MissingExtraError, plugins
 
 
 def test_listing_plugins_loads_none() -> None:
@@ -34,12 +33,28 @@ def test_an_unknown_name_is_answered_with_the_names_there_are() -> None:
         plugins.load_plugin(plugins.ADAPTERS, "x")
 
 
-def test_a_plugin_whose_extra_is_missing_is_listed_and_answered_with_the_pip_line(monkeypatch: Any) -> None:
+@pytest.fixture
+def without_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment without vLLM, whatever this one has."""
     entry = SimpleNamespace(name="vllm", value="absent:create", dist=SimpleNamespace(name="qwen3-rag"))
     monkeypatch.setattr(plugins, "entry_points", lambda group: [entry] if group == plugins.BACKENDS else [])
     monkeypatch.setattr(plugins, "find_spec", lambda name: None if name == "vllm" else object())
+
+
+@pytest.mark.usefixtures("without_vllm")
+def test_a_plugin_whose_extra_is_missing_is_listed_and_answered_with_the_pip_line() -> None:
     (listed,) = plugins.list_plugins(plugins.BACKENDS)
     assert not listed.installed
     with pytest.raises(MissingExtraError, match=r'vllm needs .*pip install "qwen3-rag\[vllm\]"'):
         plugins.load_plugin(plugins.BACKENDS, "vllm")
+
+
+@pytest.mark.usefixtures("without_vllm")
+@pytest.mark.parametrize(
+    ("backend", "error"), [("vlm", ConfigurationError), ("vllm", MissingExtraError)], ids=["unknown", "missing"]
+)
+def test_a_backend_that_cannot_be_had_is_told_of_before_anything_is_downloaded(
+    backend: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=backend):
+        Embedder("nobody/has-this-model", backend=backend).load()
