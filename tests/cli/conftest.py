@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command import Invoke, run_command
+from qwen3_rag import Embedder
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +58,37 @@ def lines(tmp_path: Path) -> Path:
     path = tmp_path / "lines.txt"
     path.write_bytes("\n".join(TEXTS).encode())
     return path
+
+
+@pytest.fixture
+def jsonl(tmp_path: Path) -> Path:
+    """The texts as one field of three."""
+    path = tmp_path / "rows.jsonl"
+    rows = [{"id": number, "body": text, "tags": ["a", "b"]} for number, text in enumerate(TEXTS)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> Path:
+    """The texts as one column of three."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "rows.parquet"
+    table = pa.table(
+        {"id": list(range(len(TEXTS))), "body": TEXTS, "when": pa.array([0] * len(TEXTS), pa.date32())}
+    )
+    pq.write_table(table, path, row_group_size=2)
+    return path
+
+
+@pytest.fixture(scope="session")
+def embedder(embedding_checkpoint: Path) -> Embedder:
+    return Embedder(str(embedding_checkpoint), dtype="float32", dimensions=32)
+
+
+@pytest.fixture
+def expected(embedder: Embedder) -> np.ndarray:
+    """The texts' vectors."""
+    return embedder.embed_documents(TEXTS)

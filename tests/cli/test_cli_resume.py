@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from command import Invoke
+from embedding_job import SMALL, StoppedError, stop_after
 from qwen3_rag import Embedder
 from qwen3_rag.cli.embed import _settings
 
 ROWS = 400
-OPTIONS = ("--dtype", "float32", "--dimensions", "32", "--chunk-size", "2")
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def corpus(tmp_path: Path) -> Path:
 
 def kill_after(parts: int, corpus: Path, output: Path, model: Path) -> None:
     """Run `embed` in another process and SIGKILL it once it has saved that many parts."""
-    command = [sys.executable, "-m", "qwen3_rag.cli", "embed", corpus, output, "--model", model, *OPTIONS]
+    command = [sys.executable, "-m", "qwen3_rag.cli", "embed", corpus, output, "--model", model, *SMALL]
     process = subprocess.Popen(
         [str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -49,7 +49,7 @@ def test_a_job_killed_twice_ends_with_the_same_bytes_as_one_that_was_not(
     invoke: Invoke, corpus: Path, tmp_path: Path, embedding_checkpoint: Path, ending: str
 ) -> None:
     whole, killed = tmp_path / f"whole{ending}", tmp_path / f"killed{ending}"
-    assert invoke("embed", corpus, whole, "--model", embedding_checkpoint, *OPTIONS).code == 0
+    assert invoke("embed", corpus, whole, "--model", embedding_checkpoint, *SMALL).code == 0
     kill_after(1, corpus, killed, embedding_checkpoint)
     first = len(list(tmp_path.glob("killed*.parts/*.npz")))
     if ending == ".npy":  # one format is enough for the second kill
@@ -57,7 +57,7 @@ def test_a_job_killed_twice_ends_with_the_same_bytes_as_one_that_was_not(
     done = len(list(tmp_path.glob("killed*.parts/*.npz")))
     assert 1 <= first <= done < ROWS // 2
     assert not killed.exists()
-    run = invoke("embed", corpus, killed, "--model", embedding_checkpoint, *OPTIONS, "--json")
+    run = invoke("embed", corpus, killed, "--model", embedding_checkpoint, *SMALL, "--json")
     assert run.code == 0, run.err
     assert json.loads(run.out)["rows_of_earlier_runs"] == 2 * done
     assert killed.read_bytes() == whole.read_bytes()
@@ -73,25 +73,9 @@ def interrupted(
     with monkeypatch.context() as patched:
         stop_after(3, patched)
         with pytest.raises(StoppedError):
-            invoke("embed", corpus, output, "--model", embedding_checkpoint, *OPTIONS)
+            invoke("embed", corpus, output, "--model", embedding_checkpoint, *SMALL)
     assert len(list(tmp_path.glob("out.npy.parts/*.npz"))) == 3
     return output
-
-
-class StoppedError(Exception):
-    pass
-
-
-def stop_after(calls: int, patched: pytest.MonkeyPatch) -> None:
-    embed, made = Embedder.embed, []
-
-    def counted(self: Embedder, *arguments: object, **options: object) -> object:
-        if len(made) == calls:
-            raise StoppedError
-        made.append(1)
-        return embed(self, *arguments, **options)  # type: ignore[arg-type]
-
-    patched.setattr(Embedder, "embed", counted)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +97,7 @@ def test_other_settings_are_refused_and_named(
     changed: tuple[str, str],
     named: str,
 ) -> None:
-    run = invoke("embed", corpus, interrupted, "--model", embedding_checkpoint, *OPTIONS, *changed)
+    run = invoke("embed", corpus, interrupted, "--model", embedding_checkpoint, *SMALL, *changed)
     assert run.code == 2
     assert named in run.err
     assert "--restart" in run.err
@@ -124,7 +108,7 @@ def test_a_changed_input_is_refused_even_if_its_size_is_the_same(
     invoke: Invoke, corpus: Path, interrupted: Path, embedding_checkpoint: Path
 ) -> None:
     corpus.write_bytes(corpus.read_bytes().replace(b"row 7 ", b"row X "))
-    run = invoke("embed", corpus, interrupted, "--model", embedding_checkpoint, *OPTIONS)
+    run = invoke("embed", corpus, interrupted, "--model", embedding_checkpoint, *SMALL)
     assert run.code == 2
     assert "input's SHA-256 was" in run.err
 
@@ -136,7 +120,7 @@ def test_a_changed_checkpoint_is_refused(
     before = config.read_text(encoding="utf-8")
     try:
         config.write_text(before + "\n", encoding="utf-8")
-        run = invoke("embed", corpus, interrupted, "--model", embedding_checkpoint, *OPTIONS)
+        run = invoke("embed", corpus, interrupted, "--model", embedding_checkpoint, *SMALL)
     finally:
         config.write_text(before, encoding="utf-8")
     assert run.code == 2
@@ -147,7 +131,7 @@ def test_restart_throws_the_unfinished_work_away(
     invoke: Invoke, corpus: Path, interrupted: Path, embedding_checkpoint: Path
 ) -> None:
     run = invoke(
-        *("embed", corpus, interrupted, "--model", embedding_checkpoint, *OPTIONS),
+        *("embed", corpus, interrupted, "--model", embedding_checkpoint, *SMALL),
         *("--dimensions", 48, "--restart", "--json"),
     )
     assert run.code == 0, run.err
@@ -159,26 +143,11 @@ def test_another_device_or_token_budget_may_go_on(
     invoke: Invoke, corpus: Path, interrupted: Path, embedding_checkpoint: Path
 ) -> None:
     run = invoke(
-        *("embed", corpus, interrupted, "--model", embedding_checkpoint, *OPTIONS),
+        *("embed", corpus, interrupted, "--model", embedding_checkpoint, *SMALL),
         *("--device", "cpu", "--token-budget", 600, "--json"),
     )
     assert run.code == 0, run.err
     assert json.loads(run.out)["rows_of_earlier_runs"] == 6
-
-
-def test_a_finished_output_is_refused_unless_overwrite_is_given(
-    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path, texts: list[str]
-) -> None:
-    output = tmp_path / "v.npy"
-    output.write_bytes(b"precious")
-    command = ("embed", lines, output, "--model", embedding_checkpoint, *OPTIONS)
-    run = invoke(*command)
-    assert run.code == 2
-    assert "--overwrite" in run.err
-    assert output.read_bytes() == b"precious"
-    assert not (tmp_path / "v.npy.parts").exists()
-    assert invoke(*command, "--overwrite").code == 0
-    assert np.load(output).shape == (len(texts), 32)
 
 
 def test_a_job_stopped_while_assembling_computes_nothing_again(
@@ -187,7 +156,7 @@ def test_a_job_stopped_while_assembling_computes_nothing_again(
     from qwen3_rag.cli import assemble
 
     output = tmp_path / "v.npy"
-    command = ("embed", corpus, output, "--model", embedding_checkpoint, *OPTIONS)
+    command = ("embed", corpus, output, "--model", embedding_checkpoint, *SMALL)
     with monkeypatch.context() as patched:
         patched.setattr(assemble, "publish", lambda *_: (_ for _ in ()).throw(StoppedError))
         with pytest.raises(StoppedError):
@@ -198,95 +167,6 @@ def test_a_job_stopped_while_assembling_computes_nothing_again(
     assert run.code == 0, run.err
     assert json.loads(run.out)["rows_of_earlier_runs"] == ROWS
     assert np.load(output).shape == (ROWS, 32)
-
-
-@pytest.fixture(params=[".npy", ".jsonl", ".parquet"])
-def untidy(
-    request: pytest.FixtureRequest,
-    invoke: Invoke,
-    lines: Path,
-    tmp_path: Path,
-    embedding_checkpoint: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> tuple[Path, tuple[object, ...]]:
-    """A whole output whose run was killed before it removed the parts, and the run's command."""
-    from qwen3_rag.cli.parts import Parts
-
-    output = tmp_path / f"v{request.param}"
-    command = ("embed", lines, output, "--model", embedding_checkpoint, *OPTIONS)
-    with monkeypatch.context() as patched:
-        patched.setattr(Parts, "finish", lambda _: (_ for _ in ()).throw(StoppedError))
-        with pytest.raises(StoppedError):
-            invoke(*command)
-    assert output.exists()
-    assert parts_of(output)
-    stop_after(0, monkeypatch)
-    return output, command
-
-
-def parts_of(output: Path) -> list[str]:
-    return sorted(path.name for path in output.with_name(output.name + ".parts").glob("*"))
-
-
-def test_a_whole_output_whose_parts_were_not_removed_is_recognised(
-    invoke: Invoke, untidy: tuple[Path, tuple[object, ...]], texts: list[str]
-) -> None:
-    output, command = untidy
-    before = (output.read_bytes(), output.stat().st_mtime_ns)
-    run = invoke(*command, "--json")
-    assert run.code == 0, run.err
-    assert json.loads(run.out)["rows_of_earlier_runs"] == len(texts)
-    assert (output.read_bytes(), output.stat().st_mtime_ns) == before
-    assert not output.with_name(output.name + ".parts").exists()
-    assert "is there already" in invoke(*command).err
-
-
-@pytest.mark.parametrize("untidy", [".npy"], indirect=True)
-@pytest.mark.parametrize("other", ["output", "settings", "part", "restart"])
-def test_parts_beside_an_output_that_is_not_theirs_are_kept(
-    invoke: Invoke, untidy: tuple[Path, tuple[object, ...]], other: str
-) -> None:
-    output, command = untidy
-    if other == "output":
-        output.write_bytes(output.read_bytes()[:-1] + b"?")
-    if other == "settings":
-        command = (*command, "--precision", "float16")
-    if other == "part":
-        (output.with_name(output.name + ".parts") / "00000000.npz").unlink()
-    if other == "restart":
-        command = (*command, "--restart")
-    content, kept = output.read_bytes(), parts_of(output)
-    run = invoke(*command)
-    assert run.code == 2
-    assert f"{output} is there already; use --overwrite" in run.err
-    assert output.read_bytes() == content
-    assert parts_of(output) == kept
-
-
-@pytest.mark.parametrize("untidy", [".npy"], indirect=True)
-def test_parts_that_a_killed_run_had_begun_to_remove_are_removed(
-    invoke: Invoke, untidy: tuple[Path, tuple[object, ...]]
-) -> None:
-    output, command = untidy
-    folder = output.with_name(output.name + ".parts")
-    (folder / "manifest.json").unlink()
-    content = output.read_bytes()
-    run = invoke(*command)
-    assert run.code == 2
-    assert f"{output} is there already; use --overwrite" in run.err
-    assert output.read_bytes() == content
-    assert not folder.exists()
-
-
-def test_files_of_others_in_the_parts_folder_are_left_alone(
-    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
-) -> None:
-    stranger = tmp_path / "v.npy.parts" / "notes.md"
-    stranger.parent.mkdir()
-    stranger.write_text("mine", encoding="utf-8")
-    run = invoke("embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, "--restart")
-    assert run.code == 0, run.err
-    assert [path.name for path in stranger.parent.iterdir()] == ["notes.md"]
 
 
 def test_two_processes_do_not_work_on_one_output(
@@ -322,11 +202,11 @@ def test_a_damaged_part_is_named(
 ) -> None:
     part = next(interrupted.with_name("out.npy.parts").glob("*.npz"))
     part.write_bytes(b"nothing of the kind")
-    run = invoke("embed", corpus, interrupted, "--model", embedding_checkpoint, *OPTIONS)
+    run = invoke("embed", corpus, interrupted, "--model", embedding_checkpoint, *SMALL)
     assert run.code == 2
     assert part.name in run.err
     part.unlink()
-    assert invoke("embed", corpus, interrupted, "--model", embedding_checkpoint, *OPTIONS).code == 0
+    assert invoke("embed", corpus, interrupted, "--model", embedding_checkpoint, *SMALL).code == 0
     assert np.load(interrupted).shape == (ROWS, 32)
 
 
@@ -340,7 +220,7 @@ def stopped_after_three(invoke: Invoke, patched: pytest.MonkeyPatch, *command: o
 def test_other_model_kwargs_are_refused_and_secrets_are_written_nowhere(
     invoke: Invoke, corpus: Path, tmp_path: Path, embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ("embed", corpus, tmp_path / "v.npy", "--model", embedding_checkpoint, *OPTIONS, "--model-kwargs")
+    command = ("embed", corpus, tmp_path / "v.npy", "--model", embedding_checkpoint, *SMALL, "--model-kwargs")
     stopped_after_three(invoke, monkeypatch, *command, '{"local_files_only": true, "token": "hf_first"}')
     written = b"".join(path.read_bytes() for path in (tmp_path / "v.npy.parts").iterdir())
     assert b"local_files_only" in written
@@ -401,7 +281,7 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_costs_no_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = tmp_path / f"v{ending}"
-    command = ("embed", corpus, output, "--model", embedding_checkpoint, *OPTIONS, "--chunk-size", 200)
+    command = ("embed", corpus, output, "--model", embedding_checkpoint, *SMALL, "--chunk-size", 200)
     with monkeypatch.context() as patched:
         stop_after(1, patched)
         with pytest.raises(StoppedError):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faulty_server import Served
+from faulty_server import Served, running
 from qwen3_rag.verification.subject import Subject
 from subjects import subject_of
 
@@ -38,6 +38,15 @@ def embedder(served_embedder: Served) -> Iterator[Served]:
     served_embedder.fault = ""
     served_embedder.form = lambda value, _: value
     served_embedder.listed = ["the-model"]
+    served_embedder.failures = []
+    served_embedder.broken = {}
+
+
+@pytest.fixture
+def url(embedder: Served) -> Iterator[str]:
+    """Where it listens, as vLLM's server would."""
+    with running(embedder, "vllm") as url:
+        yield url
 
 
 @pytest.fixture

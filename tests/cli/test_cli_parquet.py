@@ -1,0 +1,196 @@
+"""`embed` with Parquet files: columns and Arrow types are kept, and what a format cannot hold is named."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from command import Invoke
+from embedding_job import SMALL
+
+
+@pytest.mark.parametrize("source", ["lines", "jsonl", "parquet"])
+def test_parquet_output_keeps_columns_and_adds_the_vectors(
+    invoke: Invoke,
+    source: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    embedding_checkpoint: Path,
+    texts: list[str],
+    expected: np.ndarray,
+) -> None:
+    path = request.getfixturevalue(source)
+    field = "text" if source == "lines" else "body"
+    output = tmp_path / "v.parquet"
+    run = invoke("embed", path, output, "--model", embedding_checkpoint, "--field", field, *SMALL)
+    assert run.code == 0, run.err
+    table = pq.read_table(output)
+    assert table[field].to_pylist() == texts
+    if source == "parquet":
+        assert table.drop_columns("embedding").equals(pq.read_table(path))
+    vectors = np.array(table["embedding"].to_pylist(), dtype=np.float32)
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+
+
+def test_a_null_or_a_number_in_parquet_is_refused(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    path = tmp_path / "rows.parquet"
+    command = ("embed", path, tmp_path / "v.npy", "--model", embedding_checkpoint)
+    pq.write_table(pa.table({"text": ["a", None]}), path)
+    assert "row 2" in invoke(*command).err
+    pq.write_table(pa.table({"text": [1, 2]}), path)
+    assert "is int64, not text" in invoke(*command).err
+    pq.write_table(pa.table({"body": ["a"]}), path)
+    assert "has no column 'text'" in invoke(*command).err
+
+
+@pytest.mark.parametrize("kind", ["string_view", "large_string", "dictionary"])
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl"])
+def test_every_arrow_type_of_text_is_read_and_kept(
+    invoke: Invoke,
+    tmp_path: Path,
+    embedding_checkpoint: Path,
+    texts: list[str],
+    expected: np.ndarray,
+    kind: str,
+    ending: str,
+) -> None:
+    """Polars writes string views."""
+    path, output = tmp_path / "rows.parquet", tmp_path / f"v{ending}"
+    try:
+        column = (
+            pa.array(texts).dictionary_encode()
+            if kind == "dictionary"
+            else pa.array(texts, getattr(pa, kind)())
+        )
+        pq.write_table(pa.table({"text": column, "title": column}), path, row_group_size=2)
+    except (AttributeError, NotImplementedError) as error:  # pa.ArrowNotImplementedError is one
+        pytest.skip(f"this pyarrow cannot: {error}")
+    run = invoke("embed", path, output, "--model", embedding_checkpoint, *SMALL)
+    assert run.code == 0, run.err
+    if ending == ".parquet":
+        table = pq.read_table(output)
+        assert table.drop_columns("embedding").equals(pq.read_table(path))
+        rows = table.to_pylist()
+    else:
+        rows = [json.loads(line) for line in output.read_bytes().split(b"\n")[:-1]]
+    assert [(row["text"], row["title"]) for row in rows] == [(text, text) for text in texts]
+    np.testing.assert_allclose(np.array([row["embedding"] for row in rows]), expected, atol=1e-6)
+
+
+def test_jsonl_fields_that_fit_no_column_are_refused_before_any_row_is_embedded(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a", "id": 1}\n{"text": "b", "id": "x"}\n', encoding="utf-8")
+    run = invoke("embed", path, tmp_path / "v.parquet", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert "write .jsonl" in run.err
+
+
+def test_fields_that_only_later_rows_have_get_a_column(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"text": "a", "n": 1}] * 1500 + [{"text": "a", "n": 1.5, "late": {"x": "y"}}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    output = tmp_path / "v.parquet"
+    run = invoke("embed", path, output, "--model", embedding_checkpoint, "--dimensions", 32)
+    assert run.code == 0, run.err
+    table = pq.read_table(output)
+    assert table["n"].to_pylist() == [1.0] * 1500 + [1.5]
+    assert table["late"].to_pylist() == [None] * 1500 + [{"x": "y"}]
+
+
+def test_without_pyarrow_the_error_names_the_extra(
+    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "qwen3_rag.cli.parquet", raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    run = invoke("embed", lines, tmp_path / "v.parquet", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert 'pip install "qwen3-rag[parquet]"' in run.err
+
+
+@pytest.mark.parametrize("row", ['{"text": "b", "note": "\\ud800"}', '{"text": "b", "\\ud800": 1}'])
+def test_a_lone_surrogate_that_no_column_holds_is_named_before_any_row_is_embedded(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path, row: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f'{{"text": "a"}}\n{row}\n')
+    run = invoke("embed", path, tmp_path / "v.parquet", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert f"error: row 2 of {path} has a field with a lone surrogate" in run.err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["rows.jsonl"]
+    assert invoke("embed", path, tmp_path / "v.jsonl", "--model", embedding_checkpoint, *SMALL).code == 0
+    assert (tmp_path / "v.jsonl").read_text().splitlines()[1].startswith(row[:-1])
+
+
+def test_columns_of_one_name_are_refused_where_one_would_be_lost(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    path = tmp_path / "rows.parquet"
+    model = ("--model", embedding_checkpoint, *SMALL)
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), path)
+    run = invoke("embed", path, tmp_path / "v.npy", *model)
+    assert run.code == 2
+    assert "has several columns 'text'" in run.err
+    columns = [pa.array(["a"]), pa.array([1]), pa.array([2])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["text", "n", "n"]), path)
+    run = invoke("embed", path, tmp_path / "v.jsonl", *model)
+    assert run.code == 2
+    assert "has several columns 'n'" in run.err
+    assert invoke("embed", path, tmp_path / "v.parquet", *model).code == 0
+    assert pq.read_schema(tmp_path / "v.parquet").names == ["text", "n", "n", "embedding"]
+
+
+def test_parquet_values_that_json_lacks_are_refused_before_any_row_is_embedded(
+    invoke: Invoke, parquet: Path, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    run = invoke("embed", parquet, tmp_path / "v.jsonl", "--field", "body", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert "row 1 of" in run.err
+    assert "write .parquet" in run.err
+    assert not (tmp_path / "v.jsonl.parts").exists()
+
+
+@pytest.mark.parametrize("column", ["text", "other"])
+def test_parquet_text_that_is_not_utf_8_is_named_before_any_row_is_embedded(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path, column: str
+) -> None:
+    broken = pa.array([b"fine", b"\xff"]).view(pa.string())
+    columns = {"text": pa.array(["a", "b"]), "other": pa.array(["a", "b"]), column: broken}
+    path = tmp_path / "broken.parquet"
+    pq.write_table(pa.table(columns), path)
+    run = invoke("embed", path, tmp_path / "v.jsonl", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert "row 2 of" in run.err
+    assert "can't decode byte 0xff" in run.err
+
+
+def test_dates_beyond_pythons_are_refused_in_json(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    path = tmp_path / "late.parquet"
+    late = pa.array([10_000_000], pa.int32()).view(pa.date32())
+    pq.write_table(pa.table({"text": ["a"], "day": late}), path)
+    run = invoke("embed", path, tmp_path / "v.jsonl", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert "row 1 of" in run.err
+
+
+def test_a_damaged_parquet_file_is_named(invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path) -> None:
+    path = tmp_path / "damaged.parquet"
+    pq.write_table(pa.table({"text": ["many words " * 50] * 50}), path, compression=None, use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    content[4:60] = b"\xff" * 56
+    path.write_bytes(content)
+    run = invoke("embed", path, tmp_path / "v.npy", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert str(path) in run.err
