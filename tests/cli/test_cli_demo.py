@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import Invoke
-from qwen3_rag.demo import searches
+from qwen3_rag.demo import corpus, searches
 from qwen3_rag.demo.corpus import LONGEST, cut, file_passages, standard_library_passages
 from qwen3_rag.demo.searches import Found, Models, installed_frameworks, lines_of_code
 from qwen3_rag.demo.session import Answer, Run, compare, run_session
@@ -24,8 +25,8 @@ QUESTIONS = ["what does the zebrafish do", "who opens a door"]
 
 
 @pytest.fixture(scope="module")
-def passages() -> list[str]:
-    return standard_library_passages(300)
+def whole_library() -> list[str]:
+    return standard_library_passages()
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_models_and_corpus_of_ones_own(
 
 
 def test_the_whole_standard_library_is_indexed_but_not_with_a_published_model(
-    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke, whole_library: list[str]
 ) -> None:
     """A session is not run: only how many passages it would be given is looked at."""
     asked: list[int] = []
@@ -96,12 +97,11 @@ def test_the_whole_standard_library_is_indexed_but_not_with_a_published_model(
         asked.append(limit)
         raise OSError("enough")
 
-    everything = len(standard_library_passages())
     monkeypatch.setattr("qwen3_rag.demo.corpus.standard_library_passages", stop)
     invoke("demo", "--model", "Qwen/Qwen3-Embedding-0.6B")
     invoke("demo")
     assert asked[0] == 300
-    assert asked[1] > everything > 3000
+    assert asked[1] > len(whole_library) > 3000
 
 
 @pytest.mark.parametrize("question", ["", " \n"])
@@ -197,11 +197,24 @@ class _Store:
         return []
 
 
-def test_standard_library_passages_are_the_same_each_time_and_bounded(passages: list[str]) -> None:
-    assert passages == standard_library_passages(300)
-    assert len(passages) == 300
-    assert max(map(len, passages)) <= LONGEST + 2
+def test_standard_library_passages_are_the_same_each_time_and_bounded(whole_library: list[str]) -> None:
+    passages = standard_library_passages(300)
+    assert passages == whole_library[:300]
+    assert max(map(len, whole_library)) <= LONGEST + 2
     assert len({passage.split(":")[0].split(".")[0] for passage in passages}) > 100
+
+
+def test_few_passages_are_found_without_reading_the_whole_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    documented = corpus._documented
+
+    def noted(path: Path, module: str) -> Iterator[str]:
+        read.append(path)
+        yield from documented(path, module)
+
+    monkeypatch.setattr(corpus, "_documented", noted)
+    assert len(standard_library_passages(20)) == 20
+    assert len(read) < 100
 
 
 def test_a_cut_passage_shows_that_it_was_cut_unless_it_ends_with_a_paragraph() -> None:

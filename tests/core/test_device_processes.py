@@ -1,4 +1,4 @@
-"""A device's process, with a backend without a model: its messages stay in step, and it is its parent's."""
+"""A device's process, with a backend without a model: it starts, ends, keeps in step, and is its parent's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from qwen3_rag import WorkerDiedError
 from qwen3_rag.backends.process import ProcessBackend
 from qwen3_rag.settings import EngineSettings
 from sum_backend import ids
@@ -72,6 +73,42 @@ def run(worker: ProcessBackend, *tokens: int) -> list[float]:
     """The sum of the tokens, from one prompt."""
     values: list[float] = worker.run([ids(*tokens)]).values.tolist()
     return values
+
+
+def test_closing_ends_the_process(worker: ProcessBackend) -> None:
+    pid = worker.pid
+    assert _is_alive(pid)
+    worker.close()
+    assert not _is_alive(pid)
+
+
+def test_a_worker_that_died_idle_is_replaced_and_fails_nobody(worker: ProcessBackend) -> None:
+    old, child = worker.pid, worker._child
+    assert old is not None
+    assert child is not None
+    os.kill(old, signal.SIGKILL)
+    _wait_for(lambda: child.poll() is not None, "the worker was not killed")
+    assert run(worker, 1, 2) == [3]
+    assert worker.pid != old
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
+def test_interrupting_the_program_leaves_its_workers_alone(worker: ProcessBackend) -> None:
+    assert worker.pid is not None
+    assert os.getpgid(worker.pid) != os.getpgid(0)  # Ctrl-C in a terminal goes to a group
+
+
+def test_what_is_printed_while_a_worker_starts_is_no_message(tmp_path: Path, capfd: Any) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('welcome to this machine', flush=True)")
+    worker = ProcessBackend(SETTINGS)
+    worker.close()
+    assert "welcome to this machine" in capfd.readouterr().err
+
+
+def test_a_worker_that_ends_before_it_listens_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(3)")
+    with pytest.raises(WorkerDiedError, match="exit code 3"):
+        ProcessBackend(SETTINGS)
 
 
 @pytest.mark.parametrize("passing", [0, 1], ids=["before the length", "between length and body"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +22,6 @@ TEXTS = [f"text {i} " * (1 + i % 7) for i in range(700)]
 
 def children(component: Any) -> list[ProcessBackend]:
     return list(component._engine.backends)
-
-
-def one_worker(checkpoint: Path, device: str = "cpu") -> ProcessBackend:
-    return ProcessBackend(Embedder(str(checkpoint), dtype="float32", device=device)._settings)
 
 
 @pytest.fixture(scope="module")
@@ -63,28 +57,6 @@ def test_a_worker_killed_at_work_fails_its_call_clearly_and_is_replaced(pair: Em
     assert pair.metrics.queued_calls == 0
 
 
-def test_a_worker_that_died_idle_is_replaced_and_fails_nobody(embedding_checkpoint: Path) -> None:
-    worker = one_worker(embedding_checkpoint)
-    source = Embedder(str(embedding_checkpoint))._open()
-    prompts = source.tokenizer.encode_texts(["a"], prompt="", max_tokens=9, is_query=False).prompts
-    before, old = worker.run(prompts), worker.pid
-    assert old is not None
-    os.kill(old, signal.SIGKILL)
-    while worker._child is not None and worker._child.poll() is None:
-        time.sleep(0.001)
-    np.testing.assert_allclose(worker.run(prompts).values, before.values, atol=1e-6)
-    assert worker.pid != old
-    worker.close()
-
-
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
-def test_interrupting_the_program_leaves_its_workers_alone(embedding_checkpoint: Path) -> None:
-    worker = one_worker(embedding_checkpoint)
-    assert worker.pid is not None
-    assert os.getpgid(worker.pid) != os.getpgid(0)  # Ctrl-C in a terminal goes to a group
-    worker.close()
-
-
 def test_an_error_in_a_worker_reaches_the_caller_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "qwen3", "hidden_size": 8}')
     (tmp_path / "tokenizer.json").write_text("{}")
@@ -94,64 +66,13 @@ def test_an_error_in_a_worker_reaches_the_caller_as_it_is(tmp_path: Path) -> Non
 
 def test_a_failed_load_leaves_no_process_and_tells_where_it_failed(embedding_checkpoint: Path) -> None:
     before = _child_pids()
+    settings = Embedder(str(embedding_checkpoint), dtype="float32", device="nonsense")._settings
     with pytest.raises(ValueError, match="nonsense") as caught:
-        one_worker(embedding_checkpoint, "nonsense")
+        ProcessBackend(settings)
     there = str(caught.value.__cause__)
     assert "in the process of nonsense" in there
     assert "in choose_device" in there, "where it happened"
     assert _child_pids() <= before
-
-
-def test_what_is_printed_while_a_worker_starts_is_no_message(
-    embedding_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
-) -> None:
-    (tmp_path / "sitecustomize.py").write_text("print('welcome to this machine', flush=True)")
-    monkeypatch.syspath_prepend(tmp_path)
-    worker = one_worker(embedding_checkpoint)
-    worker.close()
-    assert "welcome to this machine" in capfd.readouterr().err
-
-
-def test_a_worker_that_ends_before_it_listens_is_an_error(
-    embedding_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(3)")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(WorkerDiedError, match="exit code 3"):
-        one_worker(embedding_checkpoint)
-
-
-def test_closing_ends_the_process(embedding_checkpoint: Path) -> None:
-    worker = one_worker(embedding_checkpoint)
-    pid = worker.pid
-    assert _is_alive(pid)
-    worker.close()
-    assert not _is_alive(pid)
-
-
-def test_a_worker_ends_with_its_killed_parent(embedding_checkpoint: Path) -> None:
-    program = """
-import sys
-from qwen3_rag import Embedder
-from qwen3_rag.backends.process import ProcessBackend
-print(ProcessBackend(Embedder(sys.argv[1], dtype="float32", device="cpu")._settings).pid, flush=True)
-input()
-"""
-    parent = subprocess.Popen(
-        [sys.executable, "-c", program, str(embedding_checkpoint)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
-    parent.kill()
-    parent.communicate()
-    for _ in range(300):
-        if not _is_alive(pid):
-            return
-        time.sleep(0.1)
-    pytest.fail("the worker outlived its parent by 30 s")
 
 
 def test_idle_devices_divide_what_waits() -> None:

@@ -61,7 +61,7 @@ import resource, sys
 import numpy as np
 from qwen3_rag import Embedder
 from qwen3_rag.backends.transformers.packed_linear import padded_row_count
-texts = [f"text {i} " + "word " * 400 for i in range(512)]
+texts = [f"text {i} " + "word " * 400 for i in range(160)]
 options = {"dtype": "float32", "device": "cpu"}
 expected = Embedder(sys.argv[1], **options).embed_documents(texts)
 embedder = Embedder(sys.argv[1], token_budget=10**9, **options).load()

@@ -150,7 +150,7 @@ kind, folder = sys.argv[1:]
 if kind == "pairs":
     component = Reranker(folder, dtype="float32", device="cpu").load()
     component.score("warm", ["up"])
-    documents = [f"{i} " + "word " * 930 for i in range(256)]
+    documents = [f"{i} " + "word " * 930 for i in range(128)]
 else:
     component = Embedder(folder, dtype="float32", device="cpu", max_tokens=32768).load()
     component.embed_documents(["warm up"])
@@ -166,7 +166,7 @@ print(resident("VmHWM") - before)
 """
 
 PAIRS_BOUND = 128 << 20
-"""Bytes above weights and warm-up for 256 pairs of 1,000 tokens: far below the 155 GB that float32
+"""Bytes above weights and warm-up for 128 pairs of 1,000 tokens: far below the 78 GB that float32
 logits of every position would take; most of it is one batch's activations and allocator slack."""
 DOCUMENT_BOUND = 320 << 20
 """Bytes for one document of 32,768 tokens; one float32 mask or score matrix of it would be 4 GiB."""

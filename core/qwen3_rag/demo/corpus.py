@@ -7,8 +7,9 @@ import os
 import sys
 import sysconfig
 import warnings
-from collections.abc import Callable, Iterator
-from itertools import islice, zip_longest
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -45,7 +46,7 @@ def standard_library_passages(limit: int | None = None) -> list[str]:
     a limit it is all of them, about 4,100.
     """
     root = Path(sysconfig.get_paths()["stdlib"])
-    return list(islice(_take_turns([_documented(path, name) for path, name in _modules(root)]), limit))
+    return list(islice(_take_turns(_documented(path, name) for path, name in _modules(root)), limit))
 
 
 def file_passages(path: Path, limit: int, *, report: Callable[[str], None] = lambda _: None) -> list[str]:
@@ -168,6 +169,11 @@ def _docstrings(
                 yield from _docstrings(child, f"{name}.{child.name}")
 
 
-def _take_turns(sources: list[Iterator[str]]) -> Iterator[str]:
-    for turn in zip_longest(*sources):
-        yield from (passage for passage in turn if passage is not None)
+def _take_turns(sources: Iterable[Iterator[str]]) -> Iterator[str]:
+    """Yield the first passage of each source, then the second of each; reads no source before its turn."""
+    waiting = deque(sources)
+    while waiting:
+        source = waiting.popleft()
+        for passage in islice(source, 1):
+            yield passage
+            waiting.append(source)
