@@ -291,6 +291,20 @@ def test_ndjson_is_another_ending_of_jsonl(
     assert (tmp_path / "v.ndjson").read_bytes() == (tmp_path / "v.jsonl").read_bytes()
 
 
+@pytest.mark.parametrize("ending", [".npy", ".jsonl", ".parquet"])
+def test_endings_may_be_in_capitals(
+    invoke: Invoke, jsonl: Path, parquet: Path, tmp_path: Path, embedding_checkpoint: Path, ending: str
+) -> None:
+    command = ("--field", "body", "--model", embedding_checkpoint, *SMALL)
+    source = parquet if ending == ".parquet" else jsonl
+    same = source.with_suffix(source.suffix.upper())
+    same.write_bytes(source.read_bytes())
+    for given, output in ((source, f"small{ending}"), (same, f"large{ending.upper()}")):
+        run = invoke("embed", given, tmp_path / output, *command)
+        assert run.code == 0, run.err
+    assert (tmp_path / f"small{ending}").read_bytes() == (tmp_path / f"large{ending.upper()}").read_bytes()
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "  \n\n", " "])
 def test_blank_lines_at_the_end_of_jsonl_are_no_rows(
     invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path, end: str

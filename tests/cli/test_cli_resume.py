@@ -210,6 +210,19 @@ def test_a_damaged_part_is_named(
     assert np.load(interrupted).shape == (ROWS, 32)
 
 
+def test_a_damaged_manifest_is_named_and_thrown_away_on_request(
+    invoke: Invoke, corpus: Path, interrupted: Path, embedding_checkpoint: Path
+) -> None:
+    manifest = interrupted.with_name("out.npy.parts") / "manifest.json"
+    manifest.write_text(manifest.read_text()[:-2])
+    command = ("embed", corpus, interrupted, "--model", embedding_checkpoint, *SMALL)
+    run = invoke(*command)
+    assert run.code == 2
+    assert f"{manifest.name} is damaged" in run.err
+    assert "--restart" in run.err
+    assert invoke(*command, "--restart").code == 0
+
+
 def stopped_after_three(invoke: Invoke, patched: pytest.MonkeyPatch, *command: object) -> None:
     with patched.context() as inner:
         stop_after(3, inner)
