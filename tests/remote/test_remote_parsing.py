@@ -200,5 +200,6 @@ def test_scores_out_of_range_are_no_probabilities_but_may_be_log_odds(score: flo
         scores([0.5, score], are_probabilities=True)
 
 
+@pytest.mark.filterwarnings("error")
 def test_the_ends_of_the_range_are_probabilities() -> None:
     assert np.isfinite(scores([0, 1], are_probabilities=True)).all()
