@@ -122,6 +122,7 @@ def test_what_could_not_be_reached_is_told_with_its_tries_and_what_helps() -> No
         (b'{"error": "TEI", "error_type": "Validation"}', "TEI"),
         (b'{"object": "error", "message": "vLLM, once", "code": 400}', "vLLM, once"),
         (b'{"detail": "FastAPI"}', "FastAPI"),
+        (b'{"detail": [{"msg": "Field required"}]}', '{"detail": [{"msg": "Field required"}]}'),
         (b'{"error": {"code": 7}}', '{"error": {"code": 7}}'),
         (b'{"error": {"message": ""}, "detail": "x"}', '{"error": {"message": ""}, "detail": "x"}'),
         (b" <html>\xff</html>\n", "<html>\ufffd</html>"),

@@ -10,7 +10,7 @@ import pytest
 from qwen3_rag import ConfigurationError
 from qwen3_rag.backends.remote.options import parse_options
 from qwen3_rag.backends.remote.servers import Dialect, Request, Setup, dialect_of
-from qwen3_rag.backends.remote.servers.answers import UnusableAnswerError
+from qwen3_rag.backends.remote.servers.answers import NotFiniteError, UnusableAnswerError
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION
 from qwen3_rag.models import ModelKind
 from qwen3_rag.prompts import EmbeddingWords, RerankingWords, query_prompt, rerank_halves
@@ -88,6 +88,12 @@ RERANKING: dict[str, tuple[str, dict[str, Any], dict[str, Any], Any]] = {
         _items("index", "score", LOG_ODDS),
     ),
     "cohere": ("cohere", {"template": "client"}, {"model": "model", "top_n": 3, **TEXTS}, RESULTS),
+    "cohere that has the template": (
+        "cohere",
+        {"template": "server"},
+        {"model": "model", "top_n": 3, **BARE},
+        RESULTS,
+    ),
     "jina": (
         "jina",
         {"template": "client", "instruction_field": "means nothing then"},
@@ -167,6 +173,12 @@ def test_vllm_is_asked_again_about_the_prompt_that_tells_most() -> None:
     np.testing.assert_allclose(as_log_odds, [0.9, 0.01, 0.5], rtol=1e-6)
     as_probabilities = second.read_answer({"data": [{"probs": [0.011]}]})
     np.testing.assert_allclose(as_probabilities, np.log([0.9 / 0.1, 0.01 / 0.99, 1.0]), rtol=1e-5, atol=1e-6)
+
+
+def test_a_score_of_vllm_that_is_not_finite_names_its_pair() -> None:
+    request = dialect("vllm", "reranking").request(prompts_of(*PAIRS))
+    with pytest.raises(NotFiniteError, match="input 1 of"):
+        request.read_answer({"data": [{"probs": [p]} for p in (0.5, float("nan"), 0.5)]})
 
 
 @pytest.mark.parametrize("values", [(0.5, 1.5, 0.5), (-0.5, 0.5, 0.5), (-0.5, 1.5, 0.5)])
