@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from typing import Any
 
 import httpx
 import pytest
 from qwen3_rag.backends.remote import (
+    RemoteAnswerError,
     RemoteRefusalError,
     RemoteSetupError,
     RemoteTimeoutError,
@@ -143,16 +145,17 @@ def test_what_the_deadline_cut_off_goes_on_if_another_request_was_answered_meanw
             await asyncio.sleep(60.0)
             return RIGHT
 
-        wire = Wire(a=[silent], b=[RIGHT])
+        wire = Wire(a=[silent, RIGHT], b=[RIGHT])
         opened = wired(wire, timeout=2.0, deadline=4.0, max_retries=0)
         cut_off = asyncio.ensure_future(sent_by(opened, started=time.monotonic() - 3.9))
         await asyncio.sleep(0)
         assert await sent_by(opened) == [7.0]
         assert await cut_off == [7.0]
+        assert await sent_by(opened) == [7.0]
         await opened.close()
         return wire.sent
 
-    assert asyncio.run(scene()) == ["a", "b", "b"]
+    assert asyncio.run(scene()) == ["a", "b", "b", "a"], "the host was not at fault"
 
 
 def test_a_right_answer_to_any_request_gives_the_others_their_time_anew(wired: Wired) -> None:
@@ -196,3 +199,83 @@ def test_httpx_waits_no_shorter_than_a_request_may_take_and_follows_no_redirect(
 
     assert asyncio.run(scene(60.0)) == (False, httpx.Timeout(60.0, connect=10.0))
     assert asyncio.run(scene(2.0)) == (False, httpx.Timeout(2.0))
+
+
+def requests(wired: Wired, wire: Wire, count: int, **options: Any) -> list[str]:
+    """Send requests one after the other, each of which is answered, and return the hosts that got them."""
+
+    async def scene() -> None:
+        opened = wired(wire, **options)
+        for _ in range(count):
+            assert await sent_by(opened) == [7.0]
+        await opened.close()
+
+    asyncio.run(scene())
+    return wire.sent
+
+
+def test_a_host_that_failed_is_left_alone(wired: Wired) -> None:
+    wire = Wire(a=[httpx.Response(500), RIGHT], b=[RIGHT])
+    assert requests(wired, wire, 3) == ["a", "b", "b", "b"]
+
+
+def test_a_host_that_answers_is_well_again(wired: Wired) -> None:
+    wire = Wire(a=[httpx.Response(500), RIGHT], b=[httpx.Response(500)])
+    assert requests(wired, wire, 3) == ["a", "b", "a", "a", "a"]
+
+
+def test_a_host_that_refused_one_request_gets_the_next_one(wired: Wired) -> None:
+    wire = Wire(a=[httpx.Response(400), RIGHT], b=[RIGHT])
+    assert requests(wired, wire, 3) == ["a", "b", "a", "b"]
+
+
+@pytest.mark.parametrize("busy", [httpx.ReadTimeout(""), httpx.Response(429)], ids=["slow", "429"])
+def test_a_refusal_is_not_believed_while_the_other_host_is_busy(busy: Outcome, wired: Wired) -> None:
+    wire = Wire(a=[busy, RIGHT], b=[RIGHT, httpx.Response(400)])
+    assert requests(wired, wire, 2) == ["a", "b", "b", "a"]
+
+
+def test_a_refusal_is_believed_where_the_other_host_is_down(wired: Wired) -> None:
+    wire = Wire(a=[httpx.Response(500)], b=[RIGHT, httpx.Response(400)])
+    with pytest.raises(RemoteRefusalError, match="status 400"):
+        requests(wired, wire, 2)
+    assert wire.sent == ["a", "b", "b"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "is_loading"),
+    [
+        (httpx.Response(503, headers={"Retry-After": "0"}), True),
+        (httpx.Response(503, json={"error": "Model is LOADING"}), True),
+        (httpx.Response(503), False),
+        (httpx.Response(502, headers={"Retry-After": "0"}), False),
+        (httpx.Response(504, json={"error": "Model is loading"}), False),
+    ],
+)
+def test_only_a_503_that_says_so_tells_of_a_model_that_loads(
+    reply: httpx.Response, is_loading: bool, wired: Wired
+) -> None:
+    """One try is allowed, and waiting for a model is none."""
+    wire = Wire(a=[reply, reply, RIGHT])
+    if is_loading:
+        assert send(wired, wire, max_attempts=1) == [7.0]
+    else:
+        with pytest.raises(RemoteUnavailableError, match=f"status {reply.status_code}.* after 1 try"):
+            send(wired, wire, max_attempts=1)
+
+
+def test_a_broken_compression_is_an_answer_that_cannot_be_right(wired: Wired) -> None:
+    wire = Wire(a=[httpx.DecodingError("zlib")], b=[RIGHT])
+    with pytest.raises(
+        RemoteAnswerError, match="^http://a/endpoint: the answer's compression is broken$"
+    ) as caught:
+        send(wired, wire)
+    assert (caught.value.url, caught.value.status) == ("http://a/endpoint", 200)
+    assert wire.sent == ["a"]
+
+
+def test_a_host_whose_certificate_is_not_trusted_is_not_tried_again(wired: Wired) -> None:
+    untrusted = httpx.ConnectError("")
+    untrusted.__context__ = ssl.SSLCertVerificationError("self-signed")
+    with pytest.raises(RemoteUnavailableError, match=r"self-signed.* after 1 try .*SSL_CERT_FILE"):
+        send(wired, Wire(a=[untrusted]))

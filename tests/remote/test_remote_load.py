@@ -148,3 +148,33 @@ def test_who_gets_no_turn_in_its_time_says_so(wired: Wired) -> None:
         await opened.close()
 
     asyncio.run(scene())
+
+
+def test_a_failure_is_a_try_whatever_else_is_under_way(wired: Wired) -> None:
+    async def scene() -> None:
+        ends = asyncio.Event()
+        opened = wired(Wire(a=[RIGHT, after(ends), httpx.Response(500)]))
+        await sent_by(opened)  # so that two may be under way
+        first = asyncio.ensure_future(sent_by(opened))
+        await asyncio.sleep(0.01)
+        with pytest.raises(RemoteUnavailableError, match="after 1 try"):
+            await sent_by(opened, max_attempts=1)
+        ends.set()
+        assert await first == [7.0]
+        await opened.close()
+
+    asyncio.run(scene())
+
+
+def test_a_host_that_asked_for_quiet_is_not_asked_by_other_requests_either(wired: Wired) -> None:
+    async def scene() -> list[str]:
+        wire = Wire(a=[httpx.Response(429, headers={"Retry-After": "99"}), RIGHT])
+        opened = wired(wire)
+        with pytest.raises(RemoteTimeoutError, match=r"try 1: status 429.* the next try would be (98|99)"):
+            await sent_by(opened)
+        with pytest.raises(RemoteTimeoutError, match=r"no try yet; the next try would be (59|60)"):
+            await sent_by(opened)
+        await opened.close()
+        return wire.sent
+
+    assert asyncio.run(scene()) == ["a"]
