@@ -126,7 +126,7 @@ def test_what_the_deadline_cut_off_is_told_with_the_try_before_it(wired: Wired) 
         await asyncio.sleep(60.0)
         return RIGHT
 
-    limits = {"timeout": 1.0, "deadline": 1.1, "ago": 0.9}
+    limits: dict[str, Any] = {"timeout": 1.0, "deadline": 1.1, "ago": 0.9}
     cut_off = (
         r"no whole answer within 0\.\d+ s; the next try would be 0 s from now, after the deadline of 1\.1 s"
     )
