@@ -9,15 +9,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import models
 import numpy as np
 import pytest
 from checkpoints import ADDED
 from qwen3_rag import Embedder, Reranker
-from qwen3_rag.backends.remote import client
+from qwen3_rag.backends.remote import RemoteOptions, client
 from server import Answer, Server, serving
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
+from wire import DIALECT, Wire, Wired
 from workload import TEXTS
 
 VARIABLES = [
@@ -106,3 +108,20 @@ def expected(embedding_folder: Path) -> np.ndarray:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Backoff of at most 0.02 s; how long pauses are is tested without sockets."""
     monkeypatch.setattr(client, "pause", lambda _, chance: 0.02 * chance)
+
+
+@pytest.fixture
+def wired(monkeypatch: pytest.MonkeyPatch) -> Wired:
+    """Opens clients whose requests go to a `Wire`: options are keywords."""
+
+    def opened(wire: Wire, *, max_tokens: int = 999, **options: Any) -> client.Client:
+        def build(make: Callable[[], httpx.AsyncClient]) -> httpx.AsyncClient:
+            made = make()
+            made._transport = httpx.MockTransport(wire)
+            return made
+
+        monkeypatch.setattr(client, "build_client", build)
+        given = RemoteOptions("openai", wire.urls, **{"timeout": 1.0, "deadline": 5.0, **options})
+        return client.Client(given, DIALECT, None, max_tokens=max_tokens)
+
+    return opened

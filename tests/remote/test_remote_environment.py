@@ -11,7 +11,7 @@ import httpx
 import pytest
 from qwen3_rag import ConfigurationError
 from qwen3_rag.backends.remote import RemoteUnavailableError
-from qwen3_rag.backends.remote.connections import build_client, proxy_variable
+from qwen3_rag.backends.remote.connections import build_client, proxy_variable, through_proxy
 from server import Answer, Server
 from workload import RIGHT
 
@@ -70,8 +70,10 @@ def test_an_error_of_a_connection_names_the_variable_of_the_proxy(
 
 def test_the_variable_of_a_proxy_is_the_one_that_applies(monkeypatch: pytest.MonkeyPatch) -> None:
     assert proxy_variable("http://example.org/v1") is None
+    assert through_proxy("http://example.org/v1") == ""
     monkeypatch.setenv("ALL_PROXY", "http://a:1")
     assert proxy_variable("http://example.org/v1") == "ALL_PROXY"
+    assert through_proxy("http://example.org/v1") == " through the proxy set in ALL_PROXY"
     monkeypatch.setenv("https_proxy", "http://b:1")
     assert proxy_variable("https://example.org/v1") == "https_proxy"
     assert proxy_variable("http://example.org/v1") == "ALL_PROXY"

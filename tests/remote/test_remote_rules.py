@@ -302,15 +302,21 @@ def test_log_odds_keep_the_order_of_probabilities() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (None, "needs 'server'"),
         ({}, "needs 'server'"),
         ({"server": "vllm"}, "needs 'base_url'"),
         ({"server": "ollama", "base_url": URL}, "one of .*'vllm'.*got 'ollama'"),
+        ({"server": "vllm", "base_url": URL, "z": 1, "a": 2, "b": 3}, "unknown names 'a', 'b', 'z'; there are"),
         ({"server": "vllm", "base_url": URL, "timout": 3}, "unknown names 'timout'; there are: .*timeout"),
         ({"server": "vllm", "base_url": []}, "a URL or a list of URLs"),
         ({"server": "vllm", "base_url": 8000}, "a URL or a list of URLs"),
         ({"server": "vllm", "base_url": [None]}, "must be a string"),
         ({"server": "vllm", "base_url": "localhost:8000"}, "a scheme, a host"),
         ({"server": "vllm", "base_url": "http://host:port"}, "a scheme, a host"),
+        ({"server": "vllm", "base_url": "http://host:0"}, "a scheme, a host"),
+        ({"server": "vllm", "base_url": "http://:8000"}, "a scheme, a host"),
+        ({"server": "vllm", "base_url": "ftp://host"}, "a scheme, a host"),
+        ({"server": "vllm", "base_url": URL + "/v1#key"}, "of host localhost holds a user name, a password or"),
         ({"server": "vllm", "base_url": "http://a..b"}, "a scheme, a host"),
         ({"server": "vllm", "base_url": "http://é_é.example"}, "a scheme, a host"),
         ({"server": "vllm", "base_url": "http://xn--zzzzzzz99999.x"}, "a scheme, a host"),
@@ -320,30 +326,46 @@ def test_log_odds_keep_the_order_of_probabilities() -> None:
         ({"server": "vllm", "base_url": URL, "path": "/a\tb"}, "path .* free of control characters"),
         ({"server": "vllm", "base_url": URL, "path": "/a\ud800b"}, "path .* free of control characters"),
         ({"server": "vllm", "base_url": URL + "\n"}, "no space, line break .* at place 21"),
+        ({"server": "vllm", "base_url": URL + "\u200b"}, "no space, line break .* at place 21"),
         ({"server": "vllm", "base_url": "http://ho st"}, "no space, line break .* at place 9"),
         ({"server": "vllm", "base_url": URL, "timeout": 0}, "timeout .* above 0, got 0"),
         ({"server": "vllm", "base_url": URL, "deadline": float("nan")}, "deadline"),
+        ({"server": "vllm", "base_url": URL, "deadline": math.inf}, "deadline .* got inf"),
         ({"server": "vllm", "base_url": URL, "deadline": 30}, "deadline .* more than timeout, 60 s.* got 30"),
         ({"server": "vllm", "base_url": URL, "timeout": 300}, "deadline .* more than timeout, 300 s.* got 300"),
-        ({"server": "vllm", "base_url": URL, "timeout": True}, "timeout"),
+        ({"server": "vllm", "base_url": URL, "timeout": True}, "timeout .* got True"),
+        ({"server": "vllm", "base_url": URL, "timeout": "3"}, "timeout .* got '3'"),
         ({"server": "vllm", "base_url": URL, "max_retries": -1}, "max_retries .* 0 or more, got -1"),
+        ({"server": "vllm", "base_url": URL, "max_retries": None}, "max_retries .* 0 or more, got None"),
         ({"server": "vllm", "base_url": URL, "max_connections": 0}, "max_connections .* 1 or more"),
+        ({"server": "vllm", "base_url": URL, "max_connections": True}, "max_connections .* got True"),
         ({"server": "vllm", "base_url": URL, "max_inputs_per_request": 1.5}, "a whole number"),
         ({"server": "vllm", "base_url": URL, "served_model": ""}, "served_model"),
+        ({"server": "vllm", "base_url": URL, "served_model": 7}, "served_model .* got 'int'"),
         ({"server": "vllm", "base_url": URL, "path": "embed"}, 'starts with "/"'),
         ({"server": "tei", "base_url": URL, "template": "both"}, "template .*'client', 'server'"),
     ],
 )
-def test_wrong_options_are_refused_with_the_reason(options: dict[str, Any], words: str) -> None:
+def test_wrong_options_are_refused_with_the_reason(options: dict[str, Any] | None, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         parse_options(options)
+
+
+def test_the_least_that_options_allow_is_accepted() -> None:
+    ones = dict.fromkeys(("max_connections", "max_inputs_per_request", "max_tokens_per_request"), 1)
+    options = parse_options({"server": "vllm", "base_url": URL, "max_retries": 0, **ones})
+    assert (options.max_retries, options.max_connections) == (0, 1)
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [
         ("reranking", {"server": "openai"}, "'openai' is not for reranking; these are: 'vllm'"),
-        ("embedding", {"server": "cohere"}, "'cohere' is not for embedding"),
+        (
+            "embedding",
+            {"server": "cohere"},
+            "'cohere' is not for embedding; these are: 'vllm', 'tei', 'openai', 'dashscope'$",
+        ),
         ("reranking", {"server": "tei"}, "needs template"),
         ("reranking", {"server": "jina"}, "needs template"),
         (

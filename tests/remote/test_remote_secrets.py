@@ -125,6 +125,7 @@ def test_a_vendors_variable_is_not_read_for_others(base_url: Any, monkeypatch: p
     ("server", "base_url", "variable"),
     [
         ("dashscope", "https://dashscope-intl.aliyuncs.com", "DASHSCOPE_API_KEY"),
+        ("dashscope", "https://workspace.eu-central-1.maas.aliyuncs.com", "DASHSCOPE_API_KEY"),
         ("openai", "https://api.openai.com/v1", "OPENAI_API_KEY"),
     ],
 )
@@ -145,6 +146,7 @@ def test_a_vendors_own_variable_is_needed_for_its_own_domain(
         {"api_key": KEY.encode()},
         {"api_key_env": KEY},
         {"api_key_env": KEY.replace("-", "_")},  # a name by its characters, as Jina's keys are
+        {"api_key_env": KEY + "\ud800"},  # which no variable's name can be encoded with
         {"api_key_env": "NOT_SET"},
         {"api_key": PydanticLike("")},
         {"api_key": PydanticLike(KEY + "\nX-Other: 1")},
@@ -246,6 +248,21 @@ def test_a_key_that_a_quote_cuts_in_two_shows_no_half(
 def test_a_key_that_a_server_quotes_escaped_is_hidden_too(quoted: str) -> None:
     key = ApiKey("abc/D+g&h/s==", source="test")
     assert key.hide_in(f"got Bearer {quoted}, which is unknown") == "got Bearer [API key], which is unknown"
+
+
+def test_a_key_that_its_own_escaped_form_begins_with_is_hidden_whole() -> None:
+    assert ApiKey("abc&", source="test").hide_in("got abc&amp; or abc&.") == "got [API key] or [API key]."
+
+
+def test_a_key_in_capitals_in_place_of_a_variables_name_is_not_quoted() -> None:
+    with pytest.raises(ConfigurationError, match="is it the key itself") as caught:
+        find_key(parse_options({"server": "vllm", "base_url": "http://h", "api_key_env": KEY.upper()}))
+    assert KEY.upper() not in _shown(caught.value)
+
+
+def test_an_empty_key_is_said_to_be_empty() -> None:
+    with pytest.raises(ConfigurationError, match="the API key in test is empty"):
+        ApiKey(" \n", source="test")
 
 
 def test_the_key_shows_in_no_settings_options_or_engine_key() -> None:

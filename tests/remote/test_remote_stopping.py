@@ -168,6 +168,45 @@ def test_a_cancellation_that_is_lost_does_not_go_on_asking() -> None:
     assert deaf.calls == 2
 
 
+def test_an_error_is_raised_when_the_requests_beside_it_have_ended() -> None:
+    """The first one would be silent for long. It is cancelled, and takes a moment to end."""
+    ended: list[str] = []
+
+    class Failing:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        async def send(self, *_: Any, **__: Any) -> Any:
+            self.calls += 1
+            if self.calls == 2:
+                raise RemoteUnavailableError("gone")
+            try:
+                await asyncio.sleep(60.0)
+            finally:
+                await asyncio.sleep(0.05)
+                ended.append("the first")
+
+        async def close(self) -> None:
+            pass
+
+    options = RemoteOptions(server="vllm", base_url=("http://localhost",))
+    made = backend.RemoteBackend(
+        dialect_of(Setup(options, "m", 64, len), "embedding"),
+        lambda: cast("client.Client", Failing()),
+        max_inputs=1,
+        max_tokens=100,
+        connections=2,
+        token_budget=None,
+    )
+    words = EmbeddingWords("", "t", is_query=False)
+    try:
+        with pytest.raises(RemoteUnavailableError, match="gone"):
+            made.run([Prompt(np.array([1], np.int32), words, index) for index in range(2)])
+        assert ended == ["the first"]
+    finally:
+        made.close()
+
+
 @pytest.mark.usefixtures("short_pauses")
 def test_an_error_ends_the_requests_beside_it(serve: Serve, embedder: Make) -> None:
     def answer(request: Request) -> Reply:

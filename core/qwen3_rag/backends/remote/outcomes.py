@@ -69,14 +69,15 @@ def parse_answer(answer: Answer, request: Request, url: str, key: ApiKey | None)
 
 def refusal(failure: Failure, url: str) -> RemoteError:
     """Return the error for a failure that would only repeat itself."""
-    if failure.status == 200:
-        return RemoteAnswerError(f"{url}: {failure.text}", url=url, status=200)
-    advice = _ADVICE.get(failure.status if failure.status is not None else 0)
-    if failure.status is not None and 300 <= failure.status < 400:
+    status = failure.status
+    assert status is not None, "where no response came, the request is sent again"
+    if status == 200:
+        return RemoteAnswerError(f"{url}: {failure.text}", url=url, status=status)
+    advice = _ADVICE.get(status)
+    if 300 <= status < 400:
         advice = "redirects are not followed: give the URL that it leads to"
-    is_setup = failure.status is None or not may_be_one_input(failure.status)
-    kind = RemoteSetupError if is_setup else RemoteRefusalError
-    return kind(f"{url}: {failure.text}" + (f" ({advice})" if advice else ""), url=url, status=failure.status)
+    kind = RemoteRefusalError if may_be_one_input(status) else RemoteSetupError
+    return kind(f"{url}: {failure.text}" + (f" ({advice})" if advice else ""), url=url, status=status)
 
 
 def unavailable(failure: Failure, url: str, tries: int, options: RemoteOptions) -> RemoteError:

@@ -6,7 +6,6 @@ Errors never quote part of a string: part of a key would not be recognised as on
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -198,7 +197,7 @@ def scores(values: list[Any], *, are_probabilities: bool) -> NDArray[np.float32]
 def _from_base64(text: str) -> NDArray[np.float32]:
     try:
         data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:  # binascii.Error too
         raise UnusableAnswerError(f"a vector, {len(text)} characters, is not valid base64") from None
     if len(data) % 4:
         raise UnusableAnswerError(f"a base64 vector has {len(data)} bytes, which float32 numbers never have")
