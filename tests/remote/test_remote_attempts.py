@@ -9,6 +9,7 @@ BROKEN = Failure("the connection broke")
 BUSY = Failure("status 429: slow down", 429)
 LOADING = Failure("status 503: loading", 503, is_loading=True)
 REFUSED = Failure("status 400: too long", 400)
+SLOW = Failure("no whole answer within 60 s", is_slow=True)
 UNTRUSTED = Failure("self-signed certificate", is_untrusted=True)
 
 
@@ -18,6 +19,7 @@ UNTRUSTED = Failure("self-signed certificate", is_untrusted=True)
         (BROKEN, False, True, False),
         (BUSY, True, True, False),
         (LOADING, True, True, False),
+        (SLOW, True, True, False),
         (Failure("status 503", 503), False, True, False),
         (REFUSED, False, False, True),
         (Failure("status 401", 401), False, False, False),
@@ -63,6 +65,7 @@ def test_attempts_end_where_no_certificate_is_trusted() -> None:
 def test_a_server_that_is_merely_busy_is_not_spent_and_may_say_when_to_come_back() -> None:
     attempts = Attempts(9, hosts=4, now=0.0)
     attempts.note("a", BUSY, 1.0, counts=True)
+    attempts.note("a", SLOW, 1.0, counts=True)
     attempts.note("b", LOADING, 1.0, counts=False)
     attempts.note("c", Failure("status 500", 500, retry_after=3.0), 2.0, counts=True)
     attempts.note_refusal("d", REFUSED, 4.0)

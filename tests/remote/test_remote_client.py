@@ -74,9 +74,10 @@ def test_a_request_that_is_to_be_sent_once_is_sent_once(wired: Wired) -> None:
     assert wire.sent == ["a"]
 
 
-def test_a_refusal_is_no_try_and_who_refused_is_not_asked_again(wired: Wired) -> None:
+@pytest.mark.parametrize("busy", [httpx.ReadTimeout(""), httpx.Response(429)], ids=["slow", "429"])
+def test_a_refusal_is_no_try_and_who_refused_is_not_asked_again(busy: Outcome, wired: Wired) -> None:
     """Two tries are allowed: the busy host's both."""
-    wire = Wire(a=[httpx.Response(400)], b=[httpx.Response(429), RIGHT])
+    wire = Wire(a=[httpx.Response(400)], b=[busy, RIGHT])
     assert send(wired, wire, max_retries=0) == [7.0]
     assert wire.sent == ["a", "b", "b"]
 

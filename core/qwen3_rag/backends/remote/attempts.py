@@ -43,8 +43,8 @@ class Failure:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the server says that it can serve the request later."""
-        return self.status == 429 or self.is_loading
+        """Whether the host may merely have too much to do: it is up, and may answer the request later."""
+        return self.status == 429 or self.is_loading or self.is_slow
 
     @property
     def may_be_one_input(self) -> bool:

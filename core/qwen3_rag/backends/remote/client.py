@@ -263,8 +263,7 @@ class Client:
             self._limiter.note_answer(now - sent, tokens)
         if isinstance(outcome, Failure) and outcome.is_worth_retrying:
             if not outcome.is_cut:
-                is_busy = outcome.is_busy or outcome.is_slow
-                self._hosts.note_failure(host, now, retry_after=outcome.retry_after, is_busy=is_busy)
+                self._hosts.note_failure(host, now, retry_after=outcome.retry_after, is_busy=outcome.is_busy)
         else:
             self._hosts.note_success(host)
         return outcome
