@@ -9,17 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from qwen3_rag.backends.remote.servers.answers import (
     NotFiniteError,
     UnusableAnswerError,
     check_count,
     check_nothing_was_cut,
     in_order,
+    log_odds,
     member,
     only_class,
     scores,
     vectors,
 )
+from qwen3_rag.ranking import yes_probability
 
 
 def test_members_are_found_at_any_depth() -> None:
@@ -203,3 +207,16 @@ def test_scores_out_of_range_are_no_probabilities_but_may_be_log_odds(score: flo
 @pytest.mark.filterwarnings("error")
 def test_the_ends_of_the_range_are_probabilities() -> None:
     assert np.isfinite(scores([0, 1], are_probabilities=True)).all()
+
+
+@given(st.floats(0, 1, width=32))
+def test_probabilities_survive_their_log_odds(probability: float) -> None:
+    p = np.array([probability], np.float32)
+    assert np.isfinite(log_odds(p)).all()
+    np.testing.assert_allclose(yes_probability(log_odds(p)), p, rtol=2e-5, atol=1e-44)
+
+
+def test_log_odds_keep_the_order_of_probabilities() -> None:
+    ends = np.array([0.0, 1e-45, 1e-38, 1e-7, 0.5, 1 - 2**-24, 1.0], np.float32)
+    assert (np.diff(log_odds(ends)) > 0).all()
+    assert yes_probability(log_odds(ends[[0, -1]])).tolist() == [0.0, 1.0]

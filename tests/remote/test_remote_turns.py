@@ -186,3 +186,49 @@ def test_after_a_refusal_each_further_request_is_earned_by_as_many_answers_again
         if limiter.request_limit > before:
             grown.append(answers)
     assert grown == [8, 8 + 16, 8 + 16 + 24]
+
+
+def test_quick_answers_bring_more_and_larger_requests_and_slow_ones_fewer() -> None:
+    limiter = AdaptiveLimiter(hosts=2, connections=4, tokens=1000, timeout=60.0)
+    assert limiter.request_limit == 2
+    for _ in range(5):
+        limiter.note_answer(1.0, 1000)
+    assert (limiter.request_limit, limiter.token_limit) == (4, 1000)
+    limiter.note_answer(20.0, 1000)
+    assert limiter.request_limit == 4, "neither quick nor slow: as it is"
+    limiter.note_answer(40.0, 1000)
+    assert limiter.request_limit == 3
+    limiter.note_timeout(800)
+    assert (limiter.request_limit, limiter.token_limit) == (1, 400)
+    limiter.note_answer(1.0, 30)
+    assert (limiter.request_limit, limiter.token_limit) == (2, 400), "it tells nothing of larger ones"
+    limiter.note_answer(1.0, 300)
+    assert (limiter.request_limit, limiter.token_limit) == (3, 600)
+    limiter.note_answer(1.0, 5000)
+    assert (limiter.request_limit, limiter.token_limit) == (4, 1000)
+    for _ in range(20):
+        limiter.note_timeout(1)
+    assert (limiter.request_limit, limiter.token_limit) == (1, 1)
+
+
+def test_turns_are_given_in_order_and_none_is_lost() -> None:
+    async def scene() -> list[int]:
+        limiter = AdaptiveLimiter(hosts=1, connections=2, tokens=1, timeout=60.0)
+        came: list[int] = []
+
+        async def ask(number: int) -> None:
+            assert await limiter.acquire(60.0)
+            came.append(number)
+            limiter.release()
+
+        assert await limiter.acquire(60.0)
+        assert not await limiter.acquire(0.01), "there is one turn at first"
+        cancelled = asyncio.ensure_future(ask(0))
+        asked = [asyncio.ensure_future(ask(number)) for number in (1, 2, 3)]
+        await asyncio.sleep(0)
+        limiter.release()  # gives the turn to the one that is cancelled before it can take it
+        cancelled.cancel()
+        await asyncio.gather(*asked)
+        return came
+
+    assert asyncio.run(scene()) == [1, 2, 3]
