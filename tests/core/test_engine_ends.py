@@ -1,4 +1,4 @@
-"""However a round or a call ends: every call ends, with its own error or none."""
+"""However a round goes, and however long a call waits: it ends, with its own error or none."""
 
 from __future__ import annotations
 
