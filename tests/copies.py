@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 
-def older_copy(adapter: Any) -> Any:
+def older_copy(adapter: Any, **options: Any) -> Any:
+    """By pydantic's deprecated method."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return adapter.copy()
+        return adapter.copy(**options)
 
 
 COPIES: dict[str, Any] = {

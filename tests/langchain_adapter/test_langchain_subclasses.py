@@ -7,11 +7,12 @@ import pickle
 import subprocess
 import sys
 import threading
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
-from copies import every_copy
+from copies import every_copy, older_copy
 from langchain_core.documents import Document
 from langchain_qwen3_rag import Qwen3Embeddings, Qwen3Reranker
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
@@ -46,6 +47,20 @@ class Polite(Qwen3Reranker):
     @classmethod
     def _please(cls, instruction: str | None) -> str:
         return f"Please: {instruction}"
+
+
+class Noting(Qwen3Embeddings):
+    """Has an attribute that pydantic knows nothing of, and one that it computes once."""
+
+    notes: dict[str, list[int]] = Field(default_factory=dict)
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        object.__setattr__(self, "client", "a client")
+
+    @cached_property
+    def label(self) -> str:
+        return f"{self.dimensions} dimensions"
 
 
 class Sized(Qwen3Embeddings):
@@ -85,6 +100,22 @@ def test_validators_do_not_see_a_value_twice(make: Any) -> None:
     assert twin.instruction == twin.reranker.arguments["instruction"] == "Please: rank"
 
 
+@every_copy
+def test_attributes_that_pydantic_does_not_know_are_kept(make: Any) -> None:
+    assert make(Noting()).client == "a client"
+
+
+def test_what_is_computed_of_an_option_is_computed_anew_in_a_copy() -> None:
+    made = Noting(dimensions=64)
+    assert made.label == "64 dimensions"
+    assert made.model_copy(update={"dimensions": 32}).label == "32 dimensions"
+
+
+def test_what_a_copy_changes_counts_as_set() -> None:
+    changed = Noting(dimensions=64).model_copy(update={"max_tokens": 99})
+    assert changed.model_dump(exclude_unset=True).keys() == {"dimensions", "max_tokens"}
+
+
 def test_what_a_copy_changes_is_validated_and_nothing_else() -> None:
     changed = Polite(instruction="rank").model_copy(update={"top_n": "7"})
     assert (changed.top_n, changed.instruction) == (7, "Please: rank")
@@ -106,7 +137,10 @@ def test_copies_of_a_subclass_share_a_ready_component(embedder: Embedder) -> Non
     short = made.model_copy(update={"dimensions": 32})
     assert short.embedder.arguments == {**embedder.arguments, "dimensions": 32}
     assert made.model_copy(update={"embedder": None}).embedder.arguments == embedder.arguments
-    assert copy.deepcopy(made).embedder is not embedder
+    for deep in (copy.deepcopy(made), older_copy(made, deep=True)):
+        assert deep.embedder is not embedder
+        assert deep.embedder.arguments == embedder.arguments
+    assert Noting().model_copy(update={"embedder": embedder}, deep=True).embedder is embedder
 
 
 def test_deep_copies_have_their_own_lists_and_share_what_cannot_be_copied() -> None:
@@ -115,6 +149,21 @@ def test_deep_copies_have_their_own_lists_and_share_what_cannot_be_copied() -> N
     assert copy.deepcopy(floor).kinds is not floor.kinds
     task = Task("sort")
     assert copy.deepcopy(task)._lock is task._lock
+    value = object()
+    made = Noting(notes={"a": [1]}, device=["cpu", "cpu"], model_kwargs={"option": value})
+    deep = copy.deepcopy(made)
+    assert deep.notes["a"] is not made.notes["a"]
+    assert deep.device is not made.device
+    assert deep.model_kwargs is not made.model_kwargs
+    assert deep.model_kwargs["option"] is value, "the loader gets what the user made"
+
+
+def test_what_an_adapter_shares_with_others_is_shared_by_their_deep_copies() -> None:
+    made = Task("sort")
+    made._lock = shared = [1]
+    copied, twin = copy.deepcopy((shared, made))
+    assert copied is not shared
+    assert twin._lock is copied
 
 
 def test_a_deep_copy_of_what_refers_to_itself_ends() -> None:
