@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -130,81 +130,77 @@ def test_an_interrupt_ends_a_program_that_waits_for_a_silent_server(
     assert said.rstrip().endswith("KeyboardInterrupt")
 
 
+class FakeClient:
+    """Stands in for a client; a test says what becomes of each request by its number, 1 being the first."""
+
+    def __init__(self, send: Callable[[int], Awaitable[np.ndarray]]) -> None:
+        self.calls = 0
+        self._send = send
+
+    async def send(self, *_: Any, **__: Any) -> np.ndarray:
+        self.calls += 1
+        return await self._send(self.calls)
+
+    async def close(self) -> None:
+        pass
+
+    def run(self, prompts: int) -> None:
+        """Run so many prompts, one in each request, of which two may be under way; then close the backend."""
+        options = RemoteOptions(server="vllm", base_url=("http://localhost",))
+        made = backend.RemoteBackend(
+            dialect_of(Setup(options, "m", 64, len), "embedding"),
+            lambda: cast("client.Client", self),
+            max_inputs=1,
+            max_tokens=100,
+            connections=2,
+            token_budget=None,
+        )
+        words = EmbeddingWords("", "t", is_query=False)
+        try:
+            made.run([Prompt(np.array([1], np.int32), words, index) for index in range(prompts)])
+        finally:
+            made.close()
+
+
 def test_a_cancellation_that_is_lost_does_not_go_on_asking() -> None:
-    """`asyncio.wait_for` of Python 3.10 and 3.11 can lose one. A client stands in that loses each."""
+    """`asyncio.wait_for` of Python 3.10 and 3.11 can lose one. Here each is lost."""
 
-    class Deaf:
-        def __init__(self) -> None:
-            self.calls = 0
+    async def send(call: int) -> np.ndarray:
+        if call == 1:
+            await asyncio.sleep(0.1)
+            raise RemoteUnavailableError("gone")
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.3)
+        return np.ones((1, 64), np.float32)
 
-        async def send(self, *_: Any, **__: Any) -> Any:
-            self.calls += 1
-            if self.calls == 1:
-                await asyncio.sleep(0.1)
-                raise RemoteUnavailableError("gone")
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(0.3)
-            return np.ones((1, 64), np.float32)
-
-        async def close(self) -> None:
-            pass
-
-    options = RemoteOptions(server="vllm", base_url=("http://localhost",))
-    deaf = Deaf()
-    made = backend.RemoteBackend(
-        dialect_of(Setup(options, "m", 64, len), "embedding"),
-        lambda: cast("client.Client", deaf),
-        max_inputs=1,
-        max_tokens=100,
-        connections=2,
-        token_budget=None,
-    )
-    words = EmbeddingWords("", "t", is_query=False)
-    try:
-        with pytest.raises(RemoteUnavailableError):
-            made.run([Prompt(np.array([1], np.int32), words, index) for index in range(50)])
-    finally:
-        made.close()
+    deaf = FakeClient(send)
+    with pytest.raises(RemoteUnavailableError):
+        deaf.run(50)
     assert deaf.calls == 2
 
 
 def test_an_error_is_raised_when_the_requests_beside_it_have_ended() -> None:
     """The first one would be silent for long. It is cancelled, and takes a moment to end."""
-    ended: list[str] = []
+    seen: list[str] = []
 
-    class Failing:
-        def __init__(self) -> None:
-            self.calls = 0
+    async def send(call: int) -> np.ndarray:
+        if call == 2:
+            raise RemoteUnavailableError("gone")
+        try:
+            await asyncio.sleep(60.0)
+        finally:
+            seen.append("its end")
+            await asyncio.sleep(0.05)
+            seen.append("its end is over")
+        raise AssertionError("it was not cancelled")
 
-        async def send(self, *_: Any, **__: Any) -> Any:
-            self.calls += 1
-            if self.calls == 2:
-                raise RemoteUnavailableError("gone")
-            try:
-                await asyncio.sleep(60.0)
-            finally:
-                await asyncio.sleep(0.05)
-                ended.append("the first")
-
+    class Watched(FakeClient):
         async def close(self) -> None:
-            pass
+            seen.append("the client's end")
 
-    options = RemoteOptions(server="vllm", base_url=("http://localhost",))
-    made = backend.RemoteBackend(
-        dialect_of(Setup(options, "m", 64, len), "embedding"),
-        lambda: cast("client.Client", Failing()),
-        max_inputs=1,
-        max_tokens=100,
-        connections=2,
-        token_budget=None,
-    )
-    words = EmbeddingWords("", "t", is_query=False)
-    try:
-        with pytest.raises(RemoteUnavailableError, match="gone"):
-            made.run([Prompt(np.array([1], np.int32), words, index) for index in range(2)])
-        assert ended == ["the first"]
-    finally:
-        made.close()
+    with pytest.raises(RemoteUnavailableError, match="gone"):
+        Watched(send).run(2)
+    assert seen == ["its end", "its end is over", "the client's end"]
 
 
 @pytest.mark.usefixtures("short_pauses")
