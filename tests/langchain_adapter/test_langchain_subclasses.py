@@ -143,6 +143,13 @@ def test_copies_of_a_subclass_share_a_ready_component(embedder: Embedder) -> Non
     assert Noting().model_copy(update={"embedder": embedder}, deep=True).embedder is embedder
 
 
+def test_lists_are_not_shared_with_a_ready_component() -> None:
+    ready = Embedder("demo", device=["cpu", "cpu"])
+    made = Qwen3Embeddings(embedder=ready)
+    assert made.device == ["cpu", "cpu"]
+    assert made.device is not ready.arguments["device"]
+
+
 def test_deep_copies_have_their_own_lists_and_share_what_cannot_be_copied() -> None:
     floor = Floor("4B", 0.3)
     assert copy.copy(floor).kinds is floor.kinds
