@@ -73,9 +73,8 @@ class SharedThread:
         try:
             return future.result()
         finally:
-            del (
-                future
-            )  # breaks a reference cycle: an error's traceback holds this frame, and the future the error
+            # Breaks a reference cycle: an error's traceback holds this frame, and the future the error.
+            del future
 
     def _enqueue(self, future: Future[Any], work: Callable[[], Any]) -> bool:
         with self._changed:

@@ -39,5 +39,6 @@ RERANKERS: dict[str, tuple[dict[str, Any], Make]] = {
         lambda compute, tokenizer: models.relevance(compute, tokenizer, path="/v1/reranks", field="instruct"),
     ),
     "dashscope": ({"server": "dashscope"}, models.dashscope),
+    "dashscope's flat API": ({"server": "dashscope", "served_model": "qwen3-rerank"}, models.dashscope),
 }
 """Options of the remote backend, and the server."""

@@ -137,8 +137,16 @@ def relevance(
 
 
 def dashscope(compute: Compute, tokenizer: Tokenizer) -> Answer:
+    def ranks(given: dict[str, Any], instruction: str) -> list[dict[str, Any]]:
+        values = compute(_rendered(tokenizer, instruction, given["query"], given["documents"]))
+        items = [{"index": i, "relevance_score": float(s)} for i, s in enumerate(sigmoid(values))]
+        return sorted(items, key=lambda item: -item["relevance_score"])
+
     def answer(request: Request) -> Reply:
-        body, parameters = request.body, request.body["parameters"]
+        body = request.body
+        if request.path == "/compatible-api/v1/reranks" and body["model"] == "qwen3-rerank":
+            return Reply({"object": "list", "results": ranks(body, body["instruct"])})
+        parameters = body["parameters"]
         if request.path == "/api/v1/services/embeddings/text-embedding/text-embedding":
             texts = body["input"]["texts"]
             if len(texts) > 10:
@@ -149,10 +157,7 @@ def dashscope(compute: Compute, tokenizer: Tokenizer) -> Answer:
             items = [{"text_index": i, "embedding": row} for i, row in enumerate(rows)]
             return Reply({"output": {"embeddings": items[::-1]}, "usage": {"total_tokens": 1}})
         if request.path == "/api/v1/services/rerank/text-rerank/text-rerank":
-            given = body["input"]
-            values = compute(_rendered(tokenizer, parameters["instruct"], given["query"], given["documents"]))
-            items = [{"index": i, "relevance_score": float(s)} for i, s in enumerate(sigmoid(values))]
-            return Reply({"output": {"results": sorted(items, key=lambda item: -item["relevance_score"])}})
+            return Reply({"output": {"results": ranks(body["input"], parameters["instruct"])}})
         return Reply({"code": "NotFound", "message": "no such path"}, status=404)
 
     return answer

@@ -118,7 +118,6 @@ ENDPOINTS = [
         "https://h",
         "https://h/api/v1/services/embeddings/text-embedding/text-embedding",
     ),
-    ("dashscope", "reranking", "https://h/api/v1", "https://h/api/v1/services/rerank/text-rerank/text-rerank"),
 ]
 
 
@@ -127,6 +126,23 @@ def test_base_urls_lead_to_endpoints(server: Any, kind: ModelKind, base_url: str
     template = "client" if kind == "reranking" and server in ("tei", "cohere", "jina") else None
     options = parse_options({"server": server, "base_url": base_url, "template": template})
     assert dialect_of(Setup(options, "m", 64, len), kind).endpoint(options.base_url[0]) == url
+
+
+@pytest.mark.parametrize("path", ["", "/api/v1", "/compatible-mode/v1", "/compatible-api/v1/"])
+@pytest.mark.parametrize(
+    ("model", "end"),
+    [("qwen3-rerank", "compatible-api/v1/reranks"), ("m", "api/v1/services/rerank/text-rerank/text-rerank")],
+)
+def test_any_base_url_of_dashscope_leads_to_the_models_own_endpoint(path: str, model: str, end: str) -> None:
+    options = parse_options({"server": "dashscope", "base_url": f"https://h{path}"})
+    endpoint = dialect_of(Setup(options, model, 64, len), "reranking").endpoint
+    assert endpoint(options.base_url[0]) == f"https://h/{end}"
+
+
+def test_a_path_is_put_behind_the_whole_base_url_of_dashscope() -> None:
+    options = parse_options({"server": "dashscope", "base_url": "https://h/api/v1", "path": "/mine"})
+    endpoint = dialect_of(Setup(options, "m", 64, len), "embedding").endpoint
+    assert endpoint(options.base_url[0]) == "https://h/api/v1/mine"
 
 
 def test_the_path_can_be_chosen() -> None:

@@ -27,7 +27,7 @@ LOG_ODDS = np.log(SCORES / (1 - SCORES))
 
 def dialect(server: str, kind: ModelKind, **options: Any) -> Dialect:
     parsed = parse_options({"server": server, "base_url": "http://host", **options})
-    return dialect_of(Setup(parsed, "model", 2, len), kind)
+    return dialect_of(Setup(parsed, parsed.served_model or "model", 2, len), kind)
 
 
 def prompts_of(*words: EmbeddingWords | RerankingWords) -> list[Prompt]:
@@ -115,6 +115,12 @@ RERANKING: dict[str, tuple[str, dict[str, Any], dict[str, Any], Any]] = {
             "parameters": {"top_n": 3, "return_documents": False, "instruct": TASK},
         },
         {"output": RESULTS},
+    ),
+    "dashscope's flat API": (
+        "dashscope",
+        {"served_model": "qwen3-rerank"},
+        {"model": "qwen3-rerank", "top_n": 3, "instruct": TASK, **BARE},
+        RESULTS,
     ),
 }
 """Server, options, what three pairs make, and the answer."""

@@ -290,7 +290,8 @@ class _Handler(BaseHTTPRequestHandler):
             return {"output": {"embeddings": rows}}
         if self.path == "/rerank" and self.speaks == "tei":
             return _sorted(served.rerank(body["query"], body["texts"]), "score")
-        if self.path == {"cohere": "/v2/rerank", "jina": "/v1/rerank"}.get(self.speaks, "/rerank"):
+        own = {"cohere": "/v2/rerank", "jina": "/v1/rerank"}.get(self.speaks, "/rerank")
+        if self.path in (own, "/compatible-api/v1/reranks"):
             return {"results": _sorted(served.rerank(body["query"], body["documents"]), "relevance_score")}
         raise KeyError(self.path)
 

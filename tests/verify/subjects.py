@@ -39,14 +39,19 @@ def subject_of(
 
 def verified(subject: Subject, served: Served, speaks: str, fault: str = "", **changes: Any) -> Report:
     served.fault = fault
-    options: dict[str, Any] = {"send": "both", "template": "server", "dimensions": None, **changes}
+    options: dict[str, Any] = {
+        "send": "both",
+        "template": "server",
+        "dimensions": None,
+        "served_model": None,
+        **changes,
+    }
     with running(served, speaks) as url, Endpoint(url, key=None, timeout=60) as endpoint:
         ways = find_ways(
             endpoint,
             subject.kind,
             server=options.pop("server", None),
             model="the-model",
-            served_model=None,
             instruction=None,
             **options,
         )

@@ -35,6 +35,12 @@ def test_a_right_reranking_server_passes(
     assert all(check.difference is not None and check.difference < 1e-5 for check in report.checks)
 
 
+def test_a_model_with_dashscopes_flat_api_is_asked_there(reranking: Subject, reranker: Served) -> None:
+    report = verified(reranking, reranker, "cohere", server="dashscope", served_model="qwen3-rerank")
+    assert report.passed, report
+    assert [check.path for check in report.checks] == ["DashScope text-rerank, text"]
+
+
 @pytest.mark.parametrize(
     "fault",
     [

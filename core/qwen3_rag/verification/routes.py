@@ -17,7 +17,10 @@ from qwen3_rag.verification.reranking_faults import Pair
 from qwen3_rag.verification.subject import Input
 
 _SERVICES: Final = "/api/v1/services"
-"""Path of DashScope's services, below its host."""
+"""Path of DashScope's native services, below its host."""
+
+_FLAT_RERANKER: Final = "qwen3-rerank"
+"""The reranker that DashScope's reference gives a flat API beside its native one."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def _dashscope_embedding(options: _Options) -> list[Route]:
         items = member(answer, "output", "embeddings")
         return in_order(items, count, index="text_index", value="embedding")
 
-    url = _dashscope_url(options, "/embeddings/text-embedding/text-embedding")
+    url = _dashscope_host(options) + _SERVICES + "/embeddings/text-embedding/text-embedding"
     return [Route("DashScope text-embedding, text", url, body, read, lambda one: _text(one).is_query)]
 
 
@@ -194,20 +197,23 @@ def _tei_reranking(options: _Options) -> list[Route]:
 
 
 def _dashscope_reranking(options: _Options) -> list[Route]:
+    is_flat = options.model == _FLAT_RERANKER
+
     def body(inputs: Sequence[Input]) -> dict[str, Any]:
         query, documents = _query_and_documents(options, inputs)
-        parameters = {"top_n": len(inputs), "return_documents": False, "instruct": options.instruction}
-        return {
-            "model": options.model,
-            "input": {"query": query, "documents": documents},
-            "parameters": parameters,
-        }
+        texts = {"query": query, "documents": documents}
+        parameters = {"top_n": len(inputs), "instruct": options.instruction}
+        if is_flat:
+            return {"model": options.model, **texts, **parameters}
+        parameters["return_documents"] = False
+        return {"model": options.model, "input": texts, "parameters": parameters}
 
     def read(answer: Any, count: int) -> list[Any]:
-        items = member(answer, "output", "results")
+        items = member(answer, "results") if is_flat else member(answer, "output", "results")
         return in_order(items, count, index="index", value="relevance_score")
 
-    url = _dashscope_url(options, "/rerank/text-rerank/text-rerank")
+    flat, native = "/compatible-api/v1/reranks", _SERVICES + "/rerank/text-rerank/text-rerank"
+    url = _dashscope_host(options) + (flat if is_flat else native)
     return [Route("DashScope text-rerank, text", url, body, read, _query)]
 
 
@@ -224,8 +230,12 @@ _ROUTES: Final[dict[tuple[ServerName, ModelKind], Callable[[_Options], list[Rout
 }
 
 
-def _dashscope_url(options: _Options, path: str) -> str:
-    return root(options.url).removesuffix("/api") + _SERVICES + path
+def _dashscope_host(options: _Options) -> str:
+    """Return a base URL without the paths that DashScope's and OpenAI's clients expect after its host."""
+    url = root(options.url)
+    for path in ("/api", "/compatible-mode", "/compatible-api"):
+        url = url.removesuffix(path)
+    return url
 
 
 def _rerank_name(options: _Options) -> str:

@@ -1,13 +1,14 @@
-"""Alibaba Cloud's Model Studio by its native DashScope API. It serves its own versions of the models
-(text-embedding-v4, qwen3-rerank, ...), takes text, and applies its templates itself.
+"""Alibaba Cloud's Model Studio (DashScope). It serves its own versions of the models (text-embedding-v4,
+qwen3-rerank, ...), takes text, and applies its templates itself.
 
 An embedding request takes 10 texts of 8,192 tokens, by the service's API reference (June 2026). Rerankers
-differ in how many documents a request takes, and in how many tokens of a query or document they read; the rest
-they drop silently: see `_RERANKERS`.
+differ in where and how they are asked, in how many documents a request takes, and in how many tokens of a query
+or document they read; the rest they drop silently: see `_RERANKERS`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,35 +29,47 @@ from qwen3_rag.errors import PromptTooLongError
 from qwen3_rag.prompts import EmbeddingWords, query_prompt
 from qwen3_rag.tokens import Prompt
 
-_ROOT: Final = "/api/v1/services"
+_EMBEDDING_PATH: Final = "/api/v1/services/embeddings/text-embedding/text-embedding"
+_RERANKING_PATH: Final = "/api/v1/services/rerank/text-rerank/text-rerank"
+_FLAT_RERANKING_PATH: Final = "/compatible-api/v1/reranks"
+_BASE_PATH: Final = re.compile(r"/(api|compatible-mode|compatible-api)/v\d+$")
+"""What the base URLs of DashScope's and of OpenAI's clients have after the service's host."""
+
 _MAX_INPUTS: Final = 10
 _MAX_TOKENS: Final = _MAX_INPUTS * 8192
 _MAX_RERANK_TOKENS: Final = 30_000
-"""That of `gte-rerank-v2`. Of the others it is 120,000 by the reference; of `qwen3-rerank` it was 30,000."""
+"""The context of `qwen3-rerank` by its model page; by the API reference a request takes 120,000."""
 _WHO: Final = "DashScope applies its own template"
 _BEFORE_INSTRUCTION, _AFTER_INSTRUCTION = query_prompt("\0").split("\0")
 
 
 @dataclass(frozen=True)
-class _Limits:
-    """A reranker's: documents of a request, and tokens of a query or document, of which it drops the rest."""
+class _Reranker:
+    """How a reranker is asked, and its limits.
+
+    Attributes:
+        documents: most of a request.
+        most_of_one: tokens that it reads of a query or document; it drops the rest.
+        is_flat: whether its API is the flat one beside the native API.
+    """
 
     documents: int
     most_of_one: int
+    is_flat: bool = False
 
 
 _RERANKERS: Final = {
-    "qwen3-rerank": _Limits(500, 4000),
-    "gte-rerank-v2": _Limits(500, 4000),
-    "qwen3-vl-rerank": _Limits(100, 8000),
+    "qwen3-rerank": _Reranker(500, 4000, is_flat=True),
+    "qwen3-vl-rerank": _Reranker(100, 8000),
 }
-"""By https://www.alibabacloud.com/help/en/model-studio/text-rerank-api, June 2026."""
+"""By https://www.alibabacloud.com/help/en/model-studio/text-rerank-api and, for the flat API,
+https://docs.qwencloud.com/api-reference/rerank/openai-rerank (June 2026)."""
 
-_ANY_RERANKER: Final = _Limits(
-    min(limits.documents for limits in _RERANKERS.values()),
-    min(limits.most_of_one for limits in _RERANKERS.values()),
+_ANY_RERANKER: Final = _Reranker(
+    min(reranker.documents for reranker in _RERANKERS.values()),
+    min(reranker.most_of_one for reranker in _RERANKERS.values()),
 )
-"""For a model whose limits are not known here."""
+"""For a model that is not known here: the native API, which newer models have too."""
 
 
 def embedding(setup: Setup) -> Dialect:
@@ -89,7 +102,7 @@ def embedding(setup: Setup) -> Dialect:
     def group(prompt: Prompt) -> Hashable:
         return _instruction(embedding_words(prompt))
 
-    endpoint = _endpoint(setup, f"{_ROOT}/embeddings/text-embedding/text-embedding")
+    endpoint = _endpoint(setup, _EMBEDDING_PATH)
     return Dialect(endpoint, request, max_inputs=_MAX_INPUTS, max_tokens=_MAX_TOKENS, group=group)
 
 
@@ -100,24 +113,36 @@ def reranking(setup: Setup) -> Dialect:
     """
     check_no_template(setup.options, _WHO)
     mend = user_text(setup.options)
-    limits = _RERANKERS.get(setup.model, _ANY_RERANKER)
-    most = limits.most_of_one
-    assumed = "" if setup.model in _RERANKERS else " (assumed: this model's limits are not known here)"
+    reranker = _RERANKERS.get(setup.model, _ANY_RERANKER)
 
     def request(prompts: Sequence[Prompt]) -> Request:
         def read(answer: Any) -> Values:
-            items = member(answer, "output", "results")
+            items = member(answer, "results") if reranker.is_flat else member(answer, "output", "results")
             found = in_order(items, len(prompts), index="index", value="relevance_score")
             return scores(found, are_probabilities=True)
 
         words = [reranking_words(prompt) for prompt in prompts]
         texts = {"query": mend(words[0].query), "documents": [mend(w.document) for w in words]}
-        parameters = {
-            "top_n": len(prompts),
-            "return_documents": False,
-            "instruct": mend(words[0].instruction),
-        }
+        parameters = {"top_n": len(prompts), "instruct": mend(words[0].instruction)}
+        if reranker.is_flat:
+            return Request({"model": setup.model, **texts, **parameters}, read)
+        parameters["return_documents"] = False
         return Request({"model": setup.model, "input": texts, "parameters": parameters}, read)
+
+    return Dialect(
+        _endpoint(setup, _FLAT_RERANKING_PATH if reranker.is_flat else _RERANKING_PATH),
+        request,
+        max_inputs=reranker.documents,
+        max_tokens=_MAX_RERANK_TOKENS,
+        group=query_group,
+        check=_length_check(setup, reranker.most_of_one),
+    )
+
+
+def _length_check(setup: Setup, most: int) -> Callable[[Prompt], None]:
+    """Return `Dialect.check`: it refuses prompts whose query or document has more than `most` tokens."""
+    mend = user_text(setup.options)
+    assumed = "" if setup.model in _RERANKERS else " (assumed: this model's limits are not known here)"
 
     def check(prompt: Prompt) -> None:
         words = reranking_words(prompt)
@@ -134,15 +159,7 @@ def reranking(setup: Setup) -> Dialect:
                     + ("shorten it" if what == "query" else cut)
                 )
 
-    endpoint = _endpoint(setup, f"{_ROOT}/rerank/text-rerank/text-rerank")
-    return Dialect(
-        endpoint,
-        request,
-        max_inputs=limits.documents,
-        max_tokens=_MAX_RERANK_TOKENS,
-        group=query_group,
-        check=check,
-    )
+    return check
 
 
 def _instruction(words: EmbeddingWords) -> str | None:
@@ -156,6 +173,6 @@ def _instruction(words: EmbeddingWords) -> str | None:
 
 
 def _endpoint(setup: Setup, path: str) -> Callable[[str], str]:
-    """Like `joined`, but accepts `.../api/v1` too, the base URL of DashScope's own clients."""
+    """Like `joined`, but accepts the base URLs of other clients of the service too, which have a path."""
     end = joined(setup, path)
-    return lambda base_url: end(base_url.removesuffix("/api/v1"))
+    return end if setup.options.path is not None else lambda base_url: end(_BASE_PATH.sub("", base_url))
