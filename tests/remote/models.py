@@ -144,7 +144,8 @@ def dashscope(compute: Compute, tokenizer: Tokenizer) -> Answer:
 
     def answer(request: Request) -> Reply:
         body = request.body
-        if request.path == "/compatible-api/v1/reranks" and body["model"] == "qwen3-rerank":
+        if body["model"] == "qwen3-rerank":
+            assert request.path == "/compatible-api/v1/reranks"
             return Reply({"object": "list", "results": ranks(body, body["instruct"])})
         parameters = body["parameters"]
         if request.path == "/api/v1/services/embeddings/text-embedding/text-embedding":

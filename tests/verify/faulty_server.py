@@ -278,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/classify":
             scores = served.classify(body["input"])
             return {"data": [{"index": i, "probs": [score]} for i, score in enumerate(scores)]}
-        if self.path == "/api/v1/services/rerank/text-rerank/text-rerank":
+        if self.path == "/api/v1/services/rerank/text-rerank/text-rerank" and body["model"] != "qwen3-rerank":
             scores = served.rerank(body["input"]["query"], body["input"]["documents"])
             return {"output": {"results": _sorted(scores, "relevance_score")}}
         if self.path == "/api/v1/services/embeddings/text-embedding/text-embedding":

@@ -9,8 +9,10 @@ import torch
 from faulty_server import Served
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.kinds import find_kind
+from qwen3_rag.models import ModelKind
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.verification.endpoint import Endpoint, chosen_name
+from qwen3_rag.verification.routes import routes
 from qwen3_rag.verification.subject import Subject
 from subjects import named, subject_of, verified
 
@@ -71,6 +73,23 @@ def test_only_dashscopes_own_hosts_are_taken_for_it(
 ) -> None:
     monkeypatch.setattr("qwen3_rag.verification.endpoint.Connection", lambda *_, **__: Silent())
     assert Endpoint(url, key=None, timeout=1).detect("embedding") == server
+
+
+@pytest.mark.parametrize("path", ["", "/api/v1", "/compatible-mode/v1", "/compatible-api/v1/"])
+@pytest.mark.parametrize(
+    ("kind", "model", "end"),
+    [
+        ("embedding", "text-embedding-v4", "api/v1/services/embeddings/text-embedding/text-embedding"),
+        ("reranking", "qwen3-vl-rerank", "api/v1/services/rerank/text-rerank/text-rerank"),
+        ("reranking", "qwen3-rerank", "compatible-api/v1/reranks"),
+    ],
+)
+def test_any_base_url_of_dashscope_leads_to_the_models_own_endpoint(
+    path: str, kind: ModelKind, model: str, end: str
+) -> None:
+    url = Endpoint(f"https://h{path}", key=None, timeout=1).url
+    (way,) = routes(url, "dashscope", kind, model=model, template="server", instruction="", dimensions=None)
+    assert way.url == f"https://h/{end}"
 
 
 class Silent:
