@@ -48,11 +48,16 @@ def addresses() -> Iterator[dict[str, str]]:
 
         one = stack.enter_context(server.serving(vllm)).url
         other = stack.enter_context(server.serving(vllm)).url
+        llama_cpp = stack.enter_context(
+            server.serving(models.relevance(reranking, tokenizer, path="/v1/rerank"))
+        ).url
         dashscope = stack.enter_context(server.serving(models.dashscope(embedding, tokenizer))).url
         yield {
             "http://localhost:8000": one,
             "http://127.0.0.1:8000": one,
             "http://127.0.0.1:8001": other,
+            "http://localhost:8080": one,
+            "http://localhost:8081": llama_cpp,
             "http://gpu-1:8000": one,
             "http://gpu-2:8000": other,
             "https://dashscope-intl.aliyuncs.com": dashscope,

@@ -218,7 +218,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(status, {}, headers={"Retry-After": "0.01"})
             self.close_connection = True
             return
-        known: dict[str, Any] = {"/v1/models": {"data": [{"id": name} for name in self.served.listed]}}
+        owner = "llamacpp" if self.speaks == "llama.cpp" else "somebody"
+        listed = [{"id": name, "owned_by": owner} for name in self.served.listed]
+        known: dict[str, Any] = {"/v1/models": {"data": listed}}
         if self.speaks == "vllm":
             known["/version"] = {"version": "0.32.0"}
         if self.speaks == "tei":
@@ -290,7 +292,8 @@ class _Handler(BaseHTTPRequestHandler):
             return {"output": {"embeddings": rows}}
         if self.path == "/rerank" and self.speaks == "tei":
             return _sorted(served.rerank(body["query"], body["texts"]), "score")
-        own = {"cohere": "/v2/rerank", "jina": "/v1/rerank"}.get(self.speaks, "/rerank")
+        versions = {"cohere": "/v2", "jina": "/v1", "llama.cpp": "/v1"}
+        own = versions.get(self.speaks, "") + "/rerank"
         if self.path in (own, "/compatible-api/v1/reranks"):
             return {"results": _sorted(served.rerank(body["query"], body["documents"]), "relevance_score")}
         raise KeyError(self.path)

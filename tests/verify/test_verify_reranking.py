@@ -23,6 +23,7 @@ from subjects import named, reference_of, subject_of, verified
         ("tei", None, ["/rerank, text"]),
         ("cohere", None, ["/rerank, text"]),
         ("jina", "jina", ["/rerank, text"]),
+        ("llama.cpp", None, ["/rerank, text"]),
         ("cohere", "dashscope", ["DashScope text-rerank"]),
     ],
 )

@@ -62,7 +62,7 @@ class Endpoint:
         self._connection.check_reachable(self.url)
 
     def detect(self, kind: ModelKind) -> ServerName:
-        """Find out what the server speaks, from paths that only one kind of server has.
+        """Find out what the server speaks, from what only one kind of server answers.
 
         Raises:
             OSError: it does not answer.
@@ -74,7 +74,10 @@ class Endpoint:
             answer = self._connection.get(base + path)
             if isinstance(answer, dict) and name in answer:
                 return "vllm" if server == "vllm" else "tei"
-        return "openai" if kind == "embedding" else "cohere"
+        if kind == "embedding":
+            return "openai"
+        is_llama_cpp = any(one.get("owned_by") == "llamacpp" for one in self._listed_models())
+        return "jina" if is_llama_cpp else "cohere"
 
     def model_name(self, model: str) -> str:
         """Return the name by which the server knows a checkpoint.
@@ -86,12 +89,7 @@ class Endpoint:
             ConfigurationError: the server lists several, and which one is meant is not clear.
             OSError: it does not answer.
         """
-        answer = self._connection.get(root(self.url) + "/v1/models")
-        try:
-            listed = [str(one["id"]) for one in answer["data"]]
-        except (TypeError, KeyError):
-            listed = []
-        return chosen_name(model, listed)
+        return chosen_name(model, [str(one["id"]) for one in self._listed_models() if "id" in one])
 
     def ask(self, route: Route, inputs: Sequence[Input], *, at_once: int = _PER_REQUEST) -> list[Any]:
         """Return the raw values of all inputs, in order; their form is not checked.
@@ -115,6 +113,12 @@ class Endpoint:
                 raise self._unreadable(route, answer, error) from error
             values.update(zip(indices, found, strict=True))
         return [values[i] for i in range(len(inputs))]
+
+    def _listed_models(self) -> list[dict[str, Any]]:
+        """Return what the server says of its models; nothing if it does not list them as OpenAI does."""
+        answer = self._connection.get(root(self.url) + "/v1/models")
+        listed = answer.get("data") if isinstance(answer, dict) else None
+        return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
 
     def _unreadable(self, route: Route, answer: Any, error: UnusableAnswerError) -> AnswerError:
         message = error_within(answer)
