@@ -178,6 +178,38 @@ def test_int8_needs_ranges_and_uses_them_for_every_part(
     assert np.abs(difference).max() <= 1  # a value at the edge of a step may round either way
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut", "several arrays", "complex", "strings"])
+def test_ranges_that_are_not_numbers_are_an_error_that_names_the_file(
+    damage: str, invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    ranges, right = tmp_path / "ranges.npy", np.zeros((2, 32))
+    with ranges.open("wb") as file:
+        if damage == "several arrays":
+            np.savez(file, right=right)
+        elif damage != "empty":
+            np.save(file, right.astype({"complex": complex, "strings": str}.get(damage, float)))
+    if damage == "cut":
+        ranges.write_bytes(ranges.read_bytes()[:-1])
+    run = invoke(
+        *("embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, *SMALL),
+        *("--precision", "int8", "--ranges", ranges),
+    )
+    assert run.code == 2
+    assert f"{ranges} is not a .npy file of real numbers" in run.err
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+def test_a_folder_in_place_of_the_output_is_refused_before_work_begins(
+    options: list[str], invoke: Invoke, lines: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "v.npy"
+    output.mkdir()
+    run = invoke("embed", lines, output, "--model", "demo", *options)
+    assert (run.code, run.err) == (2, f"error: cannot write {output}: it is a folder\n")
+    assert list(output.iterdir()) == []
+    assert not (tmp_path / "v.npy.parts").exists()
+
+
 def test_ranges_of_another_shape_are_refused_before_work_begins(
     invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
 ) -> None:

@@ -23,9 +23,16 @@ _DIGITS: Final = {"float32": "%.9g", "float16": "%.5g"}
 
 
 def check_output(output: Path) -> None:
-    """Raise ConfigurationError unless the output's format is known, MissingExtraError without pyarrow."""
+    """Refuse an output that could not be written, before any work is done.
+
+    Raises:
+        ConfigurationError: its format is not known, or it is a folder.
+        MissingExtraError: it needs pyarrow, which is not installed.
+    """
     if output.suffix.lower() not in OUTPUT_ENDINGS:
         raise ConfigurationError(f"cannot write {output}: outputs end in {', '.join(OUTPUT_ENDINGS)}")
+    if output.is_dir():
+        raise ConfigurationError(f"cannot write {output}: it is a folder")
     if output.suffix.lower() == ".parquet":
         import qwen3_rag.cli.parquet  # noqa: F401
 

@@ -158,9 +158,10 @@ def _load_ranges(path: Path | None, precision: Precision, embedder: Embedder) ->
             "give every step another scale"
         )
     try:
-        ranges = np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
-    except ValueError as error:
-        raise ConfigurationError(f"{path} is not a .npy file of numbers: {error}") from error
+        with path.open("rb") as file:
+            ranges = np.lib.format.read_array(file, allow_pickle=False).astype(np.float32, casting="same_kind")
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"{path} is not a .npy file of real numbers: {error}") from error
     quantize(np.zeros((1, columns), np.float32), precision, ranges)
     return ranges
 

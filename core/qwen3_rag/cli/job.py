@@ -102,15 +102,15 @@ def run_job(job: Job, embedder: Embedder, *, restart: bool, overwrite: bool, pro
         progress: show a bar on standard error.
 
     Raises:
-        ConfigurationError: a row is broken, the output is there, or what an interrupted run left
+        ConfigurationError: a row is broken, the output is there or a folder, or what an interrupted run left
             belongs to other settings or another input.
         PromptTooLongError: a query is too long; nothing was computed.
     """
     started = time.perf_counter()
     engine = engine_settings("embedding", embedder.arguments)
+    check_output(job.output)
     if job.output.exists() and not overwrite and (restart or not parts_folder(job.output).is_dir()):
         raise _is_there_already(job.output)
-    check_output(job.output)
     with Parts(job.output, restart=restart) as parts:
         count, schema, manifest = _survey(job)
         # An input without rows still has one part, which says how long its vectors would be.
