@@ -26,6 +26,10 @@ RERANKERS: dict[str, tuple[dict[str, Any], Make]] = {
         lambda compute, _: models.vllm(compute, knows_use_activation=False),
     ),
     "tei": ({"server": "tei", "template": "client"}, models.tei),
+    "tei that answers probabilities": (
+        {"server": "tei", "template": "client"},
+        lambda compute, tokenizer: models.tei(compute, tokenizer, knows_raw_scores=False),
+    ),
     "cohere": (
         {"server": "cohere", "template": "client"},
         lambda compute, tokenizer: models.relevance(compute, tokenizer, path="/v2/rerank"),

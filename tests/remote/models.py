@@ -85,7 +85,9 @@ def vllm(compute: Compute, *, knows_use_activation: bool = True) -> Answer:
     return answer
 
 
-def tei(compute: Compute, tokenizer: Tokenizer) -> Answer:
+def tei(compute: Compute, tokenizer: Tokenizer, *, knows_raw_scores: bool = True) -> Answer:
+    """TEI's form; without `knows_raw_scores` as llama.cpp answers it, always probabilities."""
+
     def answer(request: Request) -> Reply:
         body = request.body
         if request.path == "/embed" and body["truncate"] is False and body["normalize"] is True:
@@ -94,8 +96,10 @@ def tei(compute: Compute, tokenizer: Tokenizer) -> Answer:
                     {"error": "batch size > maximum allowed batch size", "error_type": "Validation"}, 422
                 )
             return Reply(normalised(compute(_encoded(tokenizer, body["inputs"]))).tolist())
-        if request.path == "/rerank" and body["raw_scores"] is True and body["truncate"] is False:
+        if request.path == "/rerank" and body["truncate"] is False:
             values = compute(_pairs(tokenizer, body["query"], body["texts"]))
+            if not (body["raw_scores"] and knows_raw_scores):
+                values = sigmoid(values)
             ranks = [{"index": i, "score": float(v)} for i, v in enumerate(values)]
             return Reply(sorted(ranks, key=lambda rank: -rank["score"]))
         return Reply({"error": "unexpected", "error_type": "Validation"}, status=422)

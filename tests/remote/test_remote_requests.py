@@ -181,6 +181,18 @@ def test_vllm_is_asked_again_about_the_prompt_that_tells_most() -> None:
     np.testing.assert_allclose(as_probabilities, np.log([0.9 / 0.1, 0.01 / 0.99, 1.0]), rtol=1e-5, atol=1e-6)
 
 
+def test_tei_is_asked_again_about_the_document_that_tells_most() -> None:
+    request = dialect("tei", "reranking", template="client").request(prompts_of(*PAIRS))
+    second = request.read_answer([{"index": i, "score": p} for i, p in enumerate((0.9, 0.01, 0.5))])
+    assert isinstance(second, Request)
+    assert second.body == {**request.body, "texts": [TEXTS["documents"][1]], "raw_scores": False}
+    assert second.tokens == 3
+    as_log_odds = second.read_answer([{"index": 0, "score": 1 / (1 + np.exp(-0.01))}])
+    np.testing.assert_allclose(as_log_odds, [0.9, 0.01, 0.5], rtol=1e-6)
+    as_probabilities = second.read_answer([{"index": 0, "score": 0.011}])
+    np.testing.assert_allclose(as_probabilities, np.log([0.9 / 0.1, 0.01 / 0.99, 1.0]), rtol=1e-5, atol=1e-6)
+
+
 def test_a_score_of_vllm_that_is_not_finite_names_its_pair() -> None:
     request = dialect("vllm", "reranking").request(prompts_of(*PAIRS))
     with pytest.raises(NotFiniteError, match="input 1 of"):

@@ -12,6 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from qwen3_rag.ranking import yes_probability
+
 LARGEST_LOG_ODDS: Final = 26 * float(np.log(2))
 """18.0, the log-odds of 1 - 2**-26. A P(yes) that rounds to 1 in float32 exceeds 1 - 2**-25, and the sigmoid of
 this value rounds to 1 again."""
@@ -192,6 +194,30 @@ def scores(values: list[Any], *, are_probabilities: bool) -> NDArray[np.float32]
             'answers log-odds, set scores="log_odds"'
         )
     return log_odds(found)
+
+
+def could_be_probabilities(found: NDArray[np.float32]) -> bool:
+    """Whether all numbers lie between 0 and 1: a server that was asked for log-odds may give probabilities."""
+    return bool(((found >= 0) & (found <= 1)).all())
+
+
+def telling_input(found: NDArray[np.float32]) -> int:
+    """Return the input whose probability tells best whether such numbers are log-odds or probabilities."""
+    return int(np.abs(yes_probability(found) - found).argmax())
+
+
+def settled(found: NDArray[np.float32], telling: int, probability: np.float32) -> NDArray[np.float32]:
+    """Return log-odds from numbers that are log-odds or probabilities.
+
+    Args:
+        found: float32 (n,), for which `could_be_probabilities`.
+        telling: `telling_input` of them.
+        probability: what the server gave for that input when it was asked for a probability.
+    """
+    # Not tested for equality: results of a batch of one can be rounded differently.
+    if_log_odds = yes_probability(found)[telling]
+    are_log_odds = abs(if_log_odds - probability) < abs(found[telling] - probability)
+    return found if are_log_odds else log_odds(found)
 
 
 def _from_base64(text: str) -> NDArray[np.float32]:

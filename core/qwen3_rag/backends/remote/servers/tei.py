@@ -11,7 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from qwen3_rag.backends.remote.servers.answers import check_count, in_order, scores, vectors
+from qwen3_rag.backends.remote.servers.answers import (
+    check_count,
+    could_be_probabilities,
+    in_order,
+    scores,
+    settled,
+    telling_input,
+    vectors,
+)
 from qwen3_rag.backends.remote.servers.base import (
     Dialect,
     Request,
@@ -57,19 +65,36 @@ def embedding(setup: Setup) -> Dialect:
 
 
 def reranking(setup: Setup) -> Dialect:
-    """`POST /rerank` with text; `raw_scores` are the log-odds."""
+    """`POST /rerank` with text; `raw_scores` are the log-odds.
+
+    Other servers with this API ignore that (llama.cpp's, for one) and answer probabilities. If an answer could
+    be either (all numbers between 0 and 1), one prompt's probability is requested.
+    """
     check_template(setup.options)
 
     def request(prompts: Sequence[Prompt]) -> Request:
-        def read(answer: Any) -> Values:
-            found = in_order(answer, len(prompts), index="index", value="score")
-            return scores(found, are_probabilities=False)
-
         parts = [query_and_document(reranking_words(prompt), setup.options) for prompt in prompts]
         fields = instruction_fields(reranking_words(prompts[0]), setup.options)
         texts = [document for _, document in parts]
         body = {"query": parts[0][0], "texts": texts, "raw_scores": True, "truncate": False, **fields}
+
+        def read(answer: Any) -> Values | Request:
+            found = _scores(answer, len(prompts))
+            if not could_be_probabilities(found):
+                return found
+            telling = telling_input(found)
+
+            def settle(second: Any) -> Values:
+                return settled(found, telling, _scores(second, 1)[0])
+
+            one = {**body, "texts": [texts[telling]], "raw_scores": False}
+            return Request(one, settle, tokens=len(prompts[telling].token_ids))
+
         return Request(body, read)
 
     check = instruction_check(setup.options)
     return Dialect(joined(setup, "/rerank"), request, _MAX_INPUTS, _MAX_TOKENS, query_group, check)
+
+
+def _scores(answer: Any, count: int) -> Values:
+    return scores(in_order(answer, count, index="index", value="score"), are_probabilities=False)

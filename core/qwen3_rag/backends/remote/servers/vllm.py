@@ -10,21 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
-
 from qwen3_rag.backends.remote.servers.answers import (
     check_finite,
     check_nothing_was_cut,
+    could_be_probabilities,
     in_order,
-    log_odds,
     member,
     numbers,
     only_class,
+    settled,
+    telling_input,
     vectors,
 )
 from qwen3_rag.backends.remote.servers.base import Dialect, Request, Setup, Values, joined
 from qwen3_rag.backends.remote.servers.text import check_no_template
-from qwen3_rag.ranking import yes_probability
 from qwen3_rag.tokens import Prompt
 
 _WHO: Final = "vLLM gets token ids"
@@ -65,17 +64,12 @@ def reranking(setup: Setup) -> Dialect:
         def read(answer: Any) -> Values | Request:
             found = _single_class(answer, len(prompts))
             check_nothing_was_cut(answer, sum(map(len, ids)))
-            if ((found < 0) | (found > 1)).any():
+            if not could_be_probabilities(found):
                 return found
-
-            if_log_odds = yes_probability(found)
-            telling = int(np.abs(if_log_odds - found).argmax())
+            telling = telling_input(found)
 
             def settle(second: Any) -> Values:
-                # Not tested for equality: results of a batch of one can be rounded differently.
-                probability = _single_class(second, 1)[0]
-                are_log_odds = abs(if_log_odds[telling] - probability) < abs(found[telling] - probability)
-                return found if are_log_odds else log_odds(found)
+                return settled(found, telling, _single_class(second, 1)[0])
 
             body = {"model": setup.model, "input": [ids[telling]], "use_activation": True}
             return Request(body, settle, tokens=len(ids[telling]))
