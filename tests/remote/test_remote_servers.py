@@ -196,7 +196,7 @@ def test_what_dashscope_would_cut_is_refused_and_cut_here_when_asked(
         with made:
             return made.evaluate([(query, document) for document in documents])
 
-    assert asked(8192, "q" * 3999, "d" * 4000).scores.shape == (1,)
+    assert asked(16384, "q" * 4000, "d" * 4000).scores.shape == (1,)
     server.requests.clear()
     with pytest.raises(
         PromptTooLongError, match=r"document of pair 1 has 4001 tokens.* max_tokens=4000 or less"
