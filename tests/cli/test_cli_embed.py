@@ -157,47 +157,6 @@ def test_quiet_prints_nothing(invoke: Invoke, lines: Path, tmp_path: Path, embed
     assert (run.code, run.out, run.err) == (0, "", "")
 
 
-def test_int8_needs_ranges_and_uses_them_for_every_part(
-    invoke: Invoke,
-    lines: Path,
-    tmp_path: Path,
-    embedding_checkpoint: Path,
-    embedder: Embedder,
-    texts: list[str],
-) -> None:
-    output = tmp_path / "v.npy"
-    command = ("embed", lines, output, "--model", embedding_checkpoint, *SMALL, "--precision", "int8")
-    run = invoke(*command)
-    assert run.code == 2
-    assert "--ranges" in run.err
-    ranges = np.stack([np.full(32, -0.5), np.full(32, 0.5)]).astype(np.float32)
-    np.save(tmp_path / "ranges.npy", ranges)
-    run = invoke(*command, "--ranges", tmp_path / "ranges.npy")
-    assert run.code == 0, run.err
-    difference = np.load(output).astype(int) - embedder.embed_documents(texts, precision="int8", ranges=ranges)
-    assert np.abs(difference).max() <= 1  # a value at the edge of a step may round either way
-
-
-@pytest.mark.parametrize("damage", ["empty", "cut", "several arrays", "complex", "strings"])
-def test_ranges_that_are_not_numbers_are_an_error_that_names_the_file(
-    damage: str, invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
-) -> None:
-    ranges, right = tmp_path / "ranges.npy", np.zeros((2, 32))
-    with ranges.open("wb") as file:
-        if damage == "several arrays":
-            np.savez(file, right=right)
-        elif damage != "empty":
-            np.save(file, right.astype({"complex": complex, "strings": str}.get(damage, float)))
-    if damage == "cut":
-        ranges.write_bytes(ranges.read_bytes()[:-1])
-    run = invoke(
-        *("embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, *SMALL),
-        *("--precision", "int8", "--ranges", ranges),
-    )
-    assert run.code == 2
-    assert f"{ranges} is not a .npy file of real numbers" in run.err
-
-
 @pytest.mark.parametrize("options", [[], ["--overwrite"]])
 def test_a_folder_in_place_of_the_output_is_refused_before_work_begins(
     options: list[str], invoke: Invoke, lines: Path, tmp_path: Path
@@ -208,35 +167,6 @@ def test_a_folder_in_place_of_the_output_is_refused_before_work_begins(
     assert (run.code, run.err) == (2, f"error: cannot write {output}: it is a folder\n")
     assert list(output.iterdir()) == []
     assert not (tmp_path / "v.npy.parts").exists()
-
-
-def test_ranges_of_another_shape_are_refused_before_work_begins(
-    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
-) -> None:
-    np.save(tmp_path / "ranges.npy", np.zeros((2, 31), np.float32))
-    run = invoke(
-        *("embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, *SMALL),
-        *("--precision", "uint8", "--ranges", tmp_path / "ranges.npy"),
-    )
-    assert run.code == 2
-    assert "(2, 32)" in run.err
-    assert not (tmp_path / "v.npy.parts").exists()
-
-
-@pytest.mark.parametrize("precision", ["float16", "binary", "ubinary"])
-def test_other_precisions_reach_the_output(
-    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path, precision: str, embedder: Embedder
-) -> None:
-    matrix, rows = tmp_path / "v.npy", tmp_path / "v.jsonl"
-    for output in (matrix, rows):
-        run = invoke("embed", lines, output, "--model", embedding_checkpoint, *SMALL, "--precision", precision)
-        assert run.code == 0, run.err
-        length = 64 if precision == "float16" else 4
-        assert f"x 32 {precision}, {length} bytes each" in run.err
-    vectors = np.load(matrix)
-    assert vectors.dtype == embedder.embed_documents(["a"], precision=precision).dtype  # type: ignore[arg-type]
-    read = [json.loads(line)["embedding"] for line in rows.read_bytes().split(b"\n")[:-1]]
-    np.testing.assert_array_equal(np.array(read, dtype=vectors.dtype), vectors)
 
 
 BAD_ROWS = {
@@ -301,16 +231,6 @@ def test_an_unknown_backend_is_answered_with_those_there_are(
     run = invoke("embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, "--backend", "nothing")
     assert run.code == 2
     assert "transformers" in run.err
-
-
-def test_the_summary_gives_the_dimensions_of_binary_vectors_and_not_their_bytes(
-    invoke: Invoke, lines: Path, tmp_path: Path
-) -> None:
-    command = ("embed", lines, tmp_path / "v.npy", "--model", "demo", "--device", "cpu", "--json")
-    summary = json.loads(invoke(*command, "--precision", "binary").out)
-    assert (summary["dimensions"], summary["bytes_per_row"]) == (256, 32)
-    summary = json.loads(invoke(*command, "--overwrite").out)
-    assert (summary["dimensions"], summary["bytes_per_row"]) == (256, 1024)
 
 
 def test_ndjson_is_another_ending_of_jsonl(
