@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +157,16 @@ def test_the_json_summary_counts_rows_tokens_and_cut_texts(
 def test_quiet_prints_nothing(invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path) -> None:
     run = invoke("embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, *SMALL, "--quiet")
     assert (run.code, run.out, run.err) == (0, "", "")
+
+
+def test_quiet_silences_the_processes_of_devices_too(
+    invoke: Invoke, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)  # an earlier command's
+    assert invoke("embed", lines, tmp_path / "v.npy", "--model", "demo", "--quiet").code == 0
+    hidden = "from huggingface_hub.utils import are_progress_bars_disabled as hidden; print(hidden())"
+    child = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=True)
+    assert child.stdout == "True\n"
 
 
 @pytest.mark.parametrize("options", [[], ["--overwrite"]])
