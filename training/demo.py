@@ -34,7 +34,7 @@ EMBEDDER: Final = EmbedderSettings(
     seed=SEED,
 )
 EMBEDDER_MEAN: Final = Mean(layers=0.8, tables=0.67)
-"""Best of ten on the held-out queries that are not the report's; docs/training.md has them all."""
+"""Best of ten on the held-out queries that are not the report's; docs/training-log.md has them all."""
 _MINED: Final = 8
 """Wrong passages of each query, of which each step draws."""
 

@@ -28,7 +28,9 @@ def serve(
         ServedDType | None,
         typer.Option(help="Weights' type; by default bfloat16 for vLLM and float32 for TEI."),
     ] = None,
-    max_tokens: options.MaxTokens = 8192,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest prompt that the server takes; it refuses longer ones.")
+    ] = 8192,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     gpu_share: Annotated[
