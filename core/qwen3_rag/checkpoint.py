@@ -70,12 +70,8 @@ def open_checkpoint(settings: EngineSettings, *, weights: bool) -> Checkpoint:
     _check_kind(kind_of_name(settings.model), settings)
     folder = _local_folder(settings, weights=weights)
     config = read_object(folder / "config.json")
+    _check_adapter(folder, has_model=config is not None)
     if config is None:
-        if (folder / "adapter_config.json").is_file():
-            raise CheckpointError(
-                f"{folder} holds an adapter without its model: merge them (merge_and_unload of PEFT), and save "
-                "the result with the tokenizer beside"
-            )
         raise CheckpointError(f"{folder} holds no config.json: it is not a model checkpoint")
     if config.get("model_type") != "qwen3":
         raise CheckpointError(
@@ -93,13 +89,16 @@ def open_checkpoint(settings: EngineSettings, *, weights: bool) -> Checkpoint:
     else:
         _check_head(folder)
     return Checkpoint(
-        folder,
-        hidden_size,
-        positive_integer({"max_position_embeddings": 32768, **config}, "max_position_embeddings", folder),
-        prompts.get("query") or None,
-        prompts.get("document") or prompts.get("passage") or "",
-        is_classifier,
-        config,
+        folder=folder,
+        hidden_size=hidden_size,
+        context=positive_integer(
+            {"max_position_embeddings": 32768, **config}, "max_position_embeddings", folder
+        ),
+        # Sentence Transformers saves empty prompts for models that were given none.
+        query_prompt=prompts.get("query") or None,
+        document_prompt=prompts.get("document") or prompts.get("passage") or "",
+        is_classifier=is_classifier,
+        config=config,
     )
 
 
@@ -166,6 +165,23 @@ def _check_kind(found: ModelKind | None, settings: EngineSettings) -> None:
     if found is not None and found != settings.kind:
         right = "Reranker" if found == "reranking" else "Embedder"
         raise WrongModelKindError(f"{settings.model} is a Qwen3 {found} model: give it to {right}")
+
+
+def _check_adapter(folder: Path, *, has_model: bool) -> None:
+    """Refuse adapters: if PEFT happens to be installed, Transformers adds one to the weights beside it, also to
+    those that hold it already."""
+    if not (folder / "adapter_config.json").is_file():
+        return
+    if has_model:
+        raise CheckpointError(
+            f"{folder} holds a model and an adapter (adapter_config.json), and cannot tell whether the model "
+            "has it already. If it has (merge_and_unload of PEFT), remove the adapter's files, in a copy of a "
+            "hub's repository; else merge them, and save the result to another folder"
+        )
+    raise CheckpointError(
+        f"{folder} holds an adapter without its model: merge them (merge_and_unload of PEFT), and save "
+        "the result with the tokenizer beside, in another folder"
+    )
 
 
 def _kind_saved(folder: Path) -> ModelKind | None:

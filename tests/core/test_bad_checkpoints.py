@@ -141,6 +141,15 @@ def test_descriptions_that_say_something_else_are_refused(
         Embedder(str(tmp_path), **OPTIONS).load()
 
 
+def test_a_model_beside_an_adapter_that_it_may_hold_already_is_refused(
+    embedding_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(embedding_checkpoint, tmp_path / "trained")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(CheckpointError, match="holds a model and an adapter"):
+        Embedder(str(folder), **OPTIONS).load()
+
+
 def test_nan_weights_name_the_text_and_give_no_vector(
     embedding_checkpoint: Path, reranking_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -234,6 +243,7 @@ def test_other_architectures_are_refused(embedding_checkpoint: Path, tmp_path: P
     [
         ({"use_sliding_window": True, "sliding_window": 128}, "sliding-window attention"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
+        ({"is_causal": False}, "has is_causal=False"),
     ],
 )
 def test_what_no_published_qwen3_has_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -239,6 +239,21 @@ def test_a_folder_that_was_saved_anew_is_another_model(embedding_checkpoint: Pat
     assert not np.allclose(old, new, atol=1e-3)
 
 
+@pytest.mark.parametrize("changed", ["config.json", "1_Pooling/config.json"])
+def test_a_changed_file_makes_another_model_though_others_have_its_name(
+    changed: str, embedding_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(embedding_checkpoint, tmp_path / "model")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text("{}")
+    settings = EngineSettings("embedding", str(folder))
+    before = resolve_local_model(settings)
+    assert resolve_local_model(settings) == before
+    (folder / "new.json").write_text((folder / changed).read_text())
+    (folder / "new.json").replace(folder / changed)
+    assert resolve_local_model(settings) != before
+
+
 def test_a_relative_folder_is_the_one_that_was_there(
     embedding_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,7 @@ def load_model(
 
     Raises:
         CheckpointError: weights are absent, corrupt or incomplete, a reranker's head is quantised, attention
-            uses a sliding window, or the rotary embedding is scaled by the sequence length.
+            is not causal or uses a sliding window, or the rotary embedding is scaled by the sequence length.
         ConfigurationError: `model_kwargs` has an argument that Transformers does not take, or a `device_map`
             that leaves weights outside the devices that run the model.
     """
@@ -96,6 +96,11 @@ def _check_config(config: Any, checkpoint: Checkpoint) -> None:
     """Refuse configurations that this package's forward pass does not implement."""
     if getattr(config, "use_sliding_window", False):
         raise CheckpointError(f"{checkpoint.folder} uses sliding-window attention, which is not supported")
+    if not getattr(config, "is_causal", True):
+        raise CheckpointError(
+            f"{checkpoint.folder} has is_causal=False: each token attends to those after it too, which this "
+            'backend does not compute; use backend="sentence-transformers" for it'
+        )
     if config.hidden_act != "silu":
         raise CheckpointError(f'{checkpoint.folder} has hidden_act={config.hidden_act!r}; Qwen3 has "silu"')
     _check_positions(config, checkpoint)
