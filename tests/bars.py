@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from qwen3_rag import component, progress
+from qwen3_rag import chunks, progress
 
 
 class Bar:
@@ -44,5 +44,5 @@ def note_bars(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
         return bar
 
     monkeypatch.setattr(progress, "tqdm", make)
-    monkeypatch.setattr(component, "_CHUNK", 2)
+    monkeypatch.setattr(chunks, "_CHUNK", 2)
     return shown

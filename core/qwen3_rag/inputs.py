@@ -111,6 +111,6 @@ def _listed(items: Iterable[Item], what: str) -> list[Item]:
         iterator = iter(items)
     except TypeError:
         iterator = None
-    if iterator is None or isinstance(items, Mapping):
+    if iterator is None or isinstance(items, Mapping | set | frozenset):  # a set has no order
         raise TypeError(f"expected a list of {what}, got {type(items).__name__}")
     return list(iterator)

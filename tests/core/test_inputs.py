@@ -8,10 +8,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from qwen3_rag import Embedder, Reranker
+from qwen3_rag.chunks import chunks
+from qwen3_rag.tokenization import CHARACTERS_PER_TOKEN
 
 DOCUMENTS = ["Beijing is the capital of China.", "Cats sleep.", "Gravity pulls."]
 
@@ -101,10 +106,31 @@ def test_a_table_is_refused_since_it_lists_the_names_of_its_columns(
         reranker.score_pairs(Table([("a", "b"), ("a", "c")]))
 
 
+@pytest.mark.parametrize("kind", [set, frozenset])
+def test_a_set_is_refused_since_it_has_no_order(kind: Any, embedder: Embedder, reranker: Reranker) -> None:
+    with pytest.raises(TypeError, match=f"expected a list of text strings, got {kind.__name__}"):
+        embedder.embed_documents(kind(DOCUMENTS))
+    with pytest.raises(TypeError, match=f"expected a list of document strings, got {kind.__name__}"):
+        reranker.score("q", kind(DOCUMENTS))
+
+
 @pytest.mark.parametrize("wrong", [{"q": 1, "d": 2}, {"q", "d"}, ("q",), np.array(["q", "d", "e"]), 7])
 def test_what_is_no_pair_is_refused(wrong: Any, reranker: Reranker) -> None:
     with pytest.raises(TypeError, match=r"pair 1 must be \(query, document\), got"):
         reranker.score_pairs([("q", "d"), wrong])
+
+
+@given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 10))
+def test_chunks_hold_all_inputs_in_order_and_few_long_ones(lengths: list[int], max_tokens: int) -> None:
+    texts = [str(place).ljust(length) for place, length in enumerate(lengths)]
+    with patch.multiple("qwen3_rag.chunks", _CHUNK=8, _CHUNK_CHARACTERS=100):
+        made = list(chunks(texts, max_tokens))
+    assert [text for _, chunk in made for text in chunk] == texts
+    for start, chunk in made:
+        assert texts[start] == chunk[0]
+        counted = sum(min(len(text), CHARACTERS_PER_TOKEN * max_tokens) for text in chunk)
+        assert len(chunk) <= 8
+        assert len(chunk) == 1 or counted <= 100
 
 
 def _refill(given: list[Any]) -> None:
@@ -122,7 +148,7 @@ def test_what_the_owner_does_to_a_list_while_a_call_waits_is_not_seen(
     reranker: Reranker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("qwen3_rag.component._CHUNK", 2)
+    monkeypatch.setattr("qwen3_rag.chunks._CHUNK", 2)
     used: Any = embedder if kind == "texts" else reranker
     calls: dict[str, Callable[[list[Any]], Any]] = {
         "texts": embedder.aembed_documents,

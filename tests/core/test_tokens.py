@@ -184,7 +184,7 @@ def test_words_of_a_long_document_are_cut_as_if_all_of_it_had_been_looked_at(
 
 PIECES = st.sampled_from(
     [
-        *"aZé中の한ß\u0301\u0338\u200d²Ⅷ0 \t\r\n.,;:!?)'-_=。，、；：！？👍",
+        *"09\"({/<>aZé中の한ß\u0301\u0338\u200d²Ⅷ0 \t\r\n.,;:!?)'-_=。，、；：！？👍",
         "'s",
         "\r\n",
         "  ",
@@ -200,7 +200,7 @@ def test_a_document_that_is_broken_off_has_the_tokens_of_the_whole(text: str, ro
     text *= times
     whole = TOKENIZER.encode_texts([text], prompt="", max_tokens=room + 1, is_query=False)
     in_pair = TOKENIZER.encode_pairs([("q", text)], instruction=TASK, max_tokens=90 + room)
-    with patch.object(tokenization, "_MOST_CHARACTERS_PER_TOKEN", 1):
+    with patch.object(tokenization, "CHARACTERS_PER_TOKEN", 1):
         part = TOKENIZER.encode_texts([text], prompt="", max_tokens=room + 1, is_query=False)
         part_of_pair = TOKENIZER.encode_pairs([("q", text)], instruction=TASK, max_tokens=90 + room)
     for one, other in ((part, whole), (part_of_pair, in_pair)):
@@ -225,10 +225,15 @@ def test_no_more_of_a_long_document_is_tokenised_than_is_needed() -> None:
         return encode(texts, *arguments)
 
     document = "a word and another, " * 20_000
+    numbers = "3.14159," * 50_000
     with patch.object(TOKENIZER, "_encode_batch", noted):
-        TOKENIZER.encode_texts([document], prompt="", max_tokens=100, is_query=False)
+        TOKENIZER.encode_texts([document, numbers], prompt="", max_tokens=100, is_query=False)
         TOKENIZER.encode_pairs([("q", document)], instruction=TASK, max_tokens=200)
-    assert max(seen) < 5000
+    assert max(seen) < 2000
+    with patch.object(TOKENIZER, "_encode_batch", noted):
+        # Tokens of sixteen characters and more.
+        TOKENIZER.encode_texts([("-" * 64 + " a") * 10_000], prompt="", max_tokens=100, is_query=False)
+    assert max(seen) < 20_000
     with patch.object(PARSING, "_encode_batch", noted):
         PARSING.encode_texts([document], prompt="", max_tokens=100, is_query=False)
     assert seen[-1] == len(document), "added tokens inside a text could be broken"
@@ -246,9 +251,9 @@ def test_texts_of_other_tokenizers_are_not_broken_off() -> None:
 
 def test_all_of_a_text_is_encoded_by_tokenizers_that_make_other_pieces() -> None:
     tokenizer, document = small_tokenizer(appends_end_of_text=True), "a word and another, " * 1000
-    assert PromptTokenizer(tokenizer)._characters_to_encode(document, 9) < len(document)
+    assert len(PromptTokenizer(tokenizer)._beginning(document, 60)) < len(document)
     tokenizer.normalizer = normalizers.NFKC()
-    assert PromptTokenizer(tokenizer)._characters_to_encode(document, 9) == len(document)
+    assert PromptTokenizer(tokenizer)._beginning(document, 60) == document
 
 
 @pytest.mark.parametrize(
