@@ -22,8 +22,8 @@ _SETTINGS: Final = {field.name for field in fields(EngineSettings)}
 def own_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a constructor as the component keeps them.
 
-    What the caller does to its own dict or list later must not reach pickles or the engine's identity: they
-    are copied. Numpy's numbers and truth values become Python's.
+    What the caller does to its own dicts and lists later must not reach pickles or the engine's identity: they
+    are copied, those inside of them too. Numpy's numbers and truth values become Python's.
 
     Args:
         given: `locals()` at the constructor's beginning.
@@ -92,6 +92,15 @@ def _own_device(device: Any) -> str | list[str] | None:
     return list(device)
 
 
+def own_copy(value: Any) -> Any:
+    """Return dicts and lists copied, at every depth; anything else is the same object."""
+    if type(value) is dict:
+        return {name: own_copy(one) for name, one in value.items()}
+    if type(value) is list:
+        return [own_copy(one) for one in value]
+    return value
+
+
 def _own_model_kwargs(model_kwargs: Any) -> dict[str, Any] | None:
     if model_kwargs is None:
         return None
@@ -100,4 +109,4 @@ def _own_model_kwargs(model_kwargs: Any) -> dict[str, Any] | None:
     for name in model_kwargs:
         if not isinstance(name, str):
             raise TypeError(f"model_kwargs must have a str for each key, got {name!r:.80}")
-    return dict(model_kwargs)
+    return {name: own_copy(value) for name, value in model_kwargs.items()}

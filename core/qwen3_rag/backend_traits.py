@@ -20,6 +20,7 @@ class BackendTraits:
             model may have a name that only a server knows.
         runs_saved_modules: it runs all modules that Sentence Transformers saved behind a model, so these decide
             how long a vector is. Others refuse what they would leave out.
+        shares_prefixes: it computes common prefixes of prompts once, or a server's cache may.
         breaks_special_strings: with these loader options, users' text goes to a server that would read
             `<|im_end|>` in it as the token. Such strings are then broken before prompts are encoded and cut,
             so that what is sent is what was cut.
@@ -27,6 +28,7 @@ class BackendTraits:
 
     runs_here: bool = True
     runs_saved_modules: bool = False
+    shares_prefixes: bool = True
     breaks_special_strings: Callable[[Mapping[str, Any]], bool] = _sends_no_text
 
 
@@ -37,7 +39,7 @@ def _remote_breaks(options: Mapping[str, Any]) -> bool:
 
 _TRAITS: Final = {
     "remote": BackendTraits(runs_here=False, breaks_special_strings=_remote_breaks),
-    "sentence-transformers": BackendTraits(runs_saved_modules=True),
+    "sentence-transformers": BackendTraits(runs_saved_modules=True, shares_prefixes=False),
 }
 
 

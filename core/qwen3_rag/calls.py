@@ -43,11 +43,17 @@ class Call:
     Args:
         prompts: one or more, in the caller's order.
         flow: whose work it is; None makes it a flow of its own.
+        share_prefixes: whether prefixes that neighbours have in common cost their tokens once.
         asked: `time.monotonic()` when its caller began to wait; None for now.
     """
 
     def __init__(
-        self, prompts: Sequence[Prompt], *, flow: Flow | None = None, asked: float | None = None
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        flow: Flow | None = None,
+        share_prefixes: bool = True,
+        asked: float | None = None,
     ) -> None:
         self.future: Future[BackendOutput] = Future()
         self.flow = Flow() if flow is None else flow
@@ -56,7 +62,7 @@ class Call:
         self.running = 0
         """Portions that a round is computing."""
         self._prompts = prompts
-        ordered = sort_sequences([prompt.token_ids for prompt in prompts])
+        ordered = sort_sequences([prompt.token_ids for prompt in prompts], share_prefixes=share_prefixes)
         self._order, self._cost, self._lengths = ordered.order, ordered.cost, ordered.lengths
         self._taken = 0
         self._stored = np.zeros(len(prompts), dtype=np.bool_)
@@ -70,7 +76,7 @@ class Call:
 
     @property
     def waiting_tokens(self) -> int:
-        """Tokens that they would add to a batch, neighbours' common prefixes counted once."""
+        """Tokens that they would add to a batch, common prefixes of neighbours counted once if shared."""
         return int(self._cost[self._taken :].sum())
 
     @property

@@ -13,9 +13,10 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from qwen3_rag import engines
-from qwen3_rag.arguments import engine_settings, own_arguments
+from qwen3_rag.arguments import engine_settings, own_arguments, own_copy
 from qwen3_rag.backends.base import Backend, BackendOutput
 from qwen3_rag.calls import Call, Flow
+from qwen3_rag.chunks import chunks, is_short
 from qwen3_rag.engine import Engine
 from qwen3_rag.errors import ConfigurationError, EngineClosedError, TruncationWarning
 from qwen3_rag.forking import after_fork_in_child
@@ -25,31 +26,24 @@ from qwen3_rag.opening import Opening, Source, open_source
 from qwen3_rag.progress import call_bar
 from qwen3_rag.secret import check_no_secret
 from qwen3_rag.stacklevel import caller_stacklevel
-from qwen3_rag.steps import Steps, Task, drive, drive_async, result_of
+from qwen3_rag.steps import Steps, Task, drive, drive_async
 from qwen3_rag.tokens import Prompts
 from qwen3_rag.usage import Usage
 from qwen3_rag.work import Bind, Collector, Item, Outcome, Pending, Work
 
 Self = TypeVar("Self", bound="Component")
 
-_CHUNK: Final = 512
-"""Inputs tokenised at a time: while the model runs one chunk, the next is tokenised."""
-
 _CHUNKS_AHEAD: Final = 3
 """Chunks of one call that may be queued, so that a bulk job's token ids need bounded memory."""
-
-_INLINE_CHARACTERS: Final = 20_000
-"""An async call tokenises up to this much text on the event loop itself (about 4 ms), more in a thread."""
-
-_CHARACTERS_BEFORE: Final = 120
-"""Characters counted per text for instruction and template, which are encoded with each."""
 
 _INLINE_NUMBERS: Final = 200_000
 """Results of up to this many numbers are post-processed on the event loop (about 1 ms), more in a thread."""
 
 
 class Component:
-    """Base of `Embedder` and `Reranker`. Thread-safe; pickles as its configuration.
+    """Base of `Embedder` and `Reranker`. Thread-safe; copied and pickled as its configuration.
+
+    A subclass whose constructor takes other arguments needs a `__reduce__` and a `__copy__` of its own.
 
     Args:
         kind: of the model.
@@ -88,8 +82,9 @@ class Component:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments by name, those left to their defaults included. A new dict."""
-        return dict(self._arguments)
+        """The constructor's arguments by name, those left to their defaults included; a deep copy."""
+        arguments: dict[str, Any] = own_copy(self._arguments)
+        return arguments
 
     @property
     def usage(self) -> Usage:
@@ -109,7 +104,8 @@ class Component:
         return engine.metrics if engine is not None else EngineMetrics()
 
     def load(self: Self) -> Self:
-        """Load tokenizer and weights now instead of on first use.
+        """Load tokenizer and weights now instead of on first use, however long that takes: `timeout` is for
+        calls that compute.
 
         Raises:
             CheckpointError, ConfigurationError, MissingExtraError: what is wrong with the settings.
@@ -154,8 +150,12 @@ class Component:
             )
         )
 
-    def _open(self) -> Source:
-        return result_of(self._opening.ask())
+    def _open(self, timeout: float | None = None) -> Source:
+        def steps() -> Steps[Source]:
+            source: Source = yield self._opening.ask()
+            return source
+
+        return drive(steps(), timeout)
 
     def _put_down(self) -> None:
         """Give the engine back; the next call opens the checkpoint anew and loads it."""
@@ -205,16 +205,8 @@ class Component:
             return count
 
         with call_bar(len(items), is_shown=progress) as bar, _cancelling(pending):
-            for start, chunk in _chunks(items):
-                place = engine.enter()
-                try:
-                    yield place
-                    encode = partial(_encoded, work, chunk, start, flow, place.asked)
-                    prompts, call = yield Task(encode, _is_short(chunk))
-                except BaseException:
-                    engine.give_up(place)
-                    raise
-                pending.append(Pending(start, prompts, engine.submit(call)))
+            for start, chunk in chunks(items, self._max_tokens):
+                pending.append((yield from self._submitted(chunk, start, work, engine, flow)))
                 while len(pending) > _CHUNKS_AHEAD:
                     bar.update((yield from oldest_done()))
             while pending:
@@ -223,6 +215,25 @@ class Component:
             partial(collected.outcome, work.on_all), collected.numbers <= _INLINE_NUMBERS
         )
         return outcome
+
+    def _submitted(
+        self, chunk: Sequence[Item], start: int, work: Work[Item], engine: Engine, flow: Flow
+    ) -> Steps[Pending]:
+        """Wait for a place in the engine, encode a chunk and queue it there."""
+
+        def encode() -> tuple[Prompts, Call]:
+            prompts = work.encode(chunk, start)
+            shares = self._settings.shares_prefixes
+            return prompts, Call(prompts.prompts, flow=flow, share_prefixes=shares, asked=place.asked)
+
+        place = engine.enter()
+        try:
+            yield place
+            prompts, call = yield Task(encode, is_short(chunk))
+        except BaseException:
+            engine.give_up(place)
+            raise
+        return Pending(start, prompts, engine.submit(call))
 
     def _count_and_warn(self, outcome: Outcome) -> Outcome:
         with self._lock:
@@ -237,13 +248,6 @@ class Component:
         return outcome
 
 
-def _encoded(
-    work: Work[Item], chunk: Sequence[Item], start: int, flow: Flow, asked: float
-) -> tuple[Prompts, Call]:
-    prompts = work.encode(chunk, start)
-    return prompts, Call(prompts.prompts, flow=flow, asked=asked)
-
-
 @contextlib.contextmanager
 def _cancelling(pending: deque[Pending]) -> Iterator[None]:
     """Drop the work that is still queued when a call ends early."""
@@ -252,16 +256,6 @@ def _cancelling(pending: deque[Pending]) -> Iterator[None]:
     finally:
         for chunk in pending:
             chunk.future.cancel()
-
-
-def _chunks(items: Sequence[Item]) -> Iterator[tuple[int, Sequence[Item]]]:
-    for start in range(0, len(items), _CHUNK):
-        yield start, items[start : start + _CHUNK]
-
-
-def _is_short(chunk: Sequence[Any]) -> bool:
-    characters = sum(len(item) if isinstance(item, str) else sum(map(len, item)) for item in chunk)
-    return characters + len(chunk) * _CHARACTERS_BEFORE <= _INLINE_CHARACTERS
 
 
 _components: weakref.WeakSet[Component] = weakref.WeakSet()

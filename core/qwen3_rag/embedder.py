@@ -21,6 +21,7 @@ from qwen3_rag.tokens import Prompts
 from qwen3_rag.usage import Usage
 from qwen3_rag.vectors import (
     Precision,
+    as_rows,
     check_precision,
     check_range_columns,
     checked_ranges,
@@ -74,7 +75,7 @@ class Embedder(Component):
             DeadlineExceededError and what is not computed yet is dropped. None for no limit.
         max_wait_ms: how long a batch that is not full waits for other calls to join it. At 0 calls
             are merged that came while the device was busy.
-        max_queued: calls (or pieces of 512 texts) that may wait or run in the engine; further ones
+        max_queued: calls (or pieces of up to 512 texts) that may wait or run in the engine; further ones
             wait until there is room.
         model_kwargs: further arguments for the backend's loader, for example
             `{"quantization_config": ...}`.
@@ -118,8 +119,10 @@ class Embedder(Component):
         Raises:
             CheckpointError: the checkpoint cannot be read.
             ConfigurationError: `dimensions` was given, and is more than the model's hidden size.
+            DeadlineExceededError: reading it took longer than `timeout`.
         """
-        return resolve_dimensions(self._dimensions, self._open().checkpoint.hidden_size)
+        source = self._open(self._timeout)
+        return resolve_dimensions(self._dimensions, source.checkpoint.hidden_size)
 
     def embed_documents(
         self,
@@ -305,7 +308,7 @@ class Embedder(Component):
 
             return Work(
                 encode,
-                lambda values: cut_and_normalise(values.reshape(-1, hidden_size), length),
+                lambda values: cut_and_normalise(as_rows(values, hidden_size), length),
                 lambda vectors: convert_precision(vectors, precision, ranges),
             )
 

@@ -14,7 +14,7 @@ class EngineMetrics:
     Attributes:
         waiting_calls: calls that wait for one of the `max_queued` places.
         queued_calls: calls with a place that are not finished. One `embed` or `score` makes one for
-            every 512 texts.
+            up to 512 texts.
         queued_prompts: prompts that no round has taken yet.
         queued_tokens: what these would add to batches.
         finished_calls, failed_calls, cancelled_calls: how calls ended.

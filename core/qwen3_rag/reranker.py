@@ -63,7 +63,7 @@ class Reranker(Component):
             DeadlineExceededError and what is not computed yet is dropped. None for no limit.
         max_wait_ms: how long a batch that is not full waits for other calls to join it. At 0 calls
             are merged that came while the device was busy.
-        max_queued: calls (or pieces of 512 texts) that may wait or run in the engine; further ones
+        max_queued: calls (or pieces of up to 512 texts) that may wait or run in the engine; further ones
             wait until there is room.
         model_kwargs: further arguments for the backend's loader.
 

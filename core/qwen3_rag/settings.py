@@ -126,6 +126,11 @@ class EngineSettings:
         return {name: value for name, value in (self.model_kwargs or {}).items() if name not in HUB_OPTIONS}
 
     @property
+    def shares_prefixes(self) -> bool:
+        """Whether a prefix that prompts of a batch have in common is likely to be computed once."""
+        return self.share_prefixes and self.traits.shares_prefixes
+
+    @property
     def breaks_special_strings(self) -> bool:
         """Whether strings of user text that read as special tokens are broken before prompts are encoded."""
         return self.traits.breaks_special_strings(self.loader_options)
@@ -139,7 +144,19 @@ class EngineSettings:
             "max_wait_ms": float(self.max_wait_ms),
             "model_kwargs": dict(self.model_kwargs or {}),
         }
-        return json.dumps(fields, sort_keys=True, default=_identity)
+        return _canonical(fields)
+
+
+def _canonical(value: Any) -> str:
+    """Equal for equal values: mappings in any order, whatever their keys are, lists and tuples."""
+    if isinstance(value, Mapping):
+        items = sorted(f"{_canonical(name)}: {_canonical(one)}" for name, one in value.items())
+        return f"{{{', '.join(items)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_canonical, value))}]"
+    if value is None or isinstance(value, str | int | float):
+        return json.dumps(value)
+    return _identity(value)
 
 
 def _identity(value: Any) -> str:

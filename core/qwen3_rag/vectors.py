@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.errors import BackendError, ConfigurationError
 from qwen3_rag.inputs import as_int
 from qwen3_rag.stacklevel import caller_stacklevel
 
@@ -62,6 +62,19 @@ def check_precision(precision: Precision) -> None:
     """Raise ConfigurationError unless the name is one of `Precision`."""
     if precision not in get_args(Precision):
         raise ConfigurationError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
+
+
+def as_rows(values: NDArray[np.float32], hidden_size: int) -> NDArray[np.float32]:
+    """Return a backend's values of some texts, perhaps of none, as an array of shape (n, hidden_size).
+
+    Raises:
+        BackendError: they are of another length.
+    """
+    if len(values) and values.shape[1:] != (hidden_size,):
+        raise BackendError(
+            f"the backend gave values of shape {values.shape}; the model's vectors have {hidden_size} numbers"
+        )
+    return values.reshape(-1, hidden_size)
 
 
 def cut_and_normalise(hidden: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:

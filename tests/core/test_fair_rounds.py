@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from qwen3_rag import Embedder
 from qwen3_rag.calls import Call, Flow, Portion, pick_portions
 from qwen3_rag.engine import Engine
+from qwen3_rag.plan import MAX_OVERFILL
+from qwen3_rag.testing.recording import recording
 from sum_backend import SumBackend, ids, submit
 
 BUDGET = 100
@@ -146,6 +152,20 @@ def test_a_rest_that_shares_its_beginning_goes_along_whole() -> None:
     assert one.waiting_tokens == 120
     portions = pick_portions([one], 110)
     assert sum(len(portion.indices) for portion in portions) == 3
+
+
+def test_prompts_cost_all_their_tokens_where_prefixes_are_not_shared() -> None:
+    prompts = [ids(*range(1, 61), *[1_000 + number] * 20) for number in range(3)]
+    assert Call(prompts, share_prefixes=False).waiting_tokens == 240
+
+
+def test_rounds_without_shared_prefixes_keep_to_the_budget(embedding_checkpoint: Path) -> None:
+    texts = [f"{'the same beginning ' * 20}{number}" for number in range(30)]
+    options: dict[str, Any] = {"dtype": "float32", "device": "cpu", "token_budget": 256}
+    with Embedder(str(embedding_checkpoint), share_prefixes=False, **options) as embedder:
+        with recording(embedder) as seen:
+            embedder.embed_documents(texts)
+        assert max(sum(map(len, prompts)) for prompts in seen.rounds) <= 256 * MAX_OVERFILL
 
 
 @pytest.mark.parametrize("tokens", [-5.0, 0.0, 9.0])

@@ -7,6 +7,7 @@ import copy
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +17,16 @@ from unittest.mock import patch
 
 import huggingface_hub
 import pytest
-from qwen3_rag import BackendError, CheckpointError, Embedder, EngineClosedError, Reranker, checkpoint, opening
+from qwen3_rag import (
+    BackendError,
+    CheckpointError,
+    DeadlineExceededError,
+    Embedder,
+    EngineClosedError,
+    Reranker,
+    checkpoint,
+    opening,
+)
 from qwen3_rag.settings import EngineSettings
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
@@ -48,6 +58,15 @@ def slow_hub(answer: Callable[[], str]) -> Iterator[SlowHub]:
 
 def failing() -> str:
     raise OSError("no such host")
+
+
+def test_a_timeout_holds_for_whoever_only_asks_for_the_length_of_vectors() -> None:
+    embedder = Embedder("somebody/model", timeout=0.01, **OPTIONS)
+    with slow_hub(failing) as hub:
+        with pytest.raises(DeadlineExceededError, match=r"0\.01 s"):
+            assert embedder.dimensions
+        while not hub.asked:  # or the next test's hub would be asked
+            time.sleep(0.001)
 
 
 def test_all_who_wait_share_one_attempt_and_its_failure(embedding_checkpoint: Path) -> None:

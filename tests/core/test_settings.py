@@ -21,10 +21,13 @@ def test_dimensions_out_of_range_are_refused_before_anything_is_computed(embeddi
 
 def test_what_a_caller_does_to_its_dict_later_changes_nothing(embedding_checkpoint: Path) -> None:
     before = len(engines._engines)
-    model_kwargs: dict[str, Any] = {"use_safetensors": True}
+    model_kwargs: dict[str, Any] = {"use_safetensors": True, "device_map": {"": "cpu"}}
     embedder = Embedder(str(embedding_checkpoint), model_kwargs=model_kwargs, **OPTIONS).load()
     model_kwargs["use_safetensors"] = False
-    assert embedder.arguments["model_kwargs"] == {"use_safetensors": True}
+    model_kwargs["device_map"]["lm_head"] = "disk"
+    assert embedder.arguments["model_kwargs"] == {"use_safetensors": True, "device_map": {"": "cpu"}}
+    embedder.arguments["model_kwargs"]["device_map"].clear()
+    assert embedder.arguments["model_kwargs"] == {"use_safetensors": True, "device_map": {"": "cpu"}}
     embedder.close()
     assert len(engines._engines) == before
 
@@ -35,6 +38,10 @@ def test_what_a_caller_does_to_its_dict_later_changes_nothing(embedding_checkpoi
         ({"max_wait_ms": 0}, {"max_wait_ms": 0.0}),
         ({"device": "cpu"}, {"device": ["cpu"]}),
         ({"model_kwargs": None}, {"model_kwargs": {}}),
+        (
+            {"model_kwargs": {"max_memory": {0: "20GiB", "cpu": "60GiB"}, "ids": [1, 2]}},
+            {"model_kwargs": {"ids": (1, 2), "max_memory": {"cpu": "60GiB", 0: "20GiB"}}},
+        ),
     ],
 )
 def test_settings_that_mean_the_same_share_an_engine(one: dict[str, Any], other: dict[str, Any]) -> None:

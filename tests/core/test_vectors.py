@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import qwen3_rag
-from qwen3_rag import PRESETS, PUBLISHED_MODELS, ConfigurationError, Embedder, quantize
+from qwen3_rag import PRESETS, PUBLISHED_MODELS, BackendError, ConfigurationError, Embedder, quantize
 from qwen3_rag.ranking import rank, yes_probability
-from qwen3_rag.vectors import cut_and_normalise, parse_dimensions, resolve_dimensions
+from qwen3_rag.vectors import as_rows, cut_and_normalise, parse_dimensions, resolve_dimensions
 
 HIDDEN = np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32) * 3
 VECTORS = cut_and_normalise(HIDDEN, 64)
@@ -29,6 +29,12 @@ def test_vectors_are_cut_first_and_normalised_second() -> None:
 def test_short_rows_are_scaled_too_and_a_row_of_zeros_stays_as_it_is() -> None:
     rows = np.array([[0.003, -0.004], [0, 0]], dtype=np.float32)
     np.testing.assert_allclose(cut_and_normalise(rows, 2), [[0.6, -0.8], [0, 0]], atol=1e-6)
+
+
+def test_states_of_another_length_are_not_taken_for_several_texts() -> None:
+    with pytest.raises(BackendError, match=r"shape \(200, 64\); the model's vectors have 32"):
+        as_rows(HIDDEN, 32)
+    assert as_rows(np.zeros(0, dtype=np.float32), 32).shape == (0, 32)
 
 
 def test_the_given_states_are_not_changed() -> None:
