@@ -211,8 +211,9 @@ class Engine:
             try:
                 if not self._wait(device):
                     return
-                if device.backend is not None or self._load(device):
-                    assert device.backend is not None
+                if device.backend is None:
+                    self._load(device)
+                else:
                     run_round(device.backend, self._pick(device.backend), self._queue, lambda: self._closing)
             except BaseException as error:  # a defect here must not leave callers waiting for ever
                 self._queue.fail(self._queue.unfinished(), error)
@@ -230,35 +231,43 @@ class Engine:
             return False
 
     def _patience(self, device: _Device) -> float | None:
-        """Return the seconds for which a round may still wait for more calls; None without anything to do."""
+        """Return the seconds for which a round may still wait for more calls; None without anything to do.
+
+        No round begins before every device is loaded. Else calls would succeed or fail with a device that
+        cannot load, as it happens.
+        """
         if device.backend is None:
             return 0.0 if self._is_wanted(device) else None
+        # A backend is asked for its budget only when something waits: a broken device may raise.
+        if not self._queue.waiting() or any(other.backend is None for other in self._devices):
+            return None
         return self._queue.patience(device.backend.token_budget, self._max_wait)
 
     def _is_wanted(self, device: _Device) -> bool:
         return bool(device.load_futures or self._queue.waiting())
 
-    def _load(self, device: _Device) -> bool:
+    def _load(self, device: _Device) -> None:
         """Load a device's backend. A failure goes to all that wait, and the next call tries again."""
         self._queue.drop_cancelled()
         with self._changed:  # in one step, so that `close` never waits for a load
             device.is_loading = not self._closing and self._is_wanted(device)
         if not device.is_loading:
-            return False
+            return
         try:
             device.backend = device.load()
         except BaseException as error:
             self._queue.fail(self._queue.resting(), error)
             self._answer_loads(device, error)
-            return False
+            return
         finally:
             device.is_loading = False
         if self._closing:
-            return False
+            return
         for _ in range(device.backend.concurrency - 1):
             self._start(device, self._work)
         self._answer_loads(device)
-        return True
+        with self._changed:
+            self._changed.notify_all()  # other devices wait for this one
 
     def _answer_loads(self, device: _Device, error: BaseException | None = None) -> None:
         """Resolve the futures of those who wait until a device is loaded, each once."""

@@ -11,7 +11,7 @@ Qwen3RagError
 ├── DeadlineExceededError (TimeoutError) a call took longer than its `timeout`
 ├── BackendError (RuntimeError)          a backend or server gave no usable answer
 │   ├── WorkerDiedError                  the process that ran the model on a device is gone
-│   └── ...                              more in `qwen3_rag.backends.vllm` and `qwen3_rag.backends.remote`
+│   └── ...                              more in `qwen3_rag.backends.process`, `.vllm` and `.remote`
 ├── EngineClosedError (RuntimeError)     the engine was closed before the call was computed
 └── ForkedProcessError (RuntimeError)    a loaded engine was used in a forked child process
 

@@ -53,12 +53,13 @@ def _compute(
 ) -> BaseException | None:
     """Compute and store the values of portions; returns what went wrong, in which case none is stored."""
     prompts, calls = prompts_of(portions), calls_of(portions)
-    token_budget, started = backend.token_budget, time.monotonic()
+    started = time.monotonic()
 
     def is_wanted() -> bool:
         return not is_closing() and not all(call.future.done() for call in calls)
 
     try:
+        token_budget = backend.token_budget
         output = _output_of(backend, prompts, is_wanted)
     except RunAbandonedError as error:
         return error

@@ -13,9 +13,10 @@ from typing import IO, Any
 
 import pytest
 from qwen3_rag import WorkerDiedError
-from qwen3_rag.backends.process import ProcessBackend
+from qwen3_rag.backends.process import ProcessBackend, WorkerRestartError
+from qwen3_rag.engine import Engine
 from qwen3_rag.settings import EngineSettings
-from sum_backend import ids
+from sum_backend import ids, submit
 
 SETTINGS = EngineSettings(kind="embedding", model="sums", backend="sums", device="sums:0")
 
@@ -126,6 +127,30 @@ def test_after_an_answer_that_was_not_read_to_its_end_every_call_gets_its_own(
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+def test_a_worker_that_cannot_be_started_again_is_not_tried_for_each_half_of_a_round(
+    worker: ProcessBackend, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os; open(os.environ['STARTS'], 'a').write('.'); os._exit(3)"
+    )
+    starts = tmp_path / "starts"
+    engine = Engine(lambda: worker)
+    engine.load()
+    assert worker.pid is not None
+    with pytest.MonkeyPatch.context() as environment, engine._changed:  # so that all calls are in one round
+        environment.setenv("STARTS", str(starts))
+        os.kill(worker.pid, signal.SIGKILL)
+        calls = [submit(engine, [ids(token)]) for token in range(8)]
+        engine._changed.notify_all()
+        engine._changed.wait_for(lambda: not engine._queue.unfinished(), 30)
+    ends = [call.exception(30) for call in calls]
+    assert all(isinstance(end, WorkerRestartError) and "exit code 3" in str(end) for end in ends)
+    assert len(starts.read_text()) <= 3
+    (tmp_path / "sitecustomize.py").unlink()
+    assert submit(engine, [ids(1, 2)]).result(60).values.tolist() == [3]
+    engine.close()
+
+
 def test_after_a_call_interrupted_while_it_waited_every_call_gets_its_own(worker: ProcessBackend) -> None:
     old = worker.pid
     assert old is not None

@@ -128,23 +128,50 @@ def test_callers_of_a_model_that_cannot_be_loaded_get_errors_of_their_own() -> N
     engine.close()
 
 
-def test_a_device_that_cannot_load_does_not_fail_what_another_computes() -> None:
-    good, tried = SumBackend(), threading.Event()
-    good.gate.clear()
+def test_a_device_that_cannot_load_fails_every_call_until_it_can() -> None:
+    """Whatever another device could compute meanwhile: else some calls would fail, as it happens."""
+    good, broken, loads_fail = SumBackend(), SumBackend(), threading.Event()
 
-    def broken() -> SumBackend:
-        assert good.running.wait(30)
-        tried.set()
-        raise OSError("no such device")
+    def load() -> SumBackend:
+        if loads_fail.is_set():
+            raise OSError("no such device")
+        return broken
 
-    engine = Engine(lambda: good, broken)
-    running = submit(engine, [ids(7)])
-    assert good.running.wait(30)
-    waiting = submit(engine, [ids(8)])
-    assert tried.wait(30)
-    assert isinstance(waiting.exception(30), OSError)
-    good.gate.set()
-    assert running.result(30).values.tolist() == [7]
+    loads_fail.set()
+    engine = Engine(lambda: good, load)
+    for _ in range(2):
+        calls = [submit(engine, [ids(token)]) for token in range(8)]
+        assert all(isinstance(call.exception(30), OSError) for call in calls)
+    assert good.rounds == []
+    loads_fail.clear()
+    assert submit(engine, [ids(7)]).result(30).values.tolist() == [7]
+    engine.close()
+
+
+def test_an_idle_device_is_not_asked_what_it_could_take() -> None:
+    """On a GPU that asks the driver, which may raise once the device is lost."""
+
+    class Lost(SumBackend):
+        asked = 0
+
+        @property
+        def token_budget(self) -> int:  # type: ignore[override]
+            self.asked += 1
+            raise RuntimeError("the device is lost")
+
+    backend = Lost()
+    engine = Engine(lambda: backend)
+    engine.load()
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="the device is lost"):
+            submit(engine, [ids(1)]).result(30)
+    while not engine._idle:
+        time.sleep(0.001)
+    asked = backend.asked
+    with engine._changed:
+        engine._changed.notify_all()
+    engine.load()
+    assert backend.asked == asked
     engine.close()
 
 

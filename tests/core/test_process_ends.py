@@ -137,6 +137,18 @@ say("returned")
 """
 
 
+LOADED_AFTER_THE_MAIN_THREAD = """
+import os, sys, threading
+from qwen3_rag import Embedder
+def work():
+    threading.main_thread().join()
+    before = dict(os.environ)
+    print(Embedder(sys.argv[1], dtype="float32", device="cpu").embed_documents(["a"]).shape)
+    print(dict(os.environ) == before)
+threading.Thread(target=work).start()
+"""
+
+
 @pytest.mark.parametrize(
     ("call", "max_wait_ms"),
     [("metrics", "0"), ("embed", "0"), ("embed", "1000")],
@@ -163,6 +175,12 @@ def test_the_interpreter_ends_when_each_model_is_closed(script: str) -> None:
     command = [sys.executable, "-c", script]
     ended = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
     assert ended.stdout == "closed\n", ended.stderr
+
+
+def test_a_thread_that_outlives_the_main_thread_can_load_a_model(embedding_checkpoint: Path) -> None:
+    command = [sys.executable, "-c", LOADED_AFTER_THE_MAIN_THREAD, str(embedding_checkpoint)]
+    ended = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True)
+    assert ended.stdout == "(1, 64)\nTrue\n", ended.stderr
 
 
 def test_the_interpreter_does_not_wait_for_a_load_to_end(embedding_checkpoint: Path) -> None:

@@ -14,6 +14,7 @@ Two threads that start work on MPS at the same time can crash the process (pytor
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ Result = TypeVar("Result")
 _COMPUTING: Final = "qwen3-rag-cpu"
 _LOADING: Final = "qwen3-rag-load"
 
+_NO_POOL: Final = "HF_DEACTIVATE_ASYNC_LOAD"
+"""A variable of Transformers 5, which asks for it at each load."""
+
 _lock = threading.Lock()
 _mps_lock = threading.RLock()
 _cpu_thread = SharedThread(_COMPUTING)
@@ -34,9 +38,25 @@ _cpu_thread = SharedThread(_COMPUTING)
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Only one thread of the process at a time is inside this block."""
-    with _lock:
+    """Only one thread of the process at a time is inside this block, where Transformers loads a model."""
+    with _lock, _without_a_pool_at_the_end():
         yield
+
+
+@contextmanager
+def _without_a_pool_at_the_end() -> Iterator[None]:
+    """Have Transformers read weights in this thread once the main thread has ended.
+
+    Other threads go on then, but a pool takes no work any more.
+    """
+    if threading.main_thread().is_alive() or _NO_POOL in os.environ:
+        yield
+        return
+    os.environ[_NO_POOL] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_NO_POOL, None)
 
 
 def load(device_type: str, work: Callable[[], Result]) -> Result:

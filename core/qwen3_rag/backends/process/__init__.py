@@ -4,6 +4,6 @@ Threads would not do: launching a model's kernels is Python work, so devices wou
 lock.
 """
 
-from qwen3_rag.backends.process.parent import ProcessBackend
+from qwen3_rag.backends.process.parent import ProcessBackend, WorkerRestartError
 
-__all__ = ["ProcessBackend"]
+__all__ = ["ProcessBackend", "WorkerRestartError"]

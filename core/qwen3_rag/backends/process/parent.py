@@ -30,6 +30,12 @@ _SECONDS_TO_CLOSE: Final = 60
 """A child that has not ended by then is killed. Chosen, not tuned."""
 
 
+class WorkerRestartError(WorkerDiedError):
+    """A device's process is gone, and no other can be started. The next call tries again."""
+
+    concerns_every_prompt = True
+
+
 class ProcessBackend:
     """Runs the backend that the settings name in a child process, started again if it dies.
 
@@ -65,12 +71,14 @@ class ProcessBackend:
         """Run prompts in the child; see `Backend.run`.
 
         Raises:
-            WorkerDiedError: the child died over them. Otherwise what the child's backend raised.
+            WorkerDiedError: the child died over them.
+            WorkerRestartError: it died before, and no other can be started. Otherwise what the child's backend
+                raised.
         """
         if self._child is not None and self._child.poll() is not None:
             self._reap(self._child)  # it died between runs, so no work is lost
         if self._child is None:
-            self._start()
+            self._restart()
         answer = self._ask(list(prompts))
         assert isinstance(answer, Answer)
         self.token_budget = answer.token_budget
@@ -90,6 +98,15 @@ class ProcessBackend:
             pass
         finally:
             self._reap(child)
+
+    def _restart(self) -> None:
+        try:
+            self._start()
+        except Exception as error:
+            raise WorkerRestartError(
+                f"the process that ran {self._settings.model} on {self._settings.device} had ended, and a new "
+                f"one could not be started: {error}"
+            ) from error
 
     def _start(self) -> None:
         # The child must import what this process can import, plugins outside site-packages included, but

@@ -119,8 +119,10 @@ class RemoteBackend:
 
     def close(self) -> None:
         """Close the connections, and end the event loop's thread."""
-        self._loop.result_of(self._client.close())
-        self._loop.close()
+        try:
+            self._loop.result_of(self._client.close())
+        finally:
+            self._loop.close()
 
     async def _values(self, prompts: Sequence[Prompt]) -> Values:
         """Return the values of all prompts, from requests sent concurrently."""

@@ -127,7 +127,13 @@ class ParallelEngine:
             self._loop.close()
 
     async def _pool_all(self, prompts: Sequence[list[int]]) -> list[Pooled]:
-        return await asyncio.gather(*(self._pool_one(ids) for ids in prompts))
+        tasks = [asyncio.ensure_future(self._pool_one(ids)) for ids in prompts]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:  # after one that failed the others go on, and the engine computes in vain
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _pool_one(self, ids: list[int]) -> Pooled:
         stream = self._running.engine.encode(
