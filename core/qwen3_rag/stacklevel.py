@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-_PACKAGES: Final = {"qwen3_rag", "langchain_qwen3_rag"}
-"""In the names of all modules that are ours: the adapters of LlamaIndex and Haystack end in the first."""
+_PACKAGES: Final = {"qwen3_rag", "langchain_qwen3_rag", "llama_index", "llama_index_instrumentation"}
+"""In the names of all modules that are ours (the adapters of LlamaIndex and Haystack end in the first), and of
+LlamaIndex's, which wraps every call of its components."""
 
 
 def caller_stacklevel() -> int:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -102,7 +102,8 @@ async def drive_async(steps: Steps[Result], timeout: float | None) -> Result:
                 await asyncio.wait([waiting], timeout=deadline.remaining())
                 deadline.check(waiting.done())
             except BaseException:
-                waiting.cancel()
+                with suppress(RuntimeError):  # the loop was closed before this ended
+                    waiting.cancel()
                 raise
             answer = result_of(waiting)
 

@@ -55,6 +55,12 @@ def retriever(store: InMemoryVectorStore, reranker: Reranker) -> ContextualCompr
     )
 
 
+def test_what_is_no_document_is_named(reranker: Reranker) -> None:
+    pair: Any = (DOCUMENTS[1], 0.5)  # as `similarity_search_with_score` gives it
+    with pytest.raises(TypeError, match=r"documents\[1\] must be a Document, got tuple"):
+        Qwen3Reranker(reranker=reranker).compress_documents([DOCUMENTS[0], pair], QUERY)
+
+
 def expected_ranking(reranker: Reranker, top_n: int) -> list[tuple[str | None, float]]:
     ranking = reranker.rerank(QUERY, [document.page_content for document in DOCUMENTS], top_k=top_n)
     return [(DOCUMENTS[ranked.index].id, ranked.score) for ranked in ranking]

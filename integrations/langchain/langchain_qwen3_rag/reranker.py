@@ -60,7 +60,7 @@ class Qwen3Reranker(RerankerOptions, BaseDocumentCompressor):
             At most `top_n` documents with their scores in the metadata.
 
         Raises:
-            TypeError: the query is not a string.
+            TypeError: the query is not a string, or one of the documents no `Document`.
             PromptTooLongError: template, instruction and query leave no room for a document.
             CheckpointError: the model cannot be loaded.
             DeadlineExceededError: it took longer than `timeout`.
@@ -86,6 +86,9 @@ class Qwen3Reranker(RerankerOptions, BaseDocumentCompressor):
 
 
 def _texts(documents: Sequence[Document]) -> list[str]:
+    for index, document in enumerate(documents):
+        if not isinstance(document, Document):  # a text, or a pair of `similarity_search_with_score`
+            raise TypeError(f"documents[{index}] must be a Document, got {type(document).__name__}")
     return [document.page_content for document in documents]
 
 

@@ -68,7 +68,7 @@ class Qwen3Embedding(CoreOptions, BaseEmbedding):
             DeadlineExceededError. None for no limit.
         max_wait_ms: how long a batch that is not full waits for other calls to join it. At 0 calls
             are merged that came while the device was busy.
-        max_queued: calls (or pieces of 512 texts) that may wait or run in the engine; further ones
+        max_queued: calls (or pieces of up to 512 texts) that may wait or run in the engine; further ones
             wait until there is room.
         model_kwargs: further arguments for the backend's loader. Secrets in it are left out of
             `to_dict` and JSON, and all of it out of `repr`.

@@ -74,7 +74,7 @@ class Qwen3TextEmbedder(CoreComponent):
             share_prefixes: compute the common prefixes of prompts once.
             timeout: most seconds that a run may take, loading included; None for no limit.
             max_wait_ms: milliseconds that a batch which is not full waits for other calls to join it.
-            max_queued: calls, or pieces of 512 texts, that may wait or run; further ones wait until there is
+            max_queued: calls, or pieces of up to 512 texts, that may wait or run; further ones wait for
                 room.
             model_kwargs: further arguments for the backend's loader. The remote backend's `api_key` is a
                 Haystack `Secret`; no other backend looks for one.

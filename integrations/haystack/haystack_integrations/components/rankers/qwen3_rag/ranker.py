@@ -100,7 +100,7 @@ class Qwen3Ranker(CoreComponent):
             share_prefixes: compute template, instruction and query once for all documents.
             timeout: most seconds that a run may take, loading included; None for no limit.
             max_wait_ms: milliseconds that a batch which is not full waits for other calls to join it.
-            max_queued: calls, or pieces of 512 texts, that may wait or run; further ones wait until there is
+            max_queued: calls, or pieces of up to 512 texts, that may wait or run; further ones wait for
                 room.
             model_kwargs: further arguments for the backend's loader. The remote backend's `api_key` is a
                 Haystack `Secret`; no other backend looks for one.
