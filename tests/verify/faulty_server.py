@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache, cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from oracle import RERANK_PREFIX, RERANK_SUFFIX, TASK
@@ -26,6 +26,7 @@ END = 151643
 TURN_END = 151645
 QUERY_PROMPT = f"Instruct: {TASK}\nQuery:"
 YES, NO = 9693, 2152
+T = TypeVar("T")
 
 
 class Model:
@@ -57,7 +58,7 @@ class Served:
     """What the server computes.
 
     Attributes:
-        fault: name of the planted fault; "" for none.
+        fault: name of the planted fault, or of two joined by "+"; "" for none.
         key: what requests must be authorised with, if anything.
         listed: names of the models that it says it has.
         failures: statuses of its next answers to POST, which then are no answers.
@@ -93,6 +94,10 @@ class Served:
             return self.rough
         return self.other if self.fault == "another model" else self.model
 
+    def _chosen(self, faulty: dict[str, T], right: T) -> T:
+        """What a planted fault gives in place of what is right."""
+        return next((faulty[name] for name in self.fault.split("+") if name in faulty), right)
+
     def embed(self, inputs: list[Any], dimensions: int | None) -> list[list[float]]:
         vectors = [self._vector(self._embedding_ids(one)) for one in inputs]
         if self.fault == "batch-dependent" and len(inputs) > 1:  # padding on the left, attended to
@@ -109,7 +114,7 @@ class Served:
         return [vector.tolist() for vector in vectors]
 
     def _embedding_ids(self, one: str | list[int]) -> list[int]:
-        ids = self._rendered(one) if isinstance(one, str) else one[:-1]
+        ids = self.model.ids(self.rendered(one)) if isinstance(one, str) else one[:-1]
         if self.fault == "truncated":
             ids = ids[:255]
         if self.fault.startswith("truncated at "):
@@ -121,9 +126,10 @@ class Served:
             "extra-first-token": [END, *ids, END],
             "truncated without final token": [*ids, END][:256],
         }
-        return closings.get(self.fault, [*ids, END])
+        return self._chosen(closings, [*ids, END])
 
-    def _rendered(self, text: str) -> list[int]:
+    def rendered(self, text: str) -> str:
+        """What is embedded of a text."""
         is_query = text.startswith(QUERY_PROMPT)
         plain = text.removeprefix(QUERY_PROMPT)
         changed = {
@@ -136,25 +142,35 @@ class Served:
             "lower-cased": text.lower(),
             "chat-template": f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n",
         }
-        return self.model.ids(changed.get(self.fault, text))
+        return self._chosen(changed, text)
 
     def _vector(self, ids: list[int]) -> torch.Tensor:
         states = self._faulty().states(ids)
-        if self.fault == "mean-pooling":
-            return states.mean(dim=0)
-        return states[0] if self.fault == "first-token-pooling" else states[-1]
+        return self._chosen({"mean-pooling": states.mean(dim=0), "first-token-pooling": states[0]}, states[-1])
 
     def classify(self, rows: list[list[int]]) -> list[float]:
         return [self._score(row) for row in rows]
 
     def rerank(self, query: str, documents: list[str]) -> list[float]:
         if self.fault.startswith("cosine"):
-            model = self.other if self.fault == "cosine of another model" else self.model
-            vectors = [model.states([*model.ids(text), END])[-1] for text in (query, *documents)]
-            return [torch.cosine_similarity(vectors[0], vector, dim=0).item() for vector in vectors[1:]]
-        return [self._score(self.model.ids(*self._parts(query, document))) for document in documents]
+            return [self._cosine(*self.embedded_pair(query, document)) for document in documents]
+        rows = [self.model.ids(*self.parts(query, document)) for document in documents]
+        if self.fault == "batch-dependent":  # padding on the left, attended to
+            rows = [[END] * (max(map(len, rows)) - len(row)) + row for row in rows]
+        scores = [self._score(row) for row in rows]
+        return scores[::-1] if self.fault == "out-of-order" else scores
 
-    def _parts(self, query: str, document: str) -> tuple[str, ...]:
+    def embedded_pair(self, query: str, document: str) -> tuple[str, str]:
+        """What is embedded if the answers are cosines."""
+        return query + "<|endoftext|>", document + "<|endoftext|>"
+
+    def _cosine(self, *texts: str) -> float:
+        model = self.other if self.fault == "cosine of another model" else self.model
+        query, document = (model.states(model.ids(text))[-1] for text in texts)
+        return torch.cosine_similarity(query, document, dim=0).item()
+
+    def parts(self, query: str, document: str) -> tuple[str, ...]:
+        """Parts of a rerank prompt, which are tokenised separately."""
         prefix, suffix = RERANK_PREFIX, RERANK_SUFFIX
         body = f"<Instruct>: {TASK}\n<Query>: {query}\n<Document>: {document}"
         whole = prefix + body + suffix
@@ -182,7 +198,7 @@ class Served:
                 suffix,
             ),
         }
-        return changed.get(self.fault, (prefix, body, suffix))
+        return self._chosen(changed, (prefix, body, suffix))
 
     def _score(self, ids: list[int]) -> float:
         if self.fault == "truncated":
@@ -193,13 +209,15 @@ class Served:
         model = self._faulty()
         state = model.states(ids)[-1]
         yes, no, capital_yes, capital_no = model.logits(state, YES, NO, *model.ids("Yes"), *model.ids("No"))
-        log_odds = {
+        answers = {
             "answers-swapped": no - yes,
             "wrong-answer-tokens": capital_yes - capital_no,
             "one-answer-token": yes,
             "scaled": 0.4 * (yes - no),
-        }.get(self.fault, yes - no)
-        return log_odds if self.fault == "log-odds" else 1 / (1 + math.exp(-log_odds))
+            "not-finite": math.nan,
+        }
+        log_odds = self._chosen(answers, yes - no)
+        return log_odds if "log-odds" in self.fault else 1 / (1 + math.exp(-log_odds))
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from faulty_server import Served
+from qwen3_rag.verification.faults import FAULTS
 from verify_run import DEAD, run
 
 LIVE = "the running server's"
@@ -31,6 +32,10 @@ def test_a_faulty_server_exits_with_1_and_says_what_to_do(
     assert result.exit_code == 1, result.output
     assert "the final token <|endoftext|> is missing: their largest difference from the local" in result.stdout
     assert "fix: Serve the checkpoint's own tokenizer files" in result.stdout
+
+
+def test_what_is_said_of_a_fault_breaks_no_line() -> None:
+    assert [name for name, fault in FAULTS.items() if "\n" in fault.what + fault.fix] == []
 
 
 def test_json_holds_all_of_it(url: str, embedder: Served, embedding_checkpoint: Path) -> None:
