@@ -39,6 +39,7 @@ def embedder(served_embedder: Served) -> Iterator[Served]:
     served_embedder.form = lambda value, _: value
     served_embedder.listed = ["the-model"]
     served_embedder.failures = []
+    served_embedder.retry_after = "0.01"
     served_embedder.broken = {}
 
 

@@ -62,6 +62,7 @@ class Served:
         key: what requests must be authorised with, if anything.
         listed: names of the models that it says it has.
         failures: statuses of its next answers to POST, which then are no answers.
+        retry_after: when it wants to be asked again then, if it says so.
         broken: paths at which it answers with a status alone, or, if that is 0, ends the connection.
         form: makes of a vector or score, and the number of them in the answer, what is written in its place.
     """
@@ -73,6 +74,7 @@ class Served:
         self.key: str | None = None
         self.listed = ["the-model"]
         self.failures: list[int] = []
+        self.retry_after: str | None = "0.01"
         self.broken: dict[str, int] = {}
         self.form: Callable[[Any, int], Any] = lambda value, _: value
 
@@ -251,8 +253,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(401, {"error": {"message": "bad key"}})
             return
         if self.served.failures:
-            status = self.served.failures.pop(0)
-            self._reply(status, {"error": {"message": "not now"}}, headers={"Retry-After": "0.01"})
+            status, later = self.served.failures.pop(0), self.served.retry_after
+            headers = {} if later is None else {"Retry-After": later}
+            self._reply(status, {"error": {"message": "not now"}}, headers=headers)
             return
         if self.served.fault == "redirect":
             self._reply(308, {}, headers={"Location": "https://example.com/v1/embeddings?token=secret"})
@@ -305,6 +308,7 @@ class _Handler(BaseHTTPRequestHandler):
             parameters = body["parameters"]
             prompt = f"Instruct: {parameters['instruct']}\nQuery:" if parameters["text_type"] == "query" else ""
             texts = [prompt + text for text in body["input"]["texts"]]
+            assert len(texts) <= 10
             vectors = served.embed(texts, parameters.get("dimension"))
             rows = [{"text_index": i, "embedding": vector} for i, vector in enumerate(vectors)]
             return {"output": {"embeddings": rows}}

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from faulty_server import Served
+from faulty_server import Served, running
 from qwen3_rag.verification.faults import FAULTS
 from verify_run import DEAD, run
 
@@ -124,6 +124,26 @@ def test_that_a_question_got_no_answer_is_not_taken_for_one(
     assert f"{spared[0]} " in result.stderr
     told = run("--url", url, "--model", embedding_checkpoint, *spared)
     assert told.exit_code == 0, told.output
+
+
+def test_instruction_tolerance_and_timeout_are_the_asked_ones(
+    url: str, embedder: Served, embedding_checkpoint: Path
+) -> None:
+    asked = ("--url", url, "--model", embedding_checkpoint, "--send", "text")
+    embedder.fault = "missing-instruction"  # it knows the default one alone
+    assert run(*asked, "--instruction", "question-answering").exit_code == 0
+    embedder.fault = "another model"
+    assert run(*asked, "--tolerance", "2").exit_code == 0
+    embedder.fault = "never ends"
+    assert "no whole answer within 0.3 s" in run(*asked, "--timeout", "0.3").stderr
+
+
+def test_rerank_prompts_are_rendered_by_the_asked_side(reranker: Served, reranking_checkpoint: Path) -> None:
+    reranker.fault = "rendered by the client"
+    with running(reranker, "cohere") as url:
+        result = run("--url", url, "--model", reranking_checkpoint, "--template", "client")
+    assert result.exit_code == 0, result.output
+    assert "POST /rerank, rendered text: right" in result.stdout
 
 
 def test_a_text_path_that_is_wrong_is_told_and_does_not_fail_the_server(

@@ -59,6 +59,20 @@ def test_a_last_part_that_several_models_have_chooses_none() -> None:
         chosen_name("demo", ["x/demo", "y/demo"])
 
 
+def test_of_many_models_some_are_told() -> None:
+    with pytest.raises(ConfigurationError, match=r"lists 10 models, 'a', .*, 'h' and 2 more; say with"):
+        chosen_name("demo", list("abcdefghij"))
+
+
+@pytest.mark.parametrize("served_model", [None, "the-model"])
+def test_of_tei_no_model_is_asked_for(served_model: str | None, embedding: Subject, embedder: Served) -> None:
+    """It has one, and its requests name none."""
+    embedder.listed = ["several", "others"]
+    report = verified(embedding, embedder, "tei", served_model=served_model)
+    assert report.passed, report
+    assert report.served_model is None
+
+
 @pytest.mark.parametrize(
     ("url", "server"),
     [
@@ -99,14 +113,13 @@ class Silent:
         return None
 
 
-def test_a_server_that_cuts_to_the_asked_dimensions_passes(
+def test_a_server_that_cuts_to_the_asked_dimensions_passes_and_other_faults_are_seen(
     embedding_checkpoint: Path, embedder: Served
 ) -> None:
     subject = subject_of("embedding", embedding_checkpoint, dimensions=32)
     assert verified(subject, embedder, "vllm", dimensions=32).passed
-    assert named(verified(subject, embedder, "vllm", "wrong-dimensions", dimensions=32), "ids") == [
-        "wrong-dimensions"
-    ]
+    for fault in ("wrong-dimensions", "missing-final-token", "mean-pooling", "truncated"):
+        assert named(verified(subject, embedder, "vllm", fault, dimensions=32), "ids") == [fault]
 
 
 def test_the_kind_is_found_from_names_files_and_tokenizer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,26 @@ def test_a_faulty_reranking_model_is_named(
 ) -> None:
     report = verified(reranking, reranker, "vllm", fault, send="ids" if path == "/classify" else "text")
     assert named(report, path) == names, report
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        (lambda score, _: score, []),
+        (lambda score, _: score - 0.5, ["maybe cosines"]),
+        (lambda score, _: 10 * score, ["maybe log-odds"]),
+        (lambda score, _: -10 * score, ["maybe log-odds"]),
+    ],
+    ids=["probabilities", "from -1 to 1", "above 1", "below -1"],
+)
+def test_what_is_no_probability_and_unexplained_is_told_with_a_guess(
+    form: Any, said: list[str], reranking: Subject, reranker: Served
+) -> None:
+    reranker.form = form
+    report = verified(reranking, reranker, "cohere", "another model")
+    (found,) = report.checks[0].findings
+    assert found.fault == "unexplained", report
+    assert re.findall("maybe (?:cosines|log-odds)", found.what) == said
 
 
 def test_a_client_that_renders_the_template_itself_is_checked_too(reranking: Subject, reranker: Served) -> None:

@@ -98,7 +98,7 @@ def scaling(observed: Floats, right: Floats) -> tuple[float, float, Floats]:
     """Fit log-odds of the answers as factor * right + shift.
 
     Args:
-        observed: probabilities, (n,).
+        observed: answers, (n,); those outside of 0 to 1 are taken for its ends.
         right: right probabilities, (n,).
 
     Returns:
