@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from faulty_server import Served
 from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.verification.lengths import check_length, check_room
 from qwen3_rag.verification.subject import Subject
 from safetensors.torch import load_file, save_file
 from subjects import named, subject_of, verified
@@ -36,6 +37,17 @@ def long_reranking(undecided: Path) -> Subject:
 @pytest.fixture(scope="module")
 def undecided_reranker(undecided: Path) -> Served:
     return Served(undecided)
+
+
+def test_lengths_are_taken_from_256_to_the_whole_context_if_a_short_text_fits() -> None:
+    for length in (None, 256, 4096):
+        check_length(length, 4096)
+    for length in (255, 4097):
+        with pytest.raises(ConfigurationError, match=f"must be 256 to 4096 .* got {length}"):
+            check_length(length, 4096)
+    check_room(256, 256)
+    with pytest.raises(ConfigurationError, match="256 is too few: .* has 257 tokens already"):
+        check_room(257, 256)
 
 
 def test_the_limit_of_a_truncating_server_is_named(embedding: Subject, embedder: Served) -> None:

@@ -108,6 +108,28 @@ def test_a_converted_head_that_is_not_of_the_embeddings_rows_names_no_answer(
     assert set(reference_of("reranking", folder).heads()) == {""}
 
 
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_wrong_heads_are_the_heads_own_rows_of_other_families_answers(
+    is_tied: bool, reranking_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder, name = reranking_checkpoint, "model.embed_tokens.weight"
+    if not is_tied:
+        folder = shutil.copytree(folder, tmp_path / "untied")
+        weights, name = load_file(folder / "model.safetensors"), "lm_head.weight"
+        weights[name] = weights["model.embed_tokens.weight"].flip(0).contiguous()
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": False}
+        (folder / "config.json").write_text(json.dumps(config))
+    rows = load_file(folder / "model.safetensors")[name].numpy()
+    with reference_of("reranking", folder) as reference:
+        heads = reference.heads()
+        words = [("Yes", "No"), ("true", "false"), ("True", "False"), ("1", "0")]
+        others = [rows[reference.ids(yes)[0]] - rows[reference.ids(no)[0]] for yes, no in words]
+    np.testing.assert_allclose(heads[""], [rows[YES] - rows[NO]], rtol=1e-6)
+    np.testing.assert_array_equal(heads["one-answer-token"], [rows[YES]])
+    np.testing.assert_array_equal(heads["wrong-answer-tokens"], others)
+
+
 @pytest.mark.parametrize(
     ("fault", "names"),
     [
