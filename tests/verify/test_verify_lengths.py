@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 from faulty_server import Served
 from qwen3_rag.errors import ConfigurationError
-from qwen3_rag.verification.lengths import check_length, check_room
+from qwen3_rag.verification import reranking_faults
+from qwen3_rag.verification.lengths import check_length, check_room, longest_pair
+from qwen3_rag.verification.reference import Reference
+from qwen3_rag.verification.reranking_faults import Pair, right_ids
 from qwen3_rag.verification.subject import Subject
+from qwen3_rag.verification.texts import QUERIES
 from safetensors.torch import load_file, save_file
-from subjects import named, subject_of, verified
+from subjects import named, reference_of, subject_of, verified
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def test_lengths_are_taken_from_256_to_the_whole_context_if_a_short_text_fits() 
         with pytest.raises(ConfigurationError, match=f"must be 256 to 4096 .* got {length}"):
             check_length(length, 4096)
     check_room(256, 256)
-    with pytest.raises(ConfigurationError, match="256 is too few: .* has 257 tokens already"):
+    with pytest.raises(ConfigurationError, match=r"256 is too few: .* has 257 tokens already"):
         check_room(257, 256)
 
 
@@ -92,6 +96,31 @@ def test_rounding_to_bfloat16_passes_at_any_length(
 ) -> None:
     assert verified(long_embedding, embedder, "tei", "bfloat16").passed
     assert verified(long_reranking, undecided_reranker, "cohere", "bfloat16").passed
+
+
+@pytest.mark.parametrize(
+    ("losses", "chosen", "tried"),
+    [([0.2], 0, 1), ([0.01, 0.2], 1, 2), ([0.01, 0.05, 0.02, 0.03], 1, 4), ([1e-4, 1e-4, 1e-4, 2e-3], 3, 4)],
+)
+def test_queries_are_tried_until_one_shows_the_end_clearly_else_the_clearest_is_taken(
+    losses: list[float],
+    chosen: int,
+    tried: int,
+    reranking_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Pair] = []
+
+    def loss(_: Reference, pair: Pair, __: str) -> float:
+        seen.append(pair)
+        return losses[len(seen) - 1]
+
+    monkeypatch.setattr(reranking_faults, "loss_by_cutting", loss)
+    with reference_of("reranking", reranking_checkpoint) as reference:
+        pair = longest_pair(reference, 300, "Find it.")
+        assert len(right_ids(reference, pair, "Find it.")) == 300
+    assert pair == seen[chosen]
+    assert [query for query, _ in seen] == list(QUERIES[:tried])
 
 
 def test_a_length_at_which_a_reranker_shows_no_cut_is_refused(reranking_checkpoint: Path) -> None:
