@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faulty_server import Served, running
+from faulty_model import Served
+from faulty_server import running
 from qwen3_rag.verification.subject import Subject
 from subjects import subject_of
 

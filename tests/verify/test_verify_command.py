@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from faulty_server import Served, running
+from faulty_model import Served
+from faulty_server import running
 from qwen3_rag.verification.faults import FAULTS
 from verify_run import DEAD, run
 

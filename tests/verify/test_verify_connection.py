@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from faulty_server import Served
+from faulty_model import Served
 from qwen3_rag.backends.remote.keys import ApiKey
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.verification.connection import AnswerError, Connection

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faulty_server import Served
+from faulty_model import Served
 from qwen3_rag.verification.subject import Subject
 from subjects import named, subject_of, verified
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from faulty_server import Served
+from faulty_model import Served
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.kinds import find_kind
 from qwen3_rag.models import ModelKind
@@ -119,7 +119,9 @@ def test_a_server_that_cuts_to_the_asked_dimensions_passes_and_other_faults_are_
     subject = subject_of("embedding", embedding_checkpoint, dimensions=32)
     assert verified(subject, embedder, "vllm", dimensions=32).passed
     for fault in ("wrong-dimensions", "missing-final-token", "mean-pooling", "truncated"):
-        assert named(verified(subject, embedder, "vllm", fault, dimensions=32), "ids") == [fault]
+        report = verified(subject, embedder, "vllm", fault, dimensions=32)
+        assert named(report, "ids") == [fault]
+    assert "256 tokens" in report.checks[0].findings[0].what, "the limit of `truncated`"
 
 
 def test_the_kind_is_found_from_names_files_and_tokenizer(
@@ -132,5 +134,5 @@ def test_the_kind_is_found_from_names_files_and_tokenizer(
 def test_the_server_computes_without_the_package() -> None:
     """Both sides of the comparison would share a mistake otherwise."""
     assert torch.get_default_dtype() is torch.float32
-    source = (Path(__file__).parent / "faulty_server.py").read_text()
-    assert "qwen3_rag" not in source
+    for name in ("faulty_model.py", "faulty_server.py"):
+        assert "qwen3_rag" not in (Path(__file__).parent / name).read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from faulty_server import QUERY_PROMPT, Served
+from faulty_model import QUERY_PROMPT, Served
 from oracle import RERANK_PREFIX, RERANK_SUFFIX, TASK
 from qwen3_rag.verification.subject import Subject
 from subjects import named, verified

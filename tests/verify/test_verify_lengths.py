@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from faulty_server import Served
+from faulty_model import Served
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.verification import reranking_faults
 from qwen3_rag.verification.lengths import check_length, check_room, longest_pair
@@ -54,9 +54,14 @@ def test_lengths_are_taken_from_256_to_the_whole_context_if_a_short_text_fits() 
         check_room(257, 256)
 
 
-def test_the_limit_of_a_truncating_server_is_named(embedding: Subject, embedder: Served) -> None:
+def test_the_limit_of_a_truncating_server_is_named_with_what_is_lost(
+    embedding: Subject, embedder: Served, reranking: Subject, reranker: Served
+) -> None:
     report = verified(embedding, embedder, "tei", "truncated")
     assert "256 tokens" in report.checks[0].findings[0].what
+    for fault, lost in (("truncated", "template"), ("truncated at 256", "document")):
+        report = verified(reranking, reranker, "tei", fault)
+        assert f"at about 256 tokens, the {lost}'s end being lost" in report.checks[0].findings[0].what
 
 
 def test_a_limit_above_the_fixed_texts_is_found_by_a_text_of_the_asked_length(

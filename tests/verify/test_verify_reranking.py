@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faulty_server import NO, YES, Served
+from faulty_model import NO, YES, Served
 from qwen3_rag.verification.reranking_faults import are_symmetric
 from qwen3_rag.verification.subject import Subject
 from safetensors.torch import load_file, save_file
@@ -149,6 +150,15 @@ def test_a_faulty_reranking_model_is_named(
 ) -> None:
     report = verified(reranking, reranker, "vllm", fault, send="ids" if path == "/classify" else "text")
     assert named(report, path) == names, report
+
+
+def test_scaled_and_shifted_log_odds_are_told_with_factor_and_shift(
+    reranking: Subject, reranker: Served
+) -> None:
+    reranker.form = lambda p, _: 1 / (1 + math.exp(-1) * ((1 - p) / p) ** 0.5)
+    report = verified(reranking, reranker, "cohere")
+    assert named(report, "/rerank") == ["scaled"], report
+    assert "right log-odds times 0.5 plus 1 give the answers" in report.checks[0].findings[0].what
 
 
 @pytest.mark.parametrize(
