@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faulty_server import Served, running
+from faulty_model import Served
+from faulty_server import running
 from qwen3_rag.verification.subject import Subject
 from subjects import subject_of
 
@@ -39,6 +40,7 @@ def embedder(served_embedder: Served) -> Iterator[Served]:
     served_embedder.form = lambda value, _: value
     served_embedder.listed = ["the-model"]
     served_embedder.failures = []
+    served_embedder.retry_after = "0.01"
     served_embedder.broken = {}
 
 

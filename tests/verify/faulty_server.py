@@ -1,205 +1,16 @@
-"""A loopback server of every dialect over a real small checkpoint, with a switch for faults.
-
-It computes with Hugging Face's own modules and the model cards' strings, sharing nothing with the
-package: one text at a time, without padding, unless padding is the fault.
-"""
+"""A loopback server of every dialect over a model that may be faulty. It shares nothing with the package."""
 
 from __future__ import annotations
 
 import json
-import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
-import torch
-from oracle import RERANK_PREFIX, RERANK_SUFFIX, TASK
-from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM
-
-END = 151643
-TURN_END = 151645
-QUERY_PROMPT = f"Instruct: {TASK}\nQuery:"
-YES, NO = 9693, 2152
-
-
-class Model:
-    """A checkpoint's final states and logits."""
-
-    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-        self.tokenizer = _tokenizer(folder / "tokenizer.json")
-        self.network = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa").to(dtype).eval()
-
-    def ids(self, *parts: str) -> list[int]:
-        return [i for part in parts for i in self.tokenizer.encode(part, add_special_tokens=False).ids]
-
-    @torch.inference_mode()
-    def states(self, ids: list[int]) -> torch.Tensor:
-        return self.network.model(input_ids=torch.tensor([ids])).last_hidden_state[0].float()
-
-    @torch.inference_mode()
-    def logits(self, state: torch.Tensor, *tokens: int) -> list[float]:
-        return (self.network.lm_head.weight[list(tokens)].float() @ state).tolist()
-
-
-@cache
-def _tokenizer(path: Path) -> Tokenizer:
-    """Read once for all models of a folder: it takes most of a second."""
-    return Tokenizer.from_file(str(path))
-
-
-class Served:
-    """What the server computes.
-
-    Attributes:
-        fault: name of the planted fault; "" for none.
-        key: what requests must be authorised with, if anything.
-        listed: names of the models that it says it has.
-        failures: statuses of its next answers to POST, which then are no answers.
-        broken: paths at which it answers with a status alone, or, if that is 0, ends the connection.
-        form: makes of a vector or score, and the number of them in the answer, what is written in its place.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.model = Model(folder)
-        self.fault = ""
-        self.key: str | None = None
-        self.listed = ["the-model"]
-        self.failures: list[int] = []
-        self.broken: dict[str, int] = {}
-        self.form: Callable[[Any, int], Any] = lambda value, _: value
-
-    @cached_property
-    def rough(self) -> Model:
-        """The same in less precision."""
-        return Model(self.folder, torch.bfloat16)
-
-    @cached_property
-    def other(self) -> Model:
-        """Another model of the same shape: the layers stand in reverse."""
-        model = Model(self.folder)
-        model.network.model.layers = torch.nn.ModuleList(reversed(model.network.model.layers))
-        return model
-
-    def _faulty(self) -> Model:
-        """The model that the fault chooses."""
-        if self.fault == "bfloat16":
-            return self.rough
-        return self.other if self.fault == "another model" else self.model
-
-    def embed(self, inputs: list[Any], dimensions: int | None) -> list[list[float]]:
-        vectors = [self._vector(self._embedding_ids(one)) for one in inputs]
-        if self.fault == "batch-dependent" and len(inputs) > 1:  # padding on the left, attended to
-            rows = [self._embedding_ids(one) for one in inputs]
-            vectors = [self._vector([END] * (max(map(len, rows)) - len(row)) + row) for row in rows]
-        length = 48 if self.fault == "wrong-dimensions" else dimensions
-        vectors = [vector[:length] for vector in vectors]
-        if self.fault == "out-of-order":
-            vectors = vectors[::-1]
-        if self.fault == "not-finite":
-            vectors[-1] = vectors[-1] * math.nan
-        if self.fault != "not-normalised":
-            vectors = [vector / vector.norm() for vector in vectors]
-        return [vector.tolist() for vector in vectors]
-
-    def _embedding_ids(self, one: str | list[int]) -> list[int]:
-        ids = self._rendered(one) if isinstance(one, str) else one[:-1]
-        if self.fault == "truncated":
-            ids = ids[:255]
-        if self.fault.startswith("truncated at "):
-            ids = ids[: int(self.fault.split()[-1]) - 1]
-        closings = {
-            "missing-final-token": ids,
-            "doubled-final-token": [*ids, END, END],
-            "wrong-final-token": [*ids, TURN_END],
-            "extra-first-token": [END, *ids, END],
-            "truncated without final token": [*ids, END][:256],
-        }
-        return closings.get(self.fault, [*ids, END])
-
-    def _rendered(self, text: str) -> list[int]:
-        is_query = text.startswith(QUERY_PROMPT)
-        plain = text.removeprefix(QUERY_PROMPT)
-        changed = {
-            "missing-instruction": plain,
-            "doubled-instruction": QUERY_PROMPT + text if is_query else text,
-            "default-prompt": QUERY_PROMPT + text,
-            "instruction-on-documents": QUERY_PROMPT + plain,
-            "instruction-spacing": text.replace("Query:", "Query: "),
-            "newlines-replaced": text.replace("\n", " "),
-            "lower-cased": text.lower(),
-            "chat-template": f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n",
-        }
-        return self.model.ids(changed.get(self.fault, text))
-
-    def _vector(self, ids: list[int]) -> torch.Tensor:
-        states = self._faulty().states(ids)
-        if self.fault == "mean-pooling":
-            return states.mean(dim=0)
-        return states[0] if self.fault == "first-token-pooling" else states[-1]
-
-    def classify(self, rows: list[list[int]]) -> list[float]:
-        return [self._score(row) for row in rows]
-
-    def rerank(self, query: str, documents: list[str]) -> list[float]:
-        if self.fault.startswith("cosine"):
-            model = self.other if self.fault == "cosine of another model" else self.model
-            vectors = [model.states([*model.ids(text), END])[-1] for text in (query, *documents)]
-            return [torch.cosine_similarity(vectors[0], vector, dim=0).item() for vector in vectors[1:]]
-        return [self._score(self.model.ids(*self._parts(query, document))) for document in documents]
-
-    def _parts(self, query: str, document: str) -> tuple[str, ...]:
-        prefix, suffix = RERANK_PREFIX, RERANK_SUFFIX
-        body = f"<Instruct>: {TASK}\n<Query>: {query}\n<Document>: {document}"
-        whole = prefix + body + suffix
-        changed: dict[str, tuple[str, ...]] = {
-            "template-missing": (query, document),
-            "rendered by the client": (query, document),
-            "template-doubled": (prefix, f"<Instruct>: {TASK}\n<Query>: {query}\n<Document>: {whole}", suffix),
-            "system-prompt-missing": ("<|im_start|>user\n", body, suffix),
-            "suffix-cut": (prefix, body),
-            "think-block-lost": (prefix, body, "<|im_end|>\n<|im_start|>assistant\n"),
-            "newline-lost": (prefix, body, suffix[:-1]),
-            "blank-lines": (
-                prefix,
-                body.replace("\n<Query>", "\n\n<Query>").replace("\n<Doc", "\n\n<Doc"),
-                suffix,
-            ),
-            "tags-lost": (prefix, f"Instruct: {TASK}\nQuery: {query}\nDocument: {document}", suffix),
-            "turn-closed-twice": (prefix, body, "<|im_end|>\n" + suffix),
-            "missing-instruction": (prefix, f"<Query>: {query}\n<Document>: {document}", suffix),
-            "doubled-instruction": (prefix, body.replace(query, QUERY_PROMPT + query, 1), suffix),
-            "final-token-appended": (prefix, body, suffix + "<|endoftext|>"),
-            "swapped-inputs": (
-                prefix,
-                f"<Instruct>: {TASK}\n<Query>: {document}\n<Document>: {query}",
-                suffix,
-            ),
-        }
-        return changed.get(self.fault, (prefix, body, suffix))
-
-    def _score(self, ids: list[int]) -> float:
-        if self.fault == "truncated":
-            ids = ids[:256]
-        if self.fault.startswith("truncated at "):  # the document's end, not the template's
-            limit, suffix = int(self.fault.split()[-1]), self.model.ids(RERANK_SUFFIX)
-            ids = ids if len(ids) <= limit else [*ids[: limit - len(suffix)], *suffix]
-        model = self._faulty()
-        state = model.states(ids)[-1]
-        yes, no, capital_yes, capital_no = model.logits(state, YES, NO, *model.ids("Yes"), *model.ids("No"))
-        log_odds = {
-            "answers-swapped": no - yes,
-            "wrong-answer-tokens": capital_yes - capital_no,
-            "one-answer-token": yes,
-            "scaled": 0.4 * (yes - no),
-        }.get(self.fault, yes - no)
-        return log_odds if self.fault == "log-odds" else 1 / (1 + math.exp(-log_odds))
+from faulty_model import Served
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -233,8 +44,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(401, {"error": {"message": "bad key"}})
             return
         if self.served.failures:
-            status = self.served.failures.pop(0)
-            self._reply(status, {"error": {"message": "not now"}}, headers={"Retry-After": "0.01"})
+            status, later = self.served.failures.pop(0), self.served.retry_after
+            headers = {} if later is None else {"Retry-After": later}
+            self._reply(status, {"error": {"message": "not now"}}, headers=headers)
             return
         if self.served.fault == "redirect":
             self._reply(308, {}, headers={"Location": "https://example.com/v1/embeddings?token=secret"})
@@ -287,6 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
             parameters = body["parameters"]
             prompt = f"Instruct: {parameters['instruct']}\nQuery:" if parameters["text_type"] == "query" else ""
             texts = [prompt + text for text in body["input"]["texts"]]
+            assert len(texts) <= 10
             vectors = served.embed(texts, parameters.get("dimension"))
             rows = [{"text_index": i, "embedding": vector} for i, vector in enumerate(vectors)]
             return {"output": {"embeddings": rows}}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_server import Served
+from faulty_model import Served
 from qwen3_rag.plugins import load_backend
 from qwen3_rag.verification import verify_backend
 from verify_run import run

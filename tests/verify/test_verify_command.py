@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from faulty_server import Served
+from faulty_model import Served
+from faulty_server import running
+from qwen3_rag.verification.faults import FAULTS
 from verify_run import DEAD, run
 
 LIVE = "the running server's"
@@ -31,6 +33,10 @@ def test_a_faulty_server_exits_with_1_and_says_what_to_do(
     assert result.exit_code == 1, result.output
     assert "the final token <|endoftext|> is missing: their largest difference from the local" in result.stdout
     assert "fix: Serve the checkpoint's own tokenizer files" in result.stdout
+
+
+def test_what_is_said_of_a_fault_breaks_no_line() -> None:
+    assert [name for name, fault in FAULTS.items() if "\n" in fault.what + fault.fix] == []
 
 
 def test_json_holds_all_of_it(url: str, embedder: Served, embedding_checkpoint: Path) -> None:
@@ -119,6 +125,26 @@ def test_that_a_question_got_no_answer_is_not_taken_for_one(
     assert f"{spared[0]} " in result.stderr
     told = run("--url", url, "--model", embedding_checkpoint, *spared)
     assert told.exit_code == 0, told.output
+
+
+def test_instruction_tolerance_and_timeout_are_the_asked_ones(
+    url: str, embedder: Served, embedding_checkpoint: Path
+) -> None:
+    asked = ("--url", url, "--model", embedding_checkpoint, "--send", "text")
+    embedder.fault = "missing-instruction"  # it knows the default one alone
+    assert run(*asked, "--instruction", "question-answering").exit_code == 0
+    embedder.fault = "another model"
+    assert run(*asked, "--tolerance", "2").exit_code == 0
+    embedder.fault = "never ends"
+    assert "no whole answer within 0.3 s" in run(*asked, "--timeout", "0.3").stderr
+
+
+def test_rerank_prompts_are_rendered_by_the_asked_side(reranker: Served, reranking_checkpoint: Path) -> None:
+    reranker.fault = "rendered by the client"
+    with running(reranker, "cohere") as url:
+        result = run("--url", url, "--model", reranking_checkpoint, "--template", "client")
+    assert result.exit_code == 0, result.output
+    assert "POST /rerank, rendered text: right" in result.stdout
 
 
 def test_a_text_path_that_is_wrong_is_told_and_does_not_fail_the_server(

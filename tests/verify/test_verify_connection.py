@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from faulty_server import Served
+from faulty_model import Served
 from qwen3_rag.backends.remote.keys import ApiKey
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.verification.connection import AnswerError, Connection
@@ -18,7 +18,8 @@ from qwen3_rag.verification.embedding_faults import Text
 from qwen3_rag.verification.endpoint import Endpoint
 from qwen3_rag.verification.reference import Reference
 from qwen3_rag.verification.routes import routes
-from qwen3_rag.verification.subject import Input
+from qwen3_rag.verification.subject import Input, Subject
+from subjects import named, verified
 from verify_run import DEAD, run
 
 
@@ -87,6 +88,8 @@ def test_the_api_key_is_sent_and_shown_nowhere(
             assert told.exit_code == 1
             assert f"refused: it refuses the request: HTTP {status} from {url}/v1/embeddings" in told.stdout
             assert "not supported..." in told.stdout
+            assert "WRONG; nothing to compare" in told.stdout
+            assert "checked up to" not in told.stdout
             assert "[API key]" in told.stdout
             assert key[:4] not in told.output
     finally:
@@ -175,6 +178,34 @@ def test_no_pause_is_longer_than_the_timeout(url: str, embedder: Served) -> None
         connection.post(url + "/v1/embeddings", {})
     connection.close()
     assert pauses == [0.01, 0.01]
+
+
+def test_pauses_grow_from_one_second_where_the_server_names_none(url: str, embedder: Served) -> None:
+    pauses: list[float] = []
+    embedder.failures, embedder.retry_after = [503] * 100, None
+    connection = Connection(None, timeout=60, sleep=pauses.append)
+    with pytest.raises(OSError, match="could not be asked"):
+        connection.post(url + "/v1/embeddings", {})
+    connection.close()
+    assert pauses == [1, 2, 4, 8]
+
+
+def test_an_internal_error_is_a_refusal_and_not_asked_for_again(embedding: Subject, embedder: Served) -> None:
+    """These inputs may have caused it."""
+    embedder.failures = [500]
+    report = verified(embedding, embedder, "openai")
+    assert named(report, "text") == ["refused"], report
+    assert "HTTP 500 from" in report.checks[0].findings[0].what
+    assert report.longest == 0
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_server_that_wants_another_key_could_not_be_asked(
+    status: int, embedding: Subject, embedder: Served
+) -> None:
+    embedder.failures = [status]
+    with pytest.raises(ConfigurationError, match=rf"wants another API key \(HTTP {status}\); .* --api-key-env"):
+        verified(embedding, embedder, "openai")
 
 
 def test_a_redirect_is_told_with_where_it_leads_and_no_query(

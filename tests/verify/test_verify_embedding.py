@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faulty_server import Served
+from faulty_model import Served
 from qwen3_rag.verification.subject import Subject
 from subjects import named, subject_of, verified
 
@@ -102,6 +102,25 @@ def test_an_answer_that_holds_no_vectors_is_named(
     assert named(report, "text")[0] == fault, report
     assert "batch-dependent" not in named(report, "text")
     assert seen in report.checks[0].findings[0].what
+
+
+def test_vectors_longer_than_the_models_are_told_of_and_not_compared(
+    embedding: Subject, embedder: Served
+) -> None:
+    """Another size of the model is served."""
+    embedder.form = lambda vector, _: [*vector, *[0.0] * 8]
+    (check,) = verified(embedding, embedder, "openai").checks
+    assert [found.fault for found in check.findings] == ["wrong-dimensions"], check
+    assert "72 numbers where 64 are right" in check.findings[0].what
+    assert check.difference is None
+
+
+@pytest.mark.parametrize(("norm", "faults"), [(0.995, []), (1.005, []), (0.985, ["not-normalised"])])
+def test_a_length_may_be_off_by_the_rounding_of_bfloat16(
+    norm: float, faults: list[str], embedding: Subject, embedder: Served
+) -> None:
+    embedder.form = lambda vector, _: [norm * x for x in vector]
+    assert named(verified(embedding, embedder, "openai"), "text") == faults
 
 
 def test_token_ids_are_right_where_only_the_text_path_is_wrong(embedding: Subject, embedder: Served) -> None:

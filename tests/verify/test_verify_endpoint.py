@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from faulty_server import Served
+from faulty_model import Served
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.kinds import find_kind
 from qwen3_rag.models import ModelKind
@@ -59,6 +59,20 @@ def test_a_last_part_that_several_models_have_chooses_none() -> None:
         chosen_name("demo", ["x/demo", "y/demo"])
 
 
+def test_of_many_models_some_are_told() -> None:
+    with pytest.raises(ConfigurationError, match=r"lists 10 models, 'a', .*, 'h' and 2 more; say with"):
+        chosen_name("demo", list("abcdefghij"))
+
+
+@pytest.mark.parametrize("served_model", [None, "the-model"])
+def test_of_tei_no_model_is_asked_for(served_model: str | None, embedding: Subject, embedder: Served) -> None:
+    """It has one, and its requests name none."""
+    embedder.listed = ["several", "others"]
+    report = verified(embedding, embedder, "tei", served_model=served_model)
+    assert report.passed, report
+    assert report.served_model is None
+
+
 @pytest.mark.parametrize(
     ("url", "server"),
     [
@@ -99,14 +113,15 @@ class Silent:
         return None
 
 
-def test_a_server_that_cuts_to_the_asked_dimensions_passes(
+def test_a_server_that_cuts_to_the_asked_dimensions_passes_and_other_faults_are_seen(
     embedding_checkpoint: Path, embedder: Served
 ) -> None:
     subject = subject_of("embedding", embedding_checkpoint, dimensions=32)
     assert verified(subject, embedder, "vllm", dimensions=32).passed
-    assert named(verified(subject, embedder, "vllm", "wrong-dimensions", dimensions=32), "ids") == [
-        "wrong-dimensions"
-    ]
+    for fault in ("wrong-dimensions", "missing-final-token", "mean-pooling", "truncated"):
+        report = verified(subject, embedder, "vllm", fault, dimensions=32)
+        assert named(report, "ids") == [fault]
+    assert "256 tokens" in report.checks[0].findings[0].what, "the limit of `truncated`"
 
 
 def test_the_kind_is_found_from_names_files_and_tokenizer(
@@ -119,5 +134,5 @@ def test_the_kind_is_found_from_names_files_and_tokenizer(
 def test_the_server_computes_without_the_package() -> None:
     """Both sides of the comparison would share a mistake otherwise."""
     assert torch.get_default_dtype() is torch.float32
-    source = (Path(__file__).parent / "faulty_server.py").read_text()
-    assert "qwen3_rag" not in source
+    for name in ("faulty_model.py", "faulty_server.py"):
+        assert "qwen3_rag" not in (Path(__file__).parent / name).read_text()

@@ -6,11 +6,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from faulty_server import Served
+from faulty_model import Served
 from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.verification import reranking_faults
+from qwen3_rag.verification.lengths import check_length, check_room, longest_pair
+from qwen3_rag.verification.reference import Reference
+from qwen3_rag.verification.reranking_faults import Pair, right_ids
 from qwen3_rag.verification.subject import Subject
+from qwen3_rag.verification.texts import QUERIES
 from safetensors.torch import load_file, save_file
-from subjects import named, subject_of, verified
+from subjects import named, reference_of, subject_of, verified
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +43,25 @@ def undecided_reranker(undecided: Path) -> Served:
     return Served(undecided)
 
 
-def test_the_limit_of_a_truncating_server_is_named(embedding: Subject, embedder: Served) -> None:
+def test_lengths_are_taken_from_256_to_the_whole_context_if_a_short_text_fits() -> None:
+    for length in (None, 256, 4096):
+        check_length(length, 4096)
+    for length in (255, 4097):
+        with pytest.raises(ConfigurationError, match=f"must be 256 to 4096 .* got {length}"):
+            check_length(length, 4096)
+    check_room(256, 256)
+    with pytest.raises(ConfigurationError, match=r"256 is too few: .* has 257 tokens already"):
+        check_room(257, 256)
+
+
+def test_the_limit_of_a_truncating_server_is_named_with_what_is_lost(
+    embedding: Subject, embedder: Served, reranking: Subject, reranker: Served
+) -> None:
     report = verified(embedding, embedder, "tei", "truncated")
     assert "256 tokens" in report.checks[0].findings[0].what
+    for fault, lost in (("truncated", "template"), ("truncated at 256", "document")):
+        report = verified(reranking, reranker, "tei", fault)
+        assert f"at about 256 tokens, the {lost}'s end being lost" in report.checks[0].findings[0].what
 
 
 def test_a_limit_above_the_fixed_texts_is_found_by_a_text_of_the_asked_length(
@@ -80,6 +101,31 @@ def test_rounding_to_bfloat16_passes_at_any_length(
 ) -> None:
     assert verified(long_embedding, embedder, "tei", "bfloat16").passed
     assert verified(long_reranking, undecided_reranker, "cohere", "bfloat16").passed
+
+
+@pytest.mark.parametrize(
+    ("losses", "chosen", "tried"),
+    [([0.2], 0, 1), ([0.01, 0.2], 1, 2), ([0.01, 0.05, 0.02, 0.03], 1, 4), ([1e-4, 1e-4, 1e-4, 2e-3], 3, 4)],
+)
+def test_queries_are_tried_until_one_shows_the_end_clearly_else_the_clearest_is_taken(
+    losses: list[float],
+    chosen: int,
+    tried: int,
+    reranking_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Pair] = []
+
+    def loss(_: Reference, pair: Pair, __: str) -> float:
+        seen.append(pair)
+        return losses[len(seen) - 1]
+
+    monkeypatch.setattr(reranking_faults, "loss_by_cutting", loss)
+    with reference_of("reranking", reranking_checkpoint) as reference:
+        pair = longest_pair(reference, 300, "Find it.")
+        assert len(right_ids(reference, pair, "Find it.")) == 300
+    assert pair == seen[chosen]
+    assert [query for query, _ in seen] == list(QUERIES[:tried])
 
 
 def test_a_length_at_which_a_reranker_shows_no_cut_is_refused(reranking_checkpoint: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from faulty_server import NO, YES, Served
+from faulty_model import NO, YES, Served
 from qwen3_rag.verification.reranking_faults import are_symmetric
 from qwen3_rag.verification.subject import Subject
 from safetensors.torch import load_file, save_file
@@ -107,6 +109,28 @@ def test_a_converted_head_that_is_not_of_the_embeddings_rows_names_no_answer(
     assert set(reference_of("reranking", folder).heads()) == {""}
 
 
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_wrong_heads_are_the_heads_own_rows_of_other_families_answers(
+    is_tied: bool, reranking_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder, name = reranking_checkpoint, "model.embed_tokens.weight"
+    if not is_tied:
+        folder = shutil.copytree(folder, tmp_path / "untied")
+        weights, name = load_file(folder / "model.safetensors"), "lm_head.weight"
+        weights[name] = weights["model.embed_tokens.weight"].flip(0).contiguous()
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": False}
+        (folder / "config.json").write_text(json.dumps(config))
+    rows = load_file(folder / "model.safetensors")[name].numpy()
+    with reference_of("reranking", folder) as reference:
+        heads = reference.heads()
+        words = [("Yes", "No"), ("true", "false"), ("True", "False"), ("1", "0")]
+        others = [rows[reference.ids(yes)[0]] - rows[reference.ids(no)[0]] for yes, no in words]
+    np.testing.assert_allclose(heads[""], [rows[YES] - rows[NO]], rtol=1e-6)
+    np.testing.assert_array_equal(heads["one-answer-token"], [rows[YES]])
+    np.testing.assert_array_equal(heads["wrong-answer-tokens"], others)
+
+
 @pytest.mark.parametrize(
     ("fault", "names"),
     [
@@ -126,6 +150,35 @@ def test_a_faulty_reranking_model_is_named(
 ) -> None:
     report = verified(reranking, reranker, "vllm", fault, send="ids" if path == "/classify" else "text")
     assert named(report, path) == names, report
+
+
+def test_scaled_and_shifted_log_odds_are_told_with_factor_and_shift(
+    reranking: Subject, reranker: Served
+) -> None:
+    reranker.form = lambda p, _: 1 / (1 + math.exp(-1) * ((1 - p) / p) ** 0.5)
+    report = verified(reranking, reranker, "cohere")
+    assert named(report, "/rerank") == ["scaled"], report
+    assert "right log-odds times 0.5 plus 1 give the answers" in report.checks[0].findings[0].what
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        (lambda score, _: score, []),
+        (lambda score, _: score - 0.5, ["maybe cosines"]),
+        (lambda score, _: 10 * score, ["maybe log-odds"]),
+        (lambda score, _: -10 * score, ["maybe log-odds"]),
+    ],
+    ids=["probabilities", "from -1 to 1", "above 1", "below -1"],
+)
+def test_what_is_no_probability_and_unexplained_is_told_with_a_guess(
+    form: Any, said: list[str], reranking: Subject, reranker: Served
+) -> None:
+    reranker.form = form
+    report = verified(reranking, reranker, "cohere", "another model")
+    (found,) = report.checks[0].findings
+    assert found.fault == "unexplained", report
+    assert re.findall("maybe (?:cosines|log-odds)", found.what) == said
 
 
 def test_a_client_that_renders_the_template_itself_is_checked_too(reranking: Subject, reranker: Served) -> None:

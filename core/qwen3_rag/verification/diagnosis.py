@@ -84,7 +84,7 @@ def diagnose(
     Args:
         answered: unit vectors (n, d), or scores (n,).
         right: what a right server answers.
-        faulty: computes what faulty servers answer; called only if that is needed.
+        faulty: computes what faulty servers answer, of one fault at least; called only if that is needed.
         tolerance: largest distance that passes.
         measure: "cosine" or "score": how findings state distances.
     """
@@ -92,14 +92,14 @@ def diagnose(
         return []
     as_right = match(answered, Hypothesis((), right))
     best = best_match(answered, faulty())
-    if best is not None and explains(best, as_right, tolerance):
+    if explains(best, as_right, tolerance):
         numbers = _numbers(as_right, best, measure)
         return [finding(fault, numbers) for fault in best.faults]
     if as_right.largest <= tolerance:
         return []
-    nearest = "" if best is None else f"; nearest, at {best.largest:.3g}, is {' and '.join(best.faults)}"
+    nearest = f"nearest, at {best.largest:.3g}, is {' and '.join(best.faults)}"
     off = int((distances(answered, right) > tolerance).sum())
-    seen = f"{off} of {len(right)} short texts are off, by up to {_shown(as_right.largest, measure)}{nearest}"
+    seen = f"{off} of {len(right)} short texts are off, by up to {_shown(as_right.largest, measure)}; {nearest}"
     return [finding("unexplained", seen)]
 
 
@@ -110,11 +110,11 @@ def diagnose_limit(
 
     Args:
         answered, right, tolerance: as `diagnose`.
-        limits: description of a limit, and what a server with it answers.
+        limits: at least one; description of a limit, and what a server with it answers.
     """
     as_right = match(answered, Hypothesis((), right))
     cut = best_match(answered, [Hypothesis((words,), predicted) for words, predicted in limits])
-    if cut is not None and explains(cut, as_right, tolerance):
+    if explains(cut, as_right, tolerance):
         return [finding("truncated", cut.faults[0])]
     if as_right.largest <= tolerance:
         return []

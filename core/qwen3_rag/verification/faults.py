@@ -83,7 +83,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "missing-instruction": Fault(
         "the instruction is missing",
         "Have it put in exactly once, by client or server: embedded queries start "
-        '"Instruct: {task}\nQuery:", rerank prompts have "<Instruct>: {task}" before the query',
+        '"Instruct: {task}\\nQuery:", rerank prompts have "<Instruct>: {task}" before the query',
     ),
     "doubled-instruction": Fault(
         "queries carry the instruction twice", _PROMPT + "so drop the server's default prompt"

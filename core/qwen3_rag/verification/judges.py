@@ -184,9 +184,10 @@ class RerankingJudge:
         return [hypothesis for hypothesis in self._hypotheses if hypothesis.faults]
 
     def _scaled(self, answered: Floats) -> list[Finding]:
-        """Find scaled or shifted log-odds. Two free parameters always fit to a degree, so the bar is high."""
-        if ((answered < 0) | (answered > 1)).any():
-            return []
+        """Find scaled or shifted log-odds. Two free parameters always fit to a degree, so the bar is high.
+
+        What is no probability is fitted by none.
+        """
         factor, shift, predicted = reranking_faults.scaling(answered, self._right[: len(answered)])
         if distances(answered, predicted).max() > self._tolerance * _FIT:
             return []

@@ -62,11 +62,9 @@ def match(observed: Floats, hypothesis: Hypothesis) -> Match:
     return Match(hypothesis.faults, float(found.max()), float(np.sqrt((found**2).mean())))
 
 
-def best_match(observed: Floats, hypotheses: Iterable[Hypothesis]) -> Match | None:
-    """Return the nearest hypothesis; of about equally near ones (10%), the one with the fewest faults."""
+def best_match(observed: Floats, hypotheses: Iterable[Hypothesis]) -> Match:
+    """Return the nearest of at least one hypothesis; of about equal ones (10%), that with the fewest faults."""
     matches = [match(observed, hypothesis) for hypothesis in hypotheses]
-    if not matches:
-        return None
     nearest = min(found.typical for found in matches)
     close = [found for found in matches if found.typical <= 1.1 * nearest + 1e-6]
     return min(close, key=lambda found: len(found.faults))

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from qwen3_rag.prompts import RERANK_PREFIX, RERANK_SUFFIX, rerank_halves, rerank_head
+from qwen3_rag.prompts import RERANK_PREFIX, RERANK_SUFFIX, query_prompt, rerank_halves, rerank_head
 from qwen3_rag.ranking import yes_probability
 from qwen3_rag.verification.matching import Floats, Hypothesis, limits_below, replaced
 from qwen3_rag.verification.reference import Reference, TokenList, unit
@@ -58,7 +58,7 @@ def reranking_hypotheses(reference: Reference, pairs: Sequence[Pair], instructio
         for scale, predicted in answers.items():
             faults = tuple(name for name in (rendering, head, scale) if name)
             found.append(Hypothesis(faults, predicted))
-    return [*found, *_cosines(reference, pairs)]
+    return [*found, *_cosines(reference, pairs, instruction)]
 
 
 def truncations(
@@ -98,7 +98,7 @@ def scaling(observed: Floats, right: Floats) -> tuple[float, float, Floats]:
     """Fit log-odds of the answers as factor * right + shift.
 
     Args:
-        observed: probabilities, (n,).
+        observed: answers, (n,); those outside of 0 to 1 are taken for its ends.
         right: right probabilities, (n,).
 
     Returns:
@@ -188,11 +188,15 @@ def _without_brackets(text: str) -> str:
     return text
 
 
-def _cosines(reference: Reference, pairs: Sequence[Pair]) -> Iterator[Hypothesis]:
-    """Yield the cosines that the same weights give if they are run as an embedding model."""
+def _cosines(reference: Reference, pairs: Sequence[Pair], instruction: str) -> Iterator[Hypothesis]:
+    """Yield the cosines that the same weights give if they are run as an embedding model.
+
+    Some servers put an embedding model's instruction before the query.
+    """
     for closing in ("", "<|endoftext|>"):
-        queries = unit(reference.states([reference.ids(query, closing) for query, _ in pairs]))
         documents = unit(reference.states([reference.ids(document, closing) for _, document in pairs]))
-        cosine: Floats = (queries * documents).sum(axis=1)
-        yield Hypothesis(("cosine",), cosine)
-        yield Hypothesis(("cosine",), (1 + cosine) / np.float32(2))
+        for prompt in ("", query_prompt(instruction)):
+            queries = unit(reference.states([reference.ids(prompt + query, closing) for query, _ in pairs]))
+            cosine: Floats = (queries * documents).sum(axis=1)
+            yield Hypothesis(("cosine",), cosine)
+            yield Hypothesis(("cosine",), (1 + cosine) / np.float32(2))

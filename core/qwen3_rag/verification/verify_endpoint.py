@@ -71,9 +71,9 @@ def find_ways(
     """
     endpoint.check_reachable()
     spoken = endpoint.detect(kind) if server is None else server
-    name = served_model
-    if name is None and spoken != "tei":  # TEI serves one model, and requests name none.
-        name = endpoint.model_name(model)
+    name = None
+    if spoken != "tei":  # TEI serves one model, and requests name none.
+        name = endpoint.model_name(model) if served_model is None else served_model
     ways = routes(
         endpoint.url,
         spoken,
