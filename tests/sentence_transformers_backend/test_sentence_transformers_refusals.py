@@ -22,6 +22,7 @@ from qwen3_rag import (
     Reranker,
 )
 from qwen3_rag.backends.sentence_transformers import backend, create
+from qwen3_rag.backends.sentence_transformers.options import Options
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import PromptTokenizer
 from saved_folders import (
@@ -163,6 +164,15 @@ def test_another_activation_is_refused(reranking_checkpoint: Path, tmp_path: Pat
         Reranker(str(folder), **OPTIONS).load()
 
 
+@pytest.mark.parametrize("activation", [torch.nn.Identity, torch.nn.Sigmoid])
+def test_activations_that_keep_the_order_change_no_score(
+    activation: Any, reranking_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = save_cross_encoder(reranking_checkpoint, tmp_path / "saved", activation_fn=activation())
+    right = Reranker(str(reranking_checkpoint), **PLAIN).score("why?", TEXTS)
+    np.testing.assert_allclose(Reranker(str(folder), **OPTIONS).score("why?", TEXTS), right, atol=1e-5)
+
+
 def test_modules_that_need_more_than_ids_are_refused(embedding_checkpoint: Path, tmp_path: Path) -> None:
     folder = save_embedder(embedding_checkpoint, tmp_path / "saved")
     router = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.router.Router"}
@@ -189,6 +199,12 @@ def test_model_kwargs_reach_the_model(embedding_checkpoint: Path) -> None:
     embedder = Embedder(str(embedding_checkpoint), model_kwargs={"attn_implementation": "eager"}, **OPTIONS)
     backend: Any = embedder.load().backend
     assert backend._loaded.transformer.auto_model.config._attn_implementation == "eager"
+
+
+def test_only_what_is_given_goes_to_transformers() -> None:
+    assert Options.parse({"accept_other_inputs": True}).from_pretrained() == {"use_safetensors": True}
+    given = {"device_map": "auto", "quantization_config": object(), "attn_implementation": "sdpa"}
+    assert Options.parse(given).from_pretrained() == {"use_safetensors": True, **given}
 
 
 def test_a_conversion_without_a_padding_token_scores_batches(
