@@ -127,6 +127,7 @@ def test_without_a_gpu_vllm_is_given_the_cpu(device: str | None, tmp_path: Path)
 def test_what_is_set_here_cannot_be_set_again(name: str, tmp_path: Path) -> None:
     kind = "embedding" if name == "Qwen3Model" else "reranking"
     values = made(tmp_path, kind, config=CONFIG | {"architectures": [name]}, data_parallel_size=2).values
+    assert values["model"] == str(tmp_path)
     assert (values["runner"], values["disable_log_stats"]) == ("pooling", True)
     assert (values.get("convert") == "embed") == (kind == "embedding")
     for argument in values:
