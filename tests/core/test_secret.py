@@ -55,14 +55,27 @@ SECRET_NAMES = [
     "password",
     "Authorization",
     "proxy-authorization",
+    "aws_secret_access_key",
+    "accessKey",
+    "auth_key",
+    "private_key",
+    "Secret-Key",
+    "Ocp-Apim-Subscription-Key",
+    "passwd",
+    "ssh_passphrase",
+    "credential",
+    "azure_credentials",
+    "Set-Cookie",
 ]
 OTHER_NAMES = [
     "api_key_env",
     "max_tokens",
     "token_budget",
     "tokenizer",
-    "pad_token",
-    "eos_token",
+    *(
+        f"{what}_token"
+        for what in ["pad", "eos", "bos", "unk", "sep", "cls", "mask", "stop", "image", "video", "audio"]
+    ),
     "password_file",
     "server",
     3,
@@ -85,6 +98,7 @@ HOLDERS: list[dict[str, Any]] = [
     {"api_key": [{"nested": PydanticLike()}]},
     {"headers": ({"other": PydanticLike()},)},
     {"api_key": KEY.encode()},
+    {"api_key": bytearray(KEY.encode())},
     {"api_key": [KEY, "another"]},
     {"headers": [{"a": {"X-Api-Key": KEY}}]},
     *({name: KEY} for name in SECRET_NAMES),

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -205,6 +206,17 @@ def test_only_what_is_given_goes_to_transformers() -> None:
     assert Options.parse({"accept_other_inputs": True}).from_pretrained() == {"use_safetensors": True}
     given = {"device_map": "auto", "quantization_config": object(), "attn_implementation": "sdpa"}
     assert Options.parse(given).from_pretrained() == {"use_safetensors": True, **given}
+
+
+def test_weights_of_a_hub_are_fetched(embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(model: str, allow_patterns: list[str], **_: Any) -> str:
+        asked.append((model, "*.safetensors" in allow_patterns))
+        return str(embedding_checkpoint)
+
+    asked: list[Any] = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    create(EngineSettings("embedding", "nobody/small", dtype="float32", device="cpu")).close()
+    assert asked == [("nobody/small", True)]
 
 
 def test_a_conversion_without_a_padding_token_scores_batches(

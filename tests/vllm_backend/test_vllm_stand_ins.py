@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from qwen3_rag import BackendError, ConfigurationError, PromptTooLongError
-from qwen3_rag.backends.device.memory import ACCELERATOR_TOKEN_BUDGET, CPU_TOKEN_BUDGET
+from qwen3_rag.backends.device.memory import CPU_TOKEN_BUDGET
 from qwen3_rag.backends.vllm import VllmBackend, VllmDiedError, VllmStartError, backend, create, engine
 from qwen3_rag.backends.vllm.arguments import EngineArguments
 from qwen3_rag.errors import MissingExtraError
@@ -44,6 +44,10 @@ class Scripted:
         self.stops += 1
 
 
+class Copies(Scripted):
+    """In the place of `ParallelEngine`."""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _what_is_there_is_not_collected() -> Iterator[None]:
     """Stopping an engine collects garbage, which takes a second among a million objects of modules."""
@@ -59,7 +63,7 @@ def _engines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scripted, "made", [], raising=False)
     monkeypatch.setattr(Scripted, "pool", staticmethod(sums), raising=False)
     monkeypatch.setattr(backend, "OfflineEngine", Scripted)
-    monkeypatch.setattr(backend, "ParallelEngine", Scripted)
+    monkeypatch.setattr(backend, "ParallelEngine", Copies)
 
 
 def sums(prompts: Sequence[list[int]]) -> list[engine.Pooled]:
@@ -167,8 +171,8 @@ def test_scripts_are_told_of_the_guard_where_vllm_imports_them_again(
     [
         (1, 1000, None, CPU_TOKEN_BUDGET),
         (1, CPU_TOKEN_BUDGET + 1, None, CPU_TOKEN_BUDGET + 1),
-        (3, 1000, None, 3 * CPU_TOKEN_BUDGET),
-        (3, 1000, 77, 77),
+        (2, 1000, None, 2 * CPU_TOKEN_BUDGET),
+        (2, 1000, 77, 77),
     ],
 )
 def test_one_run_brings_work_for_all_copies_and_the_longest_prompt(
@@ -178,8 +182,24 @@ def test_one_run_brings_work_for_all_copies_and_the_longest_prompt(
     settings = EngineSettings(
         "embedding", str(embedding_folder), "vllm", "cpu", token_budget=asked, model_kwargs=options
     )
-    assert create(settings).token_budget == budget
-    assert ACCELERATOR_TOKEN_BUDGET > CPU_TOKEN_BUDGET
+    started = create(settings)
+    assert started.token_budget == budget
+    assert started.concurrency == 1, "vLLM batches what one run brings"
+    assert started.device.type == "cpu"
+    assert [type(one) for one in Scripted.made] == [Copies if copies > 1 else Scripted]
+
+
+def test_weights_of_a_hub_are_fetched(embedding_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def download(model: str, allow_patterns: list[str], **_: Any) -> str:
+        patterns.append((model, "*.safetensors" in allow_patterns))
+        return str(embedding_folder)
+
+    patterns: list[Any] = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    create(EngineSettings("embedding", "nobody/small", "vllm", "cpu"))
+    assert patterns == [("nobody/small", True)]
 
 
 @pytest.fixture
