@@ -72,10 +72,8 @@ OTHER_NAMES = [
     "max_tokens",
     "token_budget",
     "tokenizer",
-    *(
-        f"{what}_token"
-        for what in ["pad", "eos", "bos", "unk", "sep", "cls", "mask", "stop", "image", "video", "audio"]
-    ),
+    *("pad_token", "eos_token", "bos_token", "unk_token", "sep_token", "cls_token", "mask_token", "stop_token"),
+    *("image_token", "video_token", "audio_token", "pad_token_id"),
     "password_file",
     "server",
     3,

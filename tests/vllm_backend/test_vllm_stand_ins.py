@@ -146,8 +146,9 @@ def test_why_vllm_did_not_start_is_told(
         raise raised
 
     monkeypatch.setattr(backend, "OfflineEngine", fails)
-    with pytest.raises(expected, match=message):
+    with pytest.raises(expected, match=message) as caught:
         made()
+    assert raised in (caught.value, caught.value.__cause__)
 
 
 @pytest.mark.parametrize(
