@@ -14,6 +14,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from checkpoints import small_tokenizer
 from qwen3_rag import (
     DEFAULT_INSTRUCTION,
     CheckpointError,
@@ -38,6 +39,7 @@ from saved_folders import (
 )
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+from tokenizers import processors
 
 PLAIN: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
 OPTIONS: dict[str, Any] = {"backend": "sentence-transformers", **PLAIN}
@@ -99,6 +101,29 @@ def test_a_saved_tokenizer_without_the_closing_token_is_refused(
 ) -> None:
     folder = save_embedder(reranking_checkpoint, tmp_path / "saved")
     with pytest.raises(CheckpointError, match=r"does not append <\|endoftext\|>"):
+        Embedder(str(folder), **OPTIONS).load()
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("$A <|endoftext|> <|endoftext|>", r"appends <\|endoftext\|> twice"),
+        ("<|im_start|> $A <|endoftext|>", r"token 0 of a sample text differs \((\d+) tokens there"),
+        ("$A <|im_end|>", "token [1-9][0-9]* of a sample text differs"),
+    ],
+)
+def test_a_saved_tokenizer_that_adds_other_tokens_is_refused(
+    template: str, message: str, embedding_checkpoint: Path, tmp_path: Path
+) -> None:
+    source = shutil.copytree(embedding_checkpoint, tmp_path / "source")
+    tokenizer = small_tokenizer(appends_end_of_text=False)
+    names = [token for token in template.split() if token != "$A"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[(name, tokenizer.token_to_id(name)) for name in set(names)]
+    )
+    tokenizer.save(str(source / "tokenizer.json"))
+    folder = save_embedder(source, tmp_path / "saved")
+    with pytest.raises(CheckpointError, match=message):
         Embedder(str(folder), **OPTIONS).load()
 
 
