@@ -25,7 +25,7 @@ from sum_backend import SumBackend
 FOLDER = Path(__file__).parent
 
 class Lively(SumBackend):
-    token_budget = 5
+    token_budget = int(os.environ["LIVELY_TOKEN_BUDGET"])
 
     def run(self, prompts):
         print("a progress bar", flush=True)
@@ -61,6 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "lively.py").write_text(LIVELY)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
+        patch.setenv("LIVELY_TOKEN_BUDGET", "5")
         yield folder
 
 
@@ -109,7 +110,7 @@ def test_what_a_backend_prints_and_reads_is_no_message(capfd: Any) -> None:
     assert err.count("a progress bar") == err.count("a library in C") == 2
 
 
-def test_the_token_budget_is_what_the_backend_has_made_of_it(lasting: ProcessBackend) -> None:
+def test_variables_reach_the_backend_and_its_token_budget_comes_back(lasting: ProcessBackend) -> None:
     assert lasting.token_budget == 5
     run(lasting, 3, 4)
     assert lasting.token_budget == 6
