@@ -99,7 +99,7 @@ def test_interrupting_the_program_leaves_its_workers_alone(worker: ProcessBacken
 
 
 def test_what_is_printed_while_a_worker_starts_is_no_message(tmp_path: Path, capfd: Any) -> None:
-    (tmp_path / "sitecustomize.py").write_text("print('welcome to this machine', flush=True)")
+    (tmp_path / "sitecustomize.py").write_text(r"import os; os.write(1, b'welcome to this machine \xff')")
     worker = ProcessBackend(SETTINGS)
     worker.close()
     assert "welcome to this machine" in capfd.readouterr().err
