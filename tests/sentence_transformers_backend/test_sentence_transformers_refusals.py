@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -20,10 +17,9 @@ from qwen3_rag import (
     CheckpointError,
     ConfigurationError,
     Embedder,
-    OutOfMemoryError,
     Reranker,
 )
-from qwen3_rag.backends.sentence_transformers import backend, create
+from qwen3_rag.backends.sentence_transformers import create
 from qwen3_rag.backends.sentence_transformers.options import Options
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import PromptTokenizer
@@ -253,48 +249,3 @@ def test_a_conversion_without_a_padding_token_scores_batches(
     config["pad_token_id"] = None
     (folder / "config.json").write_text(json.dumps(config))
     np.testing.assert_allclose(Reranker(str(folder), **OPTIONS).score("why?", TEXTS), right, atol=1e-5)
-
-
-def test_a_batch_that_does_not_fit_is_halved_and_one_text_that_does_not_is_an_error(
-    embedding_checkpoint: Path,
-) -> None:
-    texts = [f"text number {i}" for i in range(7)]
-    embedder = Embedder(str(embedding_checkpoint), **OPTIONS).load()
-    right = embedder.embed_documents(texts)
-    backend: Any = embedder.backend
-    forward, largest = backend._forward, 2
-
-    def short_of_memory(prompts: list[Any]) -> Any:
-        if len(prompts) > largest:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(prompts)
-
-    backend._forward = short_of_memory
-    np.testing.assert_allclose(embedder.embed_documents(texts), right, atol=1e-5)
-    largest = 0
-    with pytest.raises(OutOfMemoryError, match="does not fit"):
-        embedder.embed_documents(texts)
-
-
-def test_close_frees_the_model_and_all_uses_of_a_device_take_their_turn(
-    embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[tuple[str, str]] = []
-
-    def noting(step: str) -> Callable[..., Any]:
-        def noted(device: str, work: Callable[[], Any] = lambda: None) -> Any:
-            if threading.current_thread() is threading.main_thread():  # others close what other tests left open
-                taken.append((step, device))
-            return work()
-
-        return noted
-
-    steps = ("load", "register", "compute", "unregister")
-    monkeypatch.setattr(backend, "exclusive", SimpleNamespace(**{step: noting(step) for step in steps}))
-    made = create(EngineSettings("embedding", str(embedding_checkpoint), dtype="float32", device="cpu"))
-    assert made.concurrency == 1
-    assert made.run([]).values.size == 0
-    for _ in range(2):
-        made.close()
-    assert made._loaded is None
-    assert taken == [(step, "cpu") for step in steps]
