@@ -1,14 +1,16 @@
-"""Which arguments an engine is started with: lengths, memory, devices, and none of them set twice."""
+"""Which arguments and variables an engine is started with: lengths, memory, devices, and none set twice."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from qwen3_rag import ConfigurationError
+from qwen3_rag.backends.vllm import lifecycle
 from qwen3_rag.backends.vllm.arguments import EngineArguments, engine_arguments
 from qwen3_rag.backends.vllm.options import parse_options
 from qwen3_rag.checkpoint import open_checkpoint
@@ -141,3 +143,18 @@ def test_what_is_set_here_cannot_be_set_again(name: str, tmp_path: Path) -> None
 def test_what_would_change_the_numbers_cannot_be_set(argument: str) -> None:
     with pytest.raises(ConfigurationError, match=f"cannot hold {argument}, which is set here"):
         parse_options({"engine_args": {argument: None}})
+
+
+@pytest.mark.parametrize("of_the_user", [None, "0"])
+def test_vllm_reports_nothing_to_its_makers_unless_asked(
+    of_the_user: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VLLM_NO_USAGE_STATS", raising=False)
+    monkeypatch.delenv("VLLM_WORKER_MULTIPROC_METHOD", raising=False)
+    if of_the_user is not None:
+        monkeypatch.setenv("VLLM_NO_USAGE_STATS", of_the_user)
+    seen: list[Any] = []
+    names = ("VLLM_NO_USAGE_STATS", "VLLM_WORKER_MULTIPROC_METHOD")
+    running = lifecycle.start(lambda: seen.extend(map(os.environ.get, names)), always_apart=True)
+    lifecycle.stop(running)
+    assert seen == [of_the_user or "1", "spawn"]

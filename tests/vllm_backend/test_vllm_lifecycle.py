@@ -175,6 +175,23 @@ def test_engines_of_this_process_are_shut_down_together_whatever_one_of_them_rai
 
 
 @pytest.mark.usefixtures("nothing_runs_here")
+@pytest.mark.parametrize(
+    ("own_process", "earlier", "apart"), [("1", False, True), ("0", False, False), ("1", True, False)]
+)
+def test_vllm_runs_an_engine_apart_unless_told_not_to_or_one_is_here_already(
+    own_process: str, earlier: bool, apart: bool, workers: list[BaseProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "_SECONDS_TO_STOP", 0.2)
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", own_process)
+    if earlier:
+        lifecycle.stop(lifecycle.start(object))
+    running = lifecycle.start(lambda: EngineWithProcess(workers))
+    assert running.in_process == (not apart)
+    lifecycle.stop(running)
+    assert not running.processes[0].is_alive()
+
+
+@pytest.mark.usefixtures("nothing_runs_here")
 def test_engines_of_this_process_take_turns() -> None:
     first, second = lifecycle.start(object), lifecycle.start(object)
     entered, go_on = threading.Event(), threading.Event()
@@ -196,21 +213,6 @@ def test_engines_of_this_process_take_turns() -> None:
     assert order == ["first", "second"]
     for running in (first, second):
         lifecycle.stop(running)
-
-
-@pytest.mark.parametrize("of_the_user", [None, "0"])
-def test_vllm_reports_nothing_to_its_makers_unless_asked(
-    of_the_user: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("VLLM_NO_USAGE_STATS", raising=False)
-    monkeypatch.delenv("VLLM_WORKER_MULTIPROC_METHOD", raising=False)
-    if of_the_user is not None:
-        monkeypatch.setenv("VLLM_NO_USAGE_STATS", of_the_user)
-    seen: list[Any] = []
-    names = ("VLLM_NO_USAGE_STATS", "VLLM_WORKER_MULTIPROC_METHOD")
-    running = lifecycle.start(lambda: seen.extend(map(os.environ.get, names)), always_apart=True)
-    lifecycle.stop(running)
-    assert seen == [of_the_user or "1", "spawn"]
 
 
 class Silent:
