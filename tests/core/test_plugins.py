@@ -68,6 +68,30 @@ def test_a_missing_framework_is_that_of_all_adapters_that_begin_with_its_name(
         plugins.load_plugin(plugins.ADAPTERS, "llama-index-rerank")
 
 
+@pytest.mark.parametrize(
+    ("plugins_begin_with", "module", "extra"),
+    [
+        ("langchain", "langchain_core", "langchain"),
+        ("llama-index", "llama_index.core", "llama-index"),
+        ("haystack", "haystack", "haystack"),
+        ("vllm", "vllm", "vllm"),
+        ("sentence-transformers", "sentence_transformers", "sentence-transformers"),
+        ("remote", "httpx", "remote"),
+    ],
+)
+def test_the_extra_that_brings_what_a_plugin_needs_is_named(
+    plugins_begin_with: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "find_spec", lambda name: None if name == module else object())
+    missing = [plugin for plugin in plugins.all_plugins() if not plugin.installed]
+    assert {plugin.name for plugin in missing} == {
+        plugin.name for plugin in plugins.all_plugins() if plugin.name.startswith(plugins_begin_with)
+    }
+    for plugin in missing:
+        with pytest.raises(MissingExtraError, match=rf'pip install "qwen3-rag\[{extra}\]"'):
+            plugins.load_plugin(plugin.group, plugin.name)
+
+
 def test_what_other_distributions_need_is_theirs_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
     others = [
         SimpleNamespace(
