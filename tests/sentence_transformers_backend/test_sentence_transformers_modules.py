@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from qwen3_rag import CheckpointError, ConfigurationError, Embedder
+from qwen3_rag import CheckpointError, ConfigurationError, Embedder, Reranker
 from saved_folders import HIDDEN, normalised, save_embedder
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling, Transformer
@@ -79,3 +79,9 @@ def test_bfloat16_reaches_every_module(dense: int | None, embedding_checkpoint: 
     rough = Embedder(str(folder), **{**OPTIONS, "dtype": "bfloat16"}).embed_documents(TEXTS)
     assert (exact * rough).sum(axis=1).min() > 0.99
     assert np.abs(exact - rough).max() > 1e-4
+
+
+def test_bfloat16_reaches_a_reranker(reranking_checkpoint: Path) -> None:
+    exact = Reranker(str(reranking_checkpoint), **OPTIONS).score("why?", TEXTS)
+    rough = Reranker(str(reranking_checkpoint), **{**OPTIONS, "dtype": "bfloat16"}).score("why?", TEXTS)
+    assert 1e-4 < np.abs(exact - rough).max() < 0.05

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from qwen3_rag import CheckpointError, Embedder
+from qwen3_rag import CheckpointError, Embedder, Reranker
 from safetensors.torch import load_file
 from saved_folders import modules_of, normalised, save_embedder, write_modules
 from sentence_transformers import SentenceTransformer
@@ -68,16 +68,33 @@ def test_a_strangers_activation_is_not_replaced_by_another(
     check_trust_is_needed(folder, strangers, rf"needs the class {strangers}\.Half")
 
 
+def pickled(source: Path, folder: Path) -> Path:
+    """Copy a checkpoint, with its weights as PyTorch's older format has them."""
+    shutil.copytree(source, folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
 @pytest.mark.parametrize("saved", [False, True], ids=["plain", "saved"])
 def test_pickled_weights_are_not_loaded_unless_asked(
     saved: bool, published: Path, embedding_checkpoint: Path, tmp_path: Path
 ) -> None:
     source = published if saved else embedding_checkpoint
-    folder = shutil.copytree(source, tmp_path / "pickled")
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
+    folder = str(pickled(source, tmp_path / "pickled"))
     with pytest.raises(CheckpointError, match="cannot load"):
-        Embedder(str(folder), **OPTIONS).load()
-    allowing = Embedder(str(folder), **OPTIONS, model_kwargs={"use_safetensors": False})
+        Embedder(folder, **OPTIONS).load()
+    allowing = Embedder(folder, **OPTIONS, model_kwargs={"use_safetensors": False})
     right = Embedder(str(source), **OPTIONS).embed_documents(TEXTS)
     np.testing.assert_array_equal(allowing.embed_documents(TEXTS), right)
+
+
+def test_a_rerankers_pickled_weights_are_not_loaded_unless_asked(
+    reranking_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = str(pickled(reranking_checkpoint, tmp_path / "pickled"))
+    with pytest.raises(CheckpointError, match="cannot load"):
+        Reranker(folder, **OPTIONS).load()
+    allowing = Reranker(folder, **OPTIONS, model_kwargs={"use_safetensors": False})
+    right = Reranker(str(reranking_checkpoint), **OPTIONS).score("why?", TEXTS)
+    np.testing.assert_array_equal(allowing.score("why?", TEXTS), right)
