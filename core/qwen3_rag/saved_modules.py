@@ -16,12 +16,17 @@ class SavedModule:
     """A saved module.
 
     Attributes:
-        name: the last part of its class's name, such as "Pooling".
+        type: its class's full name.
         config: its settings; empty where it has none.
     """
 
-    name: str
+    type: str
     config: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The last part of its class's name, such as "Pooling"."""
+        return self.type.rsplit(".", 1)[-1]
 
 
 def saved_modules(folder: Path) -> list[SavedModule]:
@@ -35,10 +40,10 @@ def saved_modules(folder: Path) -> list[SavedModule]:
     if saved is None:
         return []
     try:
-        listed = [(str(module["type"]).rsplit(".", 1)[-1], str(module["path"])) for module in saved]
+        listed = [(str(module["type"]), str(module["path"])) for module in saved]
     except (TypeError, KeyError) as error:
         raise CheckpointError(f"{path} must list modules with type and path, got {saved!r:.200}") from error
-    return [SavedModule(name, read_object(folder / inside / "config.json") or {}) for name, inside in listed]
+    return [SavedModule(type_, read_object(folder / inside / "config.json") or {}) for type_, inside in listed]
 
 
 def pooling_modes(config: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from qwen3_rag import ConfigurationError, Embedder, engines
+from qwen3_rag import ConfigurationError, Embedder, Reranker, engines
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
 
@@ -42,7 +42,37 @@ def test_what_a_caller_does_to_its_dict_later_changes_nothing(embedding_checkpoi
             {"model_kwargs": {"max_memory": {0: "20GiB", "cpu": "60GiB"}, "ids": [1, 2]}},
             {"model_kwargs": {"ids": (1, 2), "max_memory": {"cpu": "60GiB", 0: "20GiB"}}},
         ),
+        ({"model_kwargs": {"a": 1, "b": 2}}, {"model_kwargs": {"b": 2, "a": 1}}),
     ],
 )
 def test_settings_that_mean_the_same_share_an_engine(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert Embedder("m", **one)._settings.key == Embedder("m", **other)._settings.key
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"backend": "vllm"},
+        {"device": "cpu"},
+        {"device": ["cpu", "cpu"]},
+        {"dtype": "float32"},
+        {"revision": "v1"},
+        {"hub": "modelscope"},
+        {"token_budget": 1},
+        {"share_prefixes": False},
+        {"max_wait_ms": 1000},
+        {"max_queued": 1},
+        {"model_kwargs": {"use_safetensors": False}},
+        {"model_kwargs": {"quantization_config": frozenset({1})}},
+    ],
+    ids=str,
+)
+def test_settings_that_mean_something_else_do_not(other: dict[str, Any]) -> None:
+    assert Embedder("m")._settings.key != Embedder("m", **other)._settings.key
+    assert Embedder("m", **other)._settings.key != Reranker("m", **other)._settings.key
+
+
+@pytest.mark.parametrize("wrong", [{"max_wait_ms": 1000.5}, {"model": ""}], ids=str)
+def test_what_is_out_of_range_is_refused_when_a_component_is_made(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        Embedder(**{"model": "m", **wrong})

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qwen3_rag import CheckpointError, ConfigurationError, Embedder
-from saved_folders import normalised, save_embedder
+import torch
+from qwen3_rag import CheckpointError, ConfigurationError, Embedder, Reranker
+from saved_folders import HIDDEN, normalised, save_embedder
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling, Transformer
 
 OPTIONS: dict[str, Any] = {"backend": "sentence-transformers", "dtype": "float32", "device": "cpu"}
 TEXTS = ["The capital of China is Beijing.", "", "重力 " * 60, "def f(x): return x", "naïve 🙂"]
@@ -42,6 +44,17 @@ def test_vectors_of_any_modules_equal_that_librarys(
         embedder.embed_documents(TEXTS, dimensions=size + 1)
 
 
+def test_norms_are_applied_and_nothing_is_dropped(embedding_checkpoint: Path, tmp_path: Path) -> None:
+    norm = LayerNorm(HIDDEN)
+    torch.nn.init.normal_(norm.norm.weight)
+    modules = [Transformer(str(embedding_checkpoint)), Pooling(HIDDEN, "lasttoken"), Dropout(0.5), norm]
+    folder = tmp_path / "saved"
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)
+    theirs = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    ours = Embedder(str(folder), **OPTIONS).embed_documents(TEXTS)
+    np.testing.assert_allclose(ours, normalised(theirs), atol=1e-5)
+
+
 def test_the_transformers_backend_names_this_one(embedding_checkpoint: Path, tmp_path: Path) -> None:
     folder = save_embedder(embedding_checkpoint, tmp_path / "saved", dense=48)
     with pytest.raises(CheckpointError, match='use backend="sentence-transformers"'):
@@ -57,8 +70,18 @@ def test_saved_prompts_are_applied(embedding_checkpoint: Path, tmp_path: Path) -
     np.testing.assert_allclose(embedder.embed_documents(TEXTS), theirs.encode_document(TEXTS), atol=1e-5)
 
 
-def test_bfloat16_reaches_the_dense_layer(embedding_checkpoint: Path, tmp_path: Path) -> None:
-    folder = save_embedder(embedding_checkpoint, tmp_path / "saved", dense=48)
+@pytest.mark.parametrize("dense", [None, 48], ids=["plain", "dense layer"])
+def test_bfloat16_reaches_every_module(dense: int | None, embedding_checkpoint: Path, tmp_path: Path) -> None:
+    folder = embedding_checkpoint
+    if dense is not None:
+        folder = save_embedder(embedding_checkpoint, tmp_path / "saved", dense=dense)
     exact = Embedder(str(folder), **OPTIONS).embed_documents(TEXTS)
     rough = Embedder(str(folder), **{**OPTIONS, "dtype": "bfloat16"}).embed_documents(TEXTS)
     assert (exact * rough).sum(axis=1).min() > 0.99
+    assert np.abs(exact - rough).max() > 1e-4
+
+
+def test_bfloat16_reaches_a_reranker(reranking_checkpoint: Path) -> None:
+    exact = Reranker(str(reranking_checkpoint), **OPTIONS).score("why?", TEXTS)
+    rough = Reranker(str(reranking_checkpoint), **{**OPTIONS, "dtype": "bfloat16"}).score("why?", TEXTS)
+    assert 1e-4 < np.abs(exact - rough).max() < 0.05

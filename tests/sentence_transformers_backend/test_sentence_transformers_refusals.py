@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from checkpoints import small_tokenizer
 from qwen3_rag import (
     DEFAULT_INSTRUCTION,
     CheckpointError,
     ConfigurationError,
     Embedder,
-    OutOfMemoryError,
     Reranker,
 )
-from qwen3_rag.backends.sentence_transformers import backend, create
+from qwen3_rag.backends.sentence_transformers import create
+from qwen3_rag.backends.sentence_transformers.options import Options
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import PromptTokenizer
 from saved_folders import (
@@ -36,6 +35,7 @@ from saved_folders import (
 )
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+from tokenizers import processors
 
 PLAIN: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
 OPTIONS: dict[str, Any] = {"backend": "sentence-transformers", **PLAIN}
@@ -97,6 +97,29 @@ def test_a_saved_tokenizer_without_the_closing_token_is_refused(
 ) -> None:
     folder = save_embedder(reranking_checkpoint, tmp_path / "saved")
     with pytest.raises(CheckpointError, match=r"does not append <\|endoftext\|>"):
+        Embedder(str(folder), **OPTIONS).load()
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("$A <|endoftext|> <|endoftext|>", r"appends <\|endoftext\|> twice"),
+        ("<|im_start|> $A <|endoftext|>", r"token 0 of a sample text differs \((\d+) tokens there"),
+        ("$A <|im_end|>", "token [1-9][0-9]* of a sample text differs"),
+    ],
+)
+def test_a_saved_tokenizer_that_adds_other_tokens_is_refused(
+    template: str, message: str, embedding_checkpoint: Path, tmp_path: Path
+) -> None:
+    source = shutil.copytree(embedding_checkpoint, tmp_path / "source")
+    tokenizer = small_tokenizer(appends_end_of_text=False)
+    names = [token for token in template.split() if token != "$A"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[(name, tokenizer.token_to_id(name)) for name in set(names)]
+    )
+    tokenizer.save(str(source / "tokenizer.json"))
+    folder = save_embedder(source, tmp_path / "saved")
+    with pytest.raises(CheckpointError, match=message):
         Embedder(str(folder), **OPTIONS).load()
 
 
@@ -163,6 +186,15 @@ def test_another_activation_is_refused(reranking_checkpoint: Path, tmp_path: Pat
         Reranker(str(folder), **OPTIONS).load()
 
 
+@pytest.mark.parametrize("activation", [torch.nn.Identity, torch.nn.Sigmoid])
+def test_activations_that_keep_the_order_change_no_score(
+    activation: Any, reranking_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = save_cross_encoder(reranking_checkpoint, tmp_path / "saved", activation_fn=activation())
+    right = Reranker(str(reranking_checkpoint), **PLAIN).score("why?", TEXTS)
+    np.testing.assert_allclose(Reranker(str(folder), **OPTIONS).score("why?", TEXTS), right, atol=1e-5)
+
+
 def test_modules_that_need_more_than_ids_are_refused(embedding_checkpoint: Path, tmp_path: Path) -> None:
     folder = save_embedder(embedding_checkpoint, tmp_path / "saved")
     router = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.router.Router"}
@@ -191,6 +223,23 @@ def test_model_kwargs_reach_the_model(embedding_checkpoint: Path) -> None:
     assert backend._loaded.transformer.auto_model.config._attn_implementation == "eager"
 
 
+def test_only_what_is_given_goes_to_transformers() -> None:
+    assert Options.parse({"accept_other_inputs": True}).from_pretrained() == {"use_safetensors": True}
+    given = {"device_map": "auto", "quantization_config": object(), "attn_implementation": "sdpa"}
+    assert Options.parse(given).from_pretrained() == {"use_safetensors": True, **given}
+
+
+def test_weights_of_a_hub_are_fetched(embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(model: str, allow_patterns: list[str], **_: Any) -> str:
+        asked.append((model, "*.safetensors" in allow_patterns))
+        return str(embedding_checkpoint)
+
+    asked: list[Any] = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    create(EngineSettings("embedding", "nobody/small", dtype="float32", device="cpu")).close()
+    assert asked == [("nobody/small", True)]
+
+
 def test_a_conversion_without_a_padding_token_scores_batches(
     converted_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -200,48 +249,3 @@ def test_a_conversion_without_a_padding_token_scores_batches(
     config["pad_token_id"] = None
     (folder / "config.json").write_text(json.dumps(config))
     np.testing.assert_allclose(Reranker(str(folder), **OPTIONS).score("why?", TEXTS), right, atol=1e-5)
-
-
-def test_a_batch_that_does_not_fit_is_halved_and_one_text_that_does_not_is_an_error(
-    embedding_checkpoint: Path,
-) -> None:
-    texts = [f"text number {i}" for i in range(7)]
-    embedder = Embedder(str(embedding_checkpoint), **OPTIONS).load()
-    right = embedder.embed_documents(texts)
-    backend: Any = embedder.backend
-    forward, largest = backend._forward, 2
-
-    def short_of_memory(prompts: list[Any]) -> Any:
-        if len(prompts) > largest:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(prompts)
-
-    backend._forward = short_of_memory
-    np.testing.assert_allclose(embedder.embed_documents(texts), right, atol=1e-5)
-    largest = 0
-    with pytest.raises(OutOfMemoryError, match="does not fit"):
-        embedder.embed_documents(texts)
-
-
-def test_close_frees_the_model_and_all_uses_of_a_device_take_their_turn(
-    embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[tuple[str, str]] = []
-
-    def noting(step: str) -> Callable[..., Any]:
-        def noted(device: str, work: Callable[[], Any] = lambda: None) -> Any:
-            if threading.current_thread() is threading.main_thread():  # others close what other tests left open
-                taken.append((step, device))
-            return work()
-
-        return noted
-
-    steps = ("load", "register", "compute", "unregister")
-    monkeypatch.setattr(backend, "exclusive", SimpleNamespace(**{step: noting(step) for step in steps}))
-    made = create(EngineSettings("embedding", str(embedding_checkpoint), dtype="float32", device="cpu"))
-    assert made.concurrency == 1
-    assert made.run([]).values.size == 0
-    for _ in range(2):
-        made.close()
-    assert made._loaded is None
-    assert taken == [(step, "cpu") for step in steps]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +23,14 @@ from qwen3_rag.backends.vllm import VllmStartError, backend, engine, lifecycle
 SPAWN = multiprocessing.get_context("spawn")
 OF_ITS_OWN: dict[str, Any] = {"backend": "vllm", "dtype": "float32", "device": "cpu", "max_queued": 7}
 """Settings that no other test has: components of equal settings share an engine."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_there_is_not_collected() -> Iterator[None]:
+    """Stopping an engine collects garbage, which takes a second among a million objects of modules."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def started(name: str) -> BaseProcess:
@@ -97,6 +109,109 @@ def test_what_a_call_raises_after_the_engines_process_died_is_its_death(
             running.result_of(call)
         assert isinstance(caught.value.__cause__, OSError)
     finally:
+        lifecycle.stop(running)
+
+
+def test_an_answer_that_was_sent_before_the_process_died_is_not_lost(
+    workers: list[BaseProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(lifecycle, "_GRACE_SECONDS", 60)
+    running = lifecycle.start(lambda: EngineWithProcess(workers), always_apart=True)
+
+    def answer() -> str:
+        running.processes[0].kill()
+        running.processes[0].join()
+        time.sleep(0.2)
+        return "the answer"
+
+    try:
+        assert running.result_of(answer) == "the answer"
+    finally:
+        lifecycle.stop(running)
+
+
+def test_a_process_that_does_not_end_when_asked_is_killed(
+    workers: list[BaseProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "_SECONDS_TO_STOP", 0.2)
+    running = lifecycle.start(lambda: EngineWithProcess(workers), always_apart=True)
+    (process,) = running.processes
+    monkeypatch.setattr(running.engine, "shutdown", lambda: None)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)  # so that it does not even terminate
+    lifecycle.stop(running)
+    assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.fixture
+def nothing_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines of other tests do not count."""
+    monkeypatch.setattr(lifecycle, "_here", lifecycle._InProcess([], []))
+
+
+@pytest.mark.usefixtures("nothing_runs_here")
+def test_engines_of_this_process_are_shut_down_together_whatever_one_of_them_raises() -> None:
+    ended: list[str] = []
+
+    def made(name: str) -> lifecycle.Running:
+        def shutdown() -> None:
+            ended.append(name)
+            if name == "second":
+                raise RuntimeError("will not")
+
+        core = SimpleNamespace(shutdown=shutdown)  # as vllm.LLM has it, which has no such method itself
+        return lifecycle.start(lambda: SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core)))
+
+    first, second, third = map(made, ("first", "second", "third"))
+    assert first.in_process
+    lifecycle.stop(first)
+    lifecycle.stop(second)
+    assert ended == []
+    with pytest.raises(RuntimeError, match="will not"):
+        lifecycle.stop(third)
+    assert sorted(ended) == ["first", "second", "third"]
+    assert first.engine is second.engine is third.engine is None
+
+
+@pytest.mark.usefixtures("nothing_runs_here")
+@pytest.mark.parametrize(
+    ("own_process", "earlier", "apart"), [("1", False, True), ("0", False, False), ("1", True, False)]
+)
+def test_vllm_runs_an_engine_apart_unless_told_not_to_or_one_is_here_already(
+    own_process: str, earlier: bool, apart: bool, workers: list[BaseProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "_SECONDS_TO_STOP", 0.2)
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", own_process)
+    if earlier:
+        lifecycle.stop(lifecycle.start(object))
+    running = lifecycle.start(lambda: EngineWithProcess(workers))
+    assert running.in_process == (not apart)
+    lifecycle.stop(running)
+    assert not running.processes[0].is_alive()
+
+
+@pytest.mark.usefixtures("nothing_runs_here")
+def test_engines_of_this_process_take_turns() -> None:
+    first, second = lifecycle.start(object), lifecycle.start(object)
+    entered, go_on = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def slow() -> None:
+        entered.set()
+        assert go_on.wait(60)
+        order.append("first")
+
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(first.result_of, slow)]
+        assert entered.wait(60)
+        calls.append(pool.submit(second.result_of, lambda: order.append("second")))
+        time.sleep(0.1)  # in which the second would be done, if it could
+        go_on.set()
+        for call in calls:
+            call.result(60)
+    assert order == ["first", "second"]
+    for running in (first, second):
         lifecycle.stop(running)
 
 

@@ -43,8 +43,12 @@ def test_an_unknown_option_is_answered_with_the_known_ones(embedding_folder: Pat
         ({"max_model_len": 0}, "max_model_len must be an integer of at least 1, got 0"),
         ({"tensor_parallel_size": True}, "tensor_parallel_size must be an integer of at least 1, got True"),
         ({"tensor_parallel_size": None}, "tensor_parallel_size must be an integer of at least 1, got None"),
+        ({"kv_cache_memory_bytes": 0}, "kv_cache_memory_bytes must be an integer of at least 1, got 0"),
+        ({"block_size": 16.0}, "block_size must be an integer of at least 1, got 16.0"),
+        ({"data_parallel_size": None}, "data_parallel_size must be an integer of at least 1, got None"),
         ({"data_parallel_size": "2"}, "data_parallel_size must be an integer of at least 1, got '2'"),
         ({"gpu_memory_utilization": 0}, "above 0 and at most 1, got 0"),
+        ({"gpu_memory_utilization": 1.01}, "above 0 and at most 1, got 1.01"),
         ({"gpu_memory_utilization": "0.5"}, "a number above 0 and at most 1, got '0.5'"),
         ({"gpu_memory_utilization": True}, "a number above 0 and at most 1, got True"),
         ({"gpu_memory_utilization": float("nan")}, "a number above 0 and at most 1, got nan"),
@@ -63,6 +67,21 @@ def test_an_unknown_option_is_answered_with_the_known_ones(embedding_folder: Pat
 def test_a_wrong_option_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         parse_options(options)
+
+
+def test_the_least_and_the_most_are_taken_and_none_leaves_to_the_backend() -> None:
+    counts = (
+        "max_model_len",
+        "kv_cache_memory_bytes",
+        "block_size",
+        "tensor_parallel_size",
+        "data_parallel_size",
+    )
+    options = parse_options({"gpu_memory_utilization": 1, **dict.fromkeys(counts, 1)})
+    assert options.gpu_memory_utilization == 1
+    assert {getattr(options, name) for name in counts} == {1}
+    unset = ("max_model_len", "kv_cache_memory_bytes", "block_size", "gpu_memory_utilization", "enforce_eager")
+    assert parse_options(dict.fromkeys(unset)) == parse_options({})
 
 
 def test_more_than_the_context_is_refused(embedding_folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from typing import IO
 
 from qwen3_rag.backends.process.messages import (
@@ -59,4 +58,3 @@ def _kill_group() -> None:
 
 if __name__ == "__main__":
     main()
-    sys.exit(0)

@@ -19,7 +19,7 @@ from qwen3_rag.backends.transformers_version import dtype_keyword
 from qwen3_rag.checkpoint import Checkpoint
 from qwen3_rag.errors import CheckpointError
 from qwen3_rag.models import ModelKind
-from qwen3_rag.saved_modules import saved_modules
+from qwen3_rag.saved_modules import SavedModule, saved_modules
 
 _TAKES_TOKEN_IDS: Final = {"Transformer", "Pooling", "Dense", "Normalize", "LayerNorm", "Dropout", "LogitScore"}
 """Modules that compute from token ids, a mask and each other's outputs alone."""
@@ -77,7 +77,7 @@ def load_model(
     """
     folder = checkpoint.folder
     saved = (folder / "modules.json").is_file()
-    _check_modules(folder)
+    _check_modules(folder, trusted=options.trust_remote_code)
     arguments: dict[str, Any] = {
         "device": None if options.device_map is not None else str(device),
         "trust_remote_code": options.trust_remote_code,
@@ -123,7 +123,7 @@ def _as_reranker(model: CrossEncoder, folder: Path, saved: bool) -> LoadedModel:
     return LoadedModel(model, "scores", 1 if reads_logits else None, pads_left=reads_logits, saved=saved)
 
 
-def _check_modules(folder: Path) -> None:
+def _check_modules(folder: Path, *, trusted: bool) -> None:
     for module in saved_modules(folder):
         if module.name not in _TAKES_TOKEN_IDS:
             raise CheckpointError(
@@ -135,6 +135,23 @@ def _check_modules(folder: Path) -> None:
                 f"{folder} leaves the prompt's tokens out of pooling (include_prompt=false), which is not "
                 "supported; use that library's own class for this checkpoint"
             )
+        if not trusted and (foreign := _foreign_class(module)) is not None:
+            raise CheckpointError(
+                f"{folder} needs the class {foreign}, which is neither Sentence Transformers' nor PyTorch's. If"
+                ' you trust its author, pass model_kwargs={"trust_remote_code": True}'
+            )
+
+
+def _foreign_class(module: SavedModule) -> str | None:
+    """Return the name of a class that is run for a module and is nobody's we know; None if there is none.
+
+    The library before 6.0 takes such a module from a local folder without being told to trust it. In place of
+    an activation that it does not trust it takes another, and only logs a warning.
+    """
+    if not module.type.startswith("sentence_transformers."):
+        return module.type
+    activation = str(module.config.get("activation_function") or "torch.")
+    return None if activation.startswith("torch.") else activation
 
 
 def _check_head(checkpoint: Checkpoint, saved: bool) -> None:

@@ -31,20 +31,20 @@ class Options:
     accept_other_inputs: bool = False
 
     @classmethod
-    def parse(cls, model_kwargs: Mapping[str, Any] | None) -> Options:
-        """Read a component's `model_kwargs`.
+    def parse(cls, model_kwargs: Mapping[str, Any]) -> Options:
+        """Read a component's `model_kwargs`, those for the hub left out.
 
         Raises:
             ConfigurationError: a name is unknown.
         """
         known = [field.name for field in fields(cls)]
-        for name in model_kwargs or {}:
+        for name in model_kwargs:
             if name not in known:
                 raise ConfigurationError(
                     f'backend="sentence-transformers" knows no {name!r} in model_kwargs; '
                     f"there are: {', '.join(known)}"
                 )
-        return cls(**(model_kwargs or {}))
+        return cls(**model_kwargs)
 
     def from_pretrained(self) -> dict[str, Any]:
         """Return the arguments for Transformers' `from_pretrained`, without unset ones."""
