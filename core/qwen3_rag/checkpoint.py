@@ -12,7 +12,7 @@ from qwen3_rag.errors import CheckpointError, ConfigurationError, MissingExtraEr
 from qwen3_rag.file_versions import file_versions
 from qwen3_rag.json_files import positive_integer, read_object
 from qwen3_rag.models import ModelKind, kind_of_name
-from qwen3_rag.saved_modules import output_size, pooling_modes, saved_modules
+from qwen3_rag.saved_modules import SavedModule, output_size, pooling_modes, saved_modules
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import PromptTokenizer
 
@@ -197,6 +197,7 @@ def _kind_saved(folder: Path) -> ModelKind | None:
 def _check_modules(folder: Path) -> None:
     """Refuse Sentence Transformers repositories whose vector is not the normalised last token."""
     for module in saved_modules(folder):
+        _check_library(module, folder)
         if module.name not in _KNOWN_MODULES:
             raise CheckpointError(f"{folder} has a {module.name} module after pooling; {_OTHER_BACKEND}")
         if module.name == "Pooling":
@@ -210,10 +211,19 @@ def _check_modules(folder: Path) -> None:
 def _check_head(folder: Path) -> None:
     """Refuse a saved `CrossEncoder` whose score is not the log-odds of yes and no, or of its one label."""
     for module in saved_modules(folder):
+        _check_library(module, folder)
         if module.name == "LogitScore":
             _check_answers(folder, module.config)
         elif module.name != "Transformer":
             raise CheckpointError(f"{folder} scores with a {module.name} module; {_OTHER_BACKEND}")
+
+
+def _check_library(module: SavedModule, folder: Path) -> None:
+    """Refuse a module that only has the name of one that is known."""
+    if module.is_foreign:
+        raise CheckpointError(
+            f"{folder} has a module {module.type}, which is not Sentence Transformers' own; {_OTHER_BACKEND}"
+        )
 
 
 def _check_answers(folder: Path, saved: Mapping[str, Any]) -> None:

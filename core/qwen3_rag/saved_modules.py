@@ -28,6 +28,11 @@ class SavedModule:
         """The last part of its class's name, such as "Pooling"."""
         return self.type.rsplit(".", 1)[-1]
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether its class is not Sentence Transformers' own, whatever its name."""
+        return not self.type.startswith("sentence_transformers.")
+
 
 def saved_modules(folder: Path) -> list[SavedModule]:
     """Return the modules of a folder, in their order; none where that library did not save it.

@@ -78,6 +78,17 @@ def test_modules_after_pooling_are_refused(embedding_checkpoint: Path, tmp_path:
         Embedder(str(folder), **OPTIONS).load()
 
 
+def test_a_module_that_only_has_the_name_of_a_known_one_is_refused(
+    embedding_checkpoint: Path, reranking_checkpoint: Path, tmp_path: Path
+) -> None:
+    for component, checkpoint in ((Embedder, embedding_checkpoint), (Reranker, reranking_checkpoint)):
+        folder = shutil.copytree(checkpoint, tmp_path / checkpoint.name)
+        modules = [{"idx": 0, "name": "0", "path": "", "type": "somebody.models.Transformer"}]
+        (folder / "modules.json").write_text(json.dumps(modules))
+        with pytest.raises(CheckpointError, match=r"somebody\.models\.Transformer, which is not"):
+            component(str(folder), **OPTIONS).load()
+
+
 def test_a_folder_without_tokenizer_json_falls_back_to_its_vocabulary(
     embedding_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -253,6 +254,32 @@ def test_a_copy_that_ends_a_request_without_an_answer_is_an_error(monkeypatch: p
     parallel = engine.ParallelEngine("embedding", {"model": "m"})
     with pytest.raises(BackendError, match="without an answer"):
         parallel.pool([[1, 2]])
+    parallel.stop()
+
+
+def test_after_a_prompt_that_fails_the_copies_compute_none_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from vllm import AsyncLLMEngine
+
+    stopped: list[int] = []
+
+    async def encode(prompt: Any, *_: Any) -> Any:
+        (number,) = prompt["prompt_token_ids"]
+        if number == 2:
+            raise ValueError("no such prompt")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(number)
+        yield
+
+    made = SimpleNamespace(encode=encode, shutdown=lambda: None)
+    monkeypatch.setattr(AsyncLLMEngine, "from_engine_args", lambda _: made)
+    parallel = engine.ParallelEngine("embedding", {"model": "m"})
+    with pytest.raises(ValueError, match="no such prompt"):
+        parallel.pool([[1], [2], [3]])
+    assert sorted(stopped) == [1, 3]
     parallel.stop()
 
 

@@ -148,7 +148,7 @@ def _foreign_class(module: SavedModule) -> str | None:
     The library before 6.0 takes such a module from a local folder without being told to trust it. In place of
     an activation that it does not trust it takes another, and only logs a warning.
     """
-    if not module.type.startswith("sentence_transformers."):
+    if module.is_foreign:
         return module.type
     activation = str(module.config.get("activation_function") or "torch.")
     return None if activation.startswith("torch.") else activation
