@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -256,31 +255,6 @@ def test_a_job_at_a_server_goes_on_at_another_address_but_not_with_another_model
     assert settings() != settings(served_model="another")
     assert settings() != settings(server="tei")
     assert settings() != settings(path="/another")
-
-
-def test_a_query_that_is_too_long_is_named_before_any_is_embedded(
-    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    queries = tmp_path / "queries.jsonl"
-    texts = ["short"] * 600 + ["word " * 60] + ["short"] * 3
-    queries.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    command = ("embed", queries, tmp_path / "v.npy", "--model", embedding_checkpoint, "--role", "query")
-    stop_after(0, monkeypatch)
-    run = invoke(*command, "--max-tokens", 64)
-    assert run.code == 2
-    assert f"row 601 of {queries} needs " in run.err
-    assert "more than --max-tokens 64" in run.err
-    assert not (tmp_path / "v.npy.parts").exists(), "with the row mended, the job may start"
-
-
-def test_queries_that_just_fit_are_embedded(invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path) -> None:
-    queries = tmp_path / "queries.txt"
-    queries.write_text("What is the capital of China?\n")
-    command = ("embed", queries, tmp_path / "v.npy", "--model", embedding_checkpoint, "--role", "query")
-    refused = invoke(*command, "--max-tokens", 5)
-    needed = int(re.search(r"needs (\d+) tokens", refused.err)[1])  # type: ignore[index]
-    assert invoke(*command, "--max-tokens", needed - 1).code == 2
-    assert invoke(*command, "--max-tokens", needed).code == 0
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
