@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from command import Invoke
 from embedding_job import SMALL, StoppedError, stop_after
 from qwen3_rag.backends.device import choice
+from qwen3_rag.errors import NonFiniteOutputError, OutOfMemoryError
 from qwen3_rag.instructions import resolve_instruction
 
 
@@ -41,6 +43,7 @@ def test_an_output_is_as_it_was_until_its_replacement_is_whole(
     run = invoke(*command, "--overwrite", "--json")
     assert run.code == 0, run.err
     assert json.loads(run.out)["rows_of_earlier_runs"] == 4
+    assert "7/7" in run.err, "the bar counts rows of earlier runs too"
     np.testing.assert_allclose(np.load(output), expected, atol=1e-6)
 
 
@@ -141,3 +144,42 @@ def test_another_model_is_refused_and_the_same_by_another_path_is_not(
     run = invoke(*command, embedding_checkpoint / ".." / embedding_checkpoint.name)
     assert run.code == 0, run.err
     assert json.loads(run.out)["rows_of_earlier_runs"] == 2
+
+
+@pytest.mark.parametrize(("folder", "code"), [("model", 2), ("snapshots/0a1b2c", 0)])
+def test_weights_are_the_same_by_commit_or_by_size_and_time(
+    invoke: Invoke,
+    lines: Path,
+    tmp_path: Path,
+    embedding_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    folder: str,
+    code: int,
+) -> None:
+    model = shutil.copytree(embedding_checkpoint, tmp_path / folder)
+    command = ("embed", lines, tmp_path / "v.npy", "--model", model, *SMALL)
+    stopped(invoke, monkeypatch, 1, *command)
+    os.utime(model / "model.safetensors", (0, 0))
+    run = invoke(*command)
+    assert run.code == code, run.err
+    assert ("weights was" in run.err) == (code == 2)
+
+
+@pytest.mark.parametrize("error", [NonFiniteOutputError, OutOfMemoryError])
+def test_what_goes_wrong_in_a_part_names_its_rows_and_keeps_the_others(
+    invoke: Invoke,
+    lines: Path,
+    tmp_path: Path,
+    embedding_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
+) -> None:
+    command = ("embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, *SMALL)
+    with monkeypatch.context() as patched:
+        stop_after(2, patched, error("of this kind"))
+        run = invoke(*command)
+    assert run.code == 2
+    assert f"error: rows 5 to 6 of {lines}: of this kind" in run.err
+    run = invoke(*command, "--json")
+    assert run.code == 0, run.err
+    assert json.loads(run.out)["rows_of_earlier_runs"] == 4
