@@ -12,7 +12,7 @@ import pytest
 from command import Invoke
 from embedding_job import SMALL, StoppedError, stop_after
 from qwen3_rag.backends.device import choice
-from qwen3_rag.errors import NonFiniteOutputError, OutOfMemoryError
+from qwen3_rag.errors import NonFiniteOutputError, OutOfMemoryError, PromptTooLongError
 from qwen3_rag.instructions import resolve_instruction
 
 
@@ -165,7 +165,7 @@ def test_weights_are_the_same_by_commit_or_by_size_and_time(
     assert ("weights was" in run.err) == (code == 2)
 
 
-@pytest.mark.parametrize("error", [NonFiniteOutputError, OutOfMemoryError])
+@pytest.mark.parametrize("error", [NonFiniteOutputError, OutOfMemoryError, PromptTooLongError])
 def test_what_goes_wrong_in_a_part_names_its_rows_and_keeps_the_others(
     invoke: Invoke,
     lines: Path,
