@@ -108,7 +108,38 @@ def test_fields_that_only_later_rows_have_get_a_column(
     assert table["late"].to_pylist() == [None] * 1500 + [{"x": "y"}]
 
 
-def test_without_pyarrow_the_error_names_the_extra(
+@pytest.fixture
+def long_parquet(tmp_path: Path) -> Path:
+    """More rows than are read at a time, in row groups of another size."""
+    path = tmp_path / "long.parquet"
+    pq.write_table(pa.table({"text": ["a"] * 2100, "id": range(2100)}), path, row_group_size=900)
+    return path
+
+
+@pytest.mark.parametrize("chunk_size", [700, 1500])
+def test_rows_of_a_long_file_stay_in_order_whatever_the_size_of_parts(
+    invoke: Invoke, long_parquet: Path, tmp_path: Path, embedding_checkpoint: Path, chunk_size: int
+) -> None:
+    command = ("--model", embedding_checkpoint, "--dimensions", 32, "--chunk-size", chunk_size)
+    run = invoke("embed", long_parquet, tmp_path / "v.parquet", *command)
+    assert run.code == 0, run.err
+    assert pq.read_table(tmp_path / "v.parquet").drop_columns("embedding").equals(pq.read_table(long_parquet))
+
+
+def test_a_bad_row_far_into_a_long_file_is_named(
+    invoke: Invoke, long_parquet: Path, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    table = pq.read_table(long_parquet)
+    model = ("--model", embedding_checkpoint)
+    texts = [*["a"] * 2000, None, *["a"] * 99]
+    pq.write_table(table.set_column(0, "text", pa.array(texts)), long_parquet)
+    assert "row 2001 of" in invoke("embed", long_parquet, tmp_path / "v.npy", *model).err
+    days = pa.array([None] * 1999 + [0] * 101, pa.date32())
+    pq.write_table(table.append_column("day", days), long_parquet)
+    assert "row 2000 of" in invoke("embed", long_parquet, tmp_path / "v.jsonl", *model).err
+
+
+def test_without_pyarrow_the_error_names_the_extra_and_other_formats_work(
     invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "qwen3_rag.cli.parquet", raising=False)
@@ -116,6 +147,9 @@ def test_without_pyarrow_the_error_names_the_extra(
     run = invoke("embed", lines, tmp_path / "v.parquet", "--model", embedding_checkpoint)
     assert run.code == 2
     assert 'pip install "qwen3-rag[parquet]"' in run.err
+    for ending in (".npy", ".jsonl"):
+        run = invoke("embed", lines, tmp_path / f"v{ending}", "--model", embedding_checkpoint, *SMALL)
+        assert run.code == 0, run.err
 
 
 @pytest.mark.parametrize("row", ['{"text": "b", "note": "\\ud800"}', '{"text": "b", "\\ud800": 1}'])
