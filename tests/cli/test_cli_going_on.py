@@ -47,6 +47,23 @@ def test_an_output_is_as_it_was_until_its_replacement_is_whole(
     np.testing.assert_allclose(np.load(output), expected, atol=1e-6)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets few users make links")
+def test_a_link_in_place_of_the_output_stays_and_its_target_is_written(
+    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    (tmp_path / "disk").mkdir()
+    link, target = tmp_path / "v.npy", tmp_path / "disk" / "vectors.npy"
+    link.symlink_to(target)
+    command = ("embed", lines, link, "--model", embedding_checkpoint, *SMALL)
+    assert invoke(*command).code == 0
+    assert link.is_symlink()
+    assert np.load(target).shape == (7, 32)
+    assert "is there already" in invoke(*command).err
+    assert invoke(*command, "--dimensions", 48, "--overwrite").code == 0
+    assert link.is_symlink()
+    assert np.load(target).shape == (7, 48)
+
+
 def test_weights_are_not_read_again_where_nothing_is_left_to_compute(
     invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +105,19 @@ def test_a_matrix_alone_may_come_from_rows_that_have_an_embedding_already(
     run = invoke("embed", path, tmp_path / "v.npy", "--model", embedding_checkpoint, *SMALL)
     assert run.code == 0, run.err
     assert np.load(tmp_path / "v.npy").shape == (1, 32)
+
+
+def test_parts_of_which_it_is_unknown_what_they_belong_to_are_not_used(
+    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "v.npy"
+    command = ("embed", lines, output, "--model", embedding_checkpoint, *SMALL)
+    stopped(invoke, monkeypatch, 2, *command)
+    (tmp_path / "v.npy.parts" / "manifest.json").unlink()
+    run = invoke(*command, "--dimensions", 48, "--json")
+    assert run.code == 0, run.err
+    assert json.loads(run.out)["rows_of_earlier_runs"] == 0
+    assert np.load(output).shape == (7, 48)
 
 
 def test_other_ranges_are_refused(
