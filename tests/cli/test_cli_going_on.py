@@ -12,7 +12,8 @@ import pytest
 from command import Invoke
 from embedding_job import SMALL, StoppedError, stop_after
 from qwen3_rag.backends.device import choice
-from qwen3_rag.errors import NonFiniteOutputError, OutOfMemoryError, PromptTooLongError
+from qwen3_rag.cli.parts import Parts
+from qwen3_rag.errors import ConfigurationError, NonFiniteOutputError, OutOfMemoryError, PromptTooLongError
 from qwen3_rag.instructions import resolve_instruction
 
 
@@ -118,6 +119,13 @@ def test_parts_of_which_it_is_unknown_what_they_belong_to_are_not_used(
     assert run.code == 0, run.err
     assert json.loads(run.out)["rows_of_earlier_runs"] == 0
     assert np.load(output).shape == (7, 48)
+
+
+def test_nothing_in_a_part_is_unpickled(tmp_path: Path) -> None:
+    with Parts(tmp_path / "v.npy", restart=False) as parts:
+        np.savez(parts.folder / "00000000.npz", vectors=np.array([[{}]]), usage=np.zeros(4, np.int64))
+        with pytest.raises(ConfigurationError, match=r"00000000\.npz is damaged .*allow_pickle=False"):
+            parts.read(0)
 
 
 def test_other_ranges_are_refused(

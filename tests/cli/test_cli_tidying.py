@@ -104,12 +104,13 @@ def test_parts_that_a_killed_run_had_begun_to_remove_are_removed(
     assert not folder.exists()
 
 
-def test_files_of_others_in_the_parts_folder_are_left_alone(
+def test_of_the_parts_folder_the_files_of_others_are_left_and_what_a_killed_run_was_writing_is_not(
     invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
 ) -> None:
     stranger = tmp_path / "v.npy.parts" / "notes.md"
     stranger.parent.mkdir()
     stranger.write_text("mine", encoding="utf-8")
+    (stranger.parent / "00000009.npz.tmp").write_bytes(b"half")
     run = invoke("embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, "--restart")
     assert run.code == 0, run.err
     assert [path.name for path in stranger.parent.iterdir()] == ["notes.md"]
