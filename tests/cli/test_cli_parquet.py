@@ -219,6 +219,14 @@ def test_dates_beyond_pythons_are_refused_in_json(
     assert "row 1 of" in run.err
 
 
+def test_a_file_that_is_no_parquet_is_named(invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path) -> None:
+    path = tmp_path / "text.parquet"
+    path.write_text("not this format\n")
+    run = invoke("embed", path, tmp_path / "v.npy", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert f"error: {path} is not a Parquet file" in run.err
+
+
 def test_a_damaged_parquet_file_is_named(invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path) -> None:
     path = tmp_path / "damaged.parquet"
     pq.write_table(pa.table({"text": ["many words " * 50] * 50}), path, compression=None, use_dictionary=False)
