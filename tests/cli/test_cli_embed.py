@@ -51,6 +51,8 @@ def test_jsonl_output_keeps_rows_and_gives_back_the_same_numbers(
         assert run.code == 0, run.err
     rows = [json.loads(line) for line in output.read_bytes().split(b"\n")[:-1]]
     assert [row[field] for row in rows] == texts
+    if source != "jsonl":  # of whose lines every character is kept
+        assert "数据库" in output.read_text(encoding="utf-8")
     if source != "lines":
         assert [row["id"] for row in rows] == list(range(len(texts)))
     vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)

@@ -47,7 +47,7 @@ def test_a_null_or_a_number_in_parquet_is_refused(
     pq.write_table(pa.table({"text": [1, 2]}), path)
     assert "is int64, not text" in invoke(*command).err
     pq.write_table(pa.table({"body": ["a"]}), path)
-    assert "has no column 'text'" in invoke(*command).err
+    assert "has no column 'text'; it has: body (choose with --field)" in invoke(*command).err
 
 
 @pytest.mark.parametrize("kind", ["string_view", "large_string", "dictionary"])
@@ -194,18 +194,42 @@ def test_parquet_values_that_json_lacks_are_refused_before_any_row_is_embedded(
     assert not (tmp_path / "v.jsonl.parts").exists()
 
 
-@pytest.mark.parametrize("column", ["text", "other"])
+@pytest.mark.parametrize(("column", "ending"), [("text", ".jsonl"), ("other", ".jsonl"), ("text", ".npy")])
 def test_parquet_text_that_is_not_utf_8_is_named_before_any_row_is_embedded(
-    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path, column: str
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path, column: str, ending: str
 ) -> None:
     broken = pa.array([b"fine", b"\xff"]).view(pa.string())
     columns = {"text": pa.array(["a", "b"]), "other": pa.array(["a", "b"]), column: broken}
     path = tmp_path / "broken.parquet"
     pq.write_table(pa.table(columns), path)
-    run = invoke("embed", path, tmp_path / "v.jsonl", "--model", embedding_checkpoint)
+    run = invoke("embed", path, tmp_path / f"v{ending}", "--model", embedding_checkpoint)
     assert run.code == 2
     assert "row 2 of" in run.err
     assert "can't decode byte 0xff" in run.err
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_json_lacks_are_refused_before_any_row_is_embedded(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path, number: float
+) -> None:
+    path = tmp_path / "numbers.parquet"
+    pq.write_table(pa.table({"text": ["a", "b"], "n": [1.0, number]}), path)
+    run = invoke("embed", path, tmp_path / "v.jsonl", "--model", embedding_checkpoint)
+    assert run.code == 2
+    assert f"row 2 of {path} cannot be written as JSON" in run.err
+    assert not (tmp_path / "v.jsonl").exists()
+
+
+def test_a_column_in_place_of_the_vectors_is_refused_before_any_row_is_embedded(
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"text": ["a"], "embedding": [[1.0]]}), path)
+    for ending in (".parquet", ".jsonl"):
+        run = invoke("embed", path, tmp_path / f"v{ending}", "--model", embedding_checkpoint, *SMALL)
+        assert run.code == 2
+        assert f'{path} already has a column "embedding"' in run.err
+    assert invoke("embed", path, tmp_path / "v.npy", "--model", embedding_checkpoint, *SMALL).code == 0
 
 
 def test_dates_beyond_pythons_are_refused_in_json(
