@@ -84,14 +84,25 @@ def test_every_arrow_type_of_text_is_read_and_kept(
     np.testing.assert_allclose(np.array([row["embedding"] for row in rows]), expected, atol=1e-6)
 
 
+FIT_NO_COLUMN: dict[str, list[dict[str, object]]] = {
+    "types that differ": [{"id": 1}, {"id": "x"}],
+    "an object without fields": [{"id": {}}],
+    "a large number": [{"id": 2**70}],
+    "a number that a later fraction would round": [{"id": 2**60 + 1}, *([{}] * 1500), {"id": 1.5}],
+}
+
+
+@pytest.mark.parametrize("name", FIT_NO_COLUMN)
 def test_jsonl_fields_that_fit_no_column_are_refused_before_any_row_is_embedded(
-    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path
+    invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path, name: str
 ) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"text": "a", "id": 1}\n{"text": "b", "id": "x"}\n', encoding="utf-8")
+    path.write_text("".join(json.dumps({"text": "a", **row}) + "\n" for row in FIT_NO_COLUMN[name]))
     run = invoke("embed", path, tmp_path / "v.parquet", "--model", embedding_checkpoint)
     assert run.code == 2
+    assert str(path) in run.err
     assert "write .jsonl" in run.err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
 def test_fields_that_only_later_rows_have_get_a_column(
