@@ -250,7 +250,8 @@ def test_a_job_at_a_server_goes_on_at_another_address_but_not_with_another_model
         server = {"server": "vllm", "base_url": "http://127.0.0.1:8000", **model_kwargs}
         return _settings(Embedder(backend="remote", model_kwargs=server))
 
-    assert settings(timeout=1, max_retries=0, api_key_env="A_KEY") == settings(timeout=30, max_connections=2)
+    limits = {"max_connections": 2, "max_inputs_per_request": 8, "max_tokens_per_request": 4096}
+    assert settings(timeout=1, deadline=60, max_retries=0, api_key_env="A_KEY", **limits) == settings()
     assert settings() == settings(base_url=["http://gpu-1:8000", "http://gpu-2:8000"])
     assert settings() != settings(served_model="another")
     assert settings() != settings(server="tei")
