@@ -1,0 +1,69 @@
+"""Options out of range are bad usage, told of before anything is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import Invoke
+from embedding_job import SMALL
+from qwen3_rag.cli.options import one_or_several
+
+OUT_OF_RANGE = [
+    ("embed", "--chunk-size", 0),
+    ("embed", "--max-tokens", 0),
+    ("embed", "--token-budget", 0),
+    ("embed", "--dtype", "float8"),
+    ("embed", "--precision", "int4"),
+    ("embed", "--role", "passage"),
+    ("rerank", "--top-k", -1),
+    ("rerank", "--max-tokens", 0),
+    ("serve", "--port", 0),
+    ("serve", "--port", 65536),
+    ("serve", "--max-tokens", 0),
+    ("serve", "--tensor-parallel", 0),
+    ("serve", "--data-parallel", 0),
+    ("demo", "--passages", 0),
+]
+
+
+@pytest.mark.parametrize(("command", "option", "value"), OUT_OF_RANGE)
+def test_an_option_out_of_range_is_bad_usage(
+    invoke: Invoke, tmp_path: Path, command: str, option: str, value: object
+) -> None:
+    arguments = {
+        "embed": (tmp_path / "none.txt", tmp_path / "v.npy"),
+        "rerank": ("query", tmp_path / "none.txt"),
+        "serve": ("none/none",),
+        "demo": (),
+    }[command]
+    run = invoke(command, *arguments, option, value)
+    assert run.code == 2
+    assert f"Invalid value for '{option}'" in run.err
+
+
+def test_parts_may_be_of_one_row(
+    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path, expected: np.ndarray
+) -> None:
+    output = tmp_path / "v.npy"
+    run = invoke("embed", lines, output, "--model", embedding_checkpoint, *SMALL, "--chunk-size", 1)
+    assert run.code == 0, run.err
+    np.testing.assert_allclose(np.load(output), expected, atol=1e-6)
+
+
+def test_one_device_is_a_name_and_several_are_a_list() -> None:
+    assert one_or_several(None) is None
+    assert one_or_several([]) is None
+    assert one_or_several(["cpu"]) == "cpu"
+    assert one_or_several(["cuda:0", "cuda:1"]) == ["cuda:0", "cuda:1"]
+
+
+@pytest.mark.parametrize("given", ["{", "[]", '"secret"', "7"])
+def test_model_kwargs_that_are_no_object_are_refused_and_not_quoted(
+    invoke: Invoke, lines: Path, tmp_path: Path, given: str
+) -> None:
+    run = invoke("embed", lines, tmp_path / "v.npy", "--model", "demo", "--model-kwargs", given)
+    assert run.code == 2
+    assert "error: --model-kwargs must be a JSON object" in run.err
+    assert "secret" not in run.err
