@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,3 +70,31 @@ def test_model_kwargs_that_are_no_object_are_refused_and_not_quoted(
     assert run.code == 2
     assert "error: --model-kwargs must be a JSON object" in run.err
     assert "secret" not in run.err
+
+
+@pytest.mark.parametrize("command", ["embed", "rerank"])
+def test_hub_and_revision_are_where_the_model_comes_from(
+    invoke: Invoke,
+    lines: Path,
+    tmp_path: Path,
+    embedding_checkpoint: Path,
+    reranking_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    """No network here, so the hub's library is a stand-in."""
+    folder = embedding_checkpoint if command == "embed" else reranking_checkpoint
+    asked = []
+
+    def snapshot_download(model_id: str, revision: str | None = None, **_: object) -> str:
+        asked.append((model_id, revision))
+        return str(folder)
+
+    module: Any = types.ModuleType("modelscope")
+    module.snapshot_download = snapshot_download
+    monkeypatch.setitem(sys.modules, "modelscope", module)
+    arguments = (lines, tmp_path / "v.npy") if command == "embed" else ("query", lines)
+    model = ("--model", "someone/some-model", "--hub", "modelscope", "--revision", "v2")
+    run = invoke(command, *arguments, *model, "--dtype", "float32")
+    assert run.code == 0, run.err
+    assert set(asked) == {("someone/some-model", "v2")}
