@@ -45,6 +45,7 @@ def test_an_output_is_as_it_was_until_its_replacement_is_whole(
     assert run.code == 0, run.err
     assert json.loads(run.out)["rows_of_earlier_runs"] == 4
     assert "7/7" in run.err, "the bar counts rows of earlier runs too"
+    assert "7 rows (4 of an earlier run)" in run.err
     np.testing.assert_allclose(np.load(output), expected, atol=1e-6)
 
 

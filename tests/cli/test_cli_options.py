@@ -12,6 +12,7 @@ import pytest
 from command import Invoke
 from embedding_job import SMALL
 from qwen3_rag.cli.options import one_or_several
+from transformers.utils.logging import enable_progress_bar
 
 OUT_OF_RANGE = [
     ("embed", "--chunk-size", 0),
@@ -98,3 +99,13 @@ def test_hub_and_revision_are_where_the_model_comes_from(
     run = invoke(command, *arguments, *model, "--dtype", "float32")
     assert run.code == 0, run.err
     assert set(asked) == {("someone/some-model", "v2")}
+
+
+@pytest.mark.parametrize("command", ["embed", "rerank"])
+def test_quiet_hides_the_bars_of_libraries_too(
+    invoke: Invoke, lines: Path, tmp_path: Path, command: str
+) -> None:
+    enable_progress_bar()  # which another test of this process may have hidden
+    arguments = (lines, tmp_path / "v.npy") if command == "embed" else ("query", lines)
+    run = invoke(command, *arguments, "--model", "demo", "--device", "cpu", "--quiet")
+    assert (run.code, run.err) == (0, "")

@@ -33,7 +33,7 @@ def test_int8_needs_ranges_and_uses_them_for_every_part(
     assert np.abs(difference).max() <= 1  # a value at the edge of a step may round either way
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "several arrays", "complex", "strings"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "several arrays", "complex", "strings", "pickled"])
 def test_ranges_that_are_not_numbers_are_an_error_that_names_the_file(
     damage: str, invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
 ) -> None:
@@ -42,7 +42,8 @@ def test_ranges_that_are_not_numbers_are_an_error_that_names_the_file(
         if damage == "several arrays":
             np.savez(file, right=right)
         elif damage != "empty":
-            np.save(file, right.astype({"complex": complex, "strings": str}.get(damage, float)))
+            types = {"complex": complex, "strings": str, "pickled": object}
+            np.save(file, right.astype(types.get(damage, float)))
     if damage == "cut":
         ranges.write_bytes(ranges.read_bytes()[:-1])
     run = invoke(
@@ -64,6 +65,16 @@ def test_ranges_of_another_shape_are_refused_before_work_begins(
     assert run.code == 2
     assert "(2, 32)" in run.err
     assert not (tmp_path / "v.npy.parts").exists()
+
+
+def test_ranges_for_a_precision_that_has_none_are_refused(invoke: Invoke, lines: Path, tmp_path: Path) -> None:
+    command = ("embed", lines, tmp_path / "v.npy", "--model", "demo", "--ranges", tmp_path / "ranges.npy")
+    run = invoke(*command, "--precision", "float16")
+    assert run.code == 2
+    assert "--ranges goes with --precision int8 or uint8" in run.err
+    run = invoke(*command, "--precision", "int8")
+    assert run.code == 2
+    assert str(tmp_path / "ranges.npy") in run.err, "it is not there"
 
 
 @pytest.mark.parametrize("precision", ["float16", "binary", "ubinary"])
