@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from command import Invoke
-from embedding_job import SMALL
+from embedding_job import SMALL, StoppedError
+from qwen3_rag import Embedder, Reranker
 from qwen3_rag.cli.options import one_or_several
 from transformers.utils.logging import enable_progress_bar
 
@@ -109,3 +110,42 @@ def test_quiet_hides_the_bars_of_libraries_too(
     arguments = (lines, tmp_path / "v.npy") if command == "embed" else ("query", lines)
     run = invoke(command, *arguments, "--model", "demo", "--device", "cpu", "--quiet")
     assert (run.code, run.err) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["embed", "rerank"])
+def test_options_of_models_reach_them(
+    invoke: Invoke, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    made: list[dict[str, Any]] = []
+
+    def noted(self: Embedder | Reranker, *_: object, **__: object) -> None:
+        made.append(self.arguments)
+        raise StoppedError
+
+    monkeypatch.setattr(Embedder, "embed", noted)
+    monkeypatch.setattr(Reranker, "evaluate", noted)
+    arguments = (lines, tmp_path / "v.npy") if command == "embed" else ("query", lines)
+    with pytest.raises(StoppedError):
+        invoke(
+            *(command, *arguments, "--model", "demo", "--device", "cpu", "--dtype", "float32"),
+            *("--max-tokens", 999, "--token-budget", 600, "--revision", "v1", "--hub", "modelscope"),
+            *("--model-kwargs", '{"compile": false}'),
+        )
+    given = {
+        "model": "demo",
+        "backend": "transformers",
+        "device": "cpu",
+        "dtype": "float32",
+        "max_tokens": 999,
+        "token_budget": 600,
+        "revision": "v1",
+        "hub": "modelscope",
+        "model_kwargs": {"compile": False},
+    }
+    assert {name: made[0][name] for name in given} == given
+
+
+def test_a_question_that_is_not_utf_8_is_bad_usage(invoke: Invoke) -> None:
+    run = invoke("demo", "--question", "fine", "--question", "bad\udcff")
+    assert run.code == 2
+    assert "Invalid value for '--question': not UTF-8 at character 4" in run.err
