@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 
@@ -64,3 +66,15 @@ def test_a_piped_list_of_plugins_has_every_name_whole(invoke: Invoke, monkeypatc
 
 def test_the_version_is_the_packages(invoke: Invoke) -> None:
     assert invoke("--version").out == f"qwen3-rag {__version__}\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes the streams")
+def test_a_reader_that_has_gone_and_closed_streams_are_no_tracebacks() -> None:
+    command = [sys.executable, "-m", "qwen3_rag.cli", "models"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as pipe:  # as in `qwen3-rag models | head -1`
+        run = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert run.stderr == ""
+    closed = subprocess.run(["sh", "-c", f"{shlex.join(command)} <&- >&- 2>&-"], check=False)
+    assert closed.returncode == 0

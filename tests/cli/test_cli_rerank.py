@@ -25,6 +25,7 @@ def test_the_ranking_is_that_of_the_library(
     run = invoke("rerank", QUERY, lines, "--model", reranking_checkpoint, "--dtype", "float32", "--json")
     assert run.code == 0, run.err
     ranking = json.loads(run.out)["ranking"]
+    assert "数据库" in run.out, "what can be printed is not escaped"
     expected = Reranker(str(reranking_checkpoint), dtype="float32").rerank(QUERY, texts)
     assert [(item["index"], item["text"]) for item in ranking] == [(item.index, item.text) for item in expected]
     assert [item["score"] for item in ranking] == pytest.approx([item.score for item in expected], abs=1e-6)
