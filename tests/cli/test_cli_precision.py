@@ -33,7 +33,7 @@ def test_int8_needs_ranges_and_uses_them_for_every_part(
     assert np.abs(difference).max() <= 1  # a value at the edge of a step may round either way
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "several arrays", "complex", "strings", "pickled"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "several arrays", "complex", "strings"])
 def test_ranges_that_are_not_numbers_are_an_error_that_names_the_file(
     damage: str, invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
 ) -> None:
@@ -42,8 +42,7 @@ def test_ranges_that_are_not_numbers_are_an_error_that_names_the_file(
         if damage == "several arrays":
             np.savez(file, right=right)
         elif damage != "empty":
-            types = {"complex": complex, "strings": str, "pickled": object}
-            np.save(file, right.astype(types.get(damage, float)))
+            np.save(file, right.astype({"complex": complex, "strings": str}.get(damage, float)))
     if damage == "cut":
         ranges.write_bytes(ranges.read_bytes()[:-1])
     run = invoke(
@@ -52,6 +51,26 @@ def test_ranges_that_are_not_numbers_are_an_error_that_names_the_file(
     )
     assert run.code == 2
     assert f"{ranges} is not a .npy file of real numbers" in run.err
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_nothing_in_ranges_is_unpickled(invoke: Invoke, lines: Path, tmp_path: Path) -> None:
+    ranges, touched = tmp_path / "ranges.npy", tmp_path / "touched"
+    np.save(ranges, np.array([[Touch(touched)]], dtype=object), allow_pickle=True)
+    command = ("embed", lines, tmp_path / "v.npy", "--model", "demo", "--precision", "int8", "--ranges", ranges)
+    run = invoke(*command)
+    assert run.code == 2
+    assert f"{ranges} is not a .npy file of real numbers" in run.err
+    assert not touched.exists()
 
 
 def test_ranges_of_another_shape_are_refused_before_work_begins(
