@@ -68,13 +68,26 @@ def test_the_version_is_the_packages(invoke: Invoke) -> None:
     assert invoke("--version").out == f"qwen3-rag {__version__}\n"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes the streams")
-def test_a_reader_that_has_gone_and_closed_streams_are_no_tracebacks() -> None:
-    command = [sys.executable, "-m", "qwen3_rag.cli", "models"]
+COMMAND = [sys.executable, "-m", "qwen3_rag.cli"]
+
+
+def test_a_reader_that_has_gone_is_no_error_to_tell_of() -> None:
+    """As in `qwen3-rag models --json | head -1`."""
     reader, writer = os.pipe()
     os.close(reader)
-    with os.fdopen(writer, "wb") as pipe:  # as in `qwen3-rag models | head -1`
-        run = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
-    assert run.stderr == ""
-    closed = subprocess.run(["sh", "-c", f"{shlex.join(command)} <&- >&- 2>&-"], check=False)
-    assert closed.returncode == 0
+    unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with os.fdopen(writer, "wb") as pipe:
+        run = subprocess.run(
+            [*COMMAND, "models", "--json"], stdout=pipe, stderr=subprocess.PIPE, env=unbuffered, check=False
+        )
+    assert run.stderr == b""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes the streams")
+def test_streams_may_be_closed() -> None:
+    serve = shlex.join([*COMMAND, "serve", "Qwen/Qwen3-Embedding-0.6B"])
+    assert subprocess.run(["sh", "-c", f"{serve} <&- >&- 2>&-"], check=False).returncode == 0
+    rerank = shlex.join([*COMMAND, "rerank", "query", "-", "--model", "demo", "--json"])
+    run = subprocess.run(["sh", "-c", f"{rerank} <&-"], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["ranking"] == []
