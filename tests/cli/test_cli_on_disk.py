@@ -59,3 +59,17 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     for number in range(50):
         write_atomically(tmp_path / f"{number}", lambda file: file.write(b"x"))
     assert lowest_free() < before + 50
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_part_that_finds_the_disk_full_is_named(tmp_path: Path) -> None:
+    (tmp_path / "part.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"Errno 28.*part\.tmp"):
+        write_atomically(tmp_path / "part", lambda file: file.write(b"x"))
+
+
+def test_a_part_that_cannot_be_written_for_another_reason_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "part.tmp").mkdir()
+    with pytest.raises(OSError, match=r"part\.tmp"):
+        write_atomically(tmp_path / "part", lambda file: file.write(b"x"))
+    assert not (tmp_path / "part").exists()

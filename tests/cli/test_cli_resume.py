@@ -284,21 +284,3 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_costs_no_row(
     run = invoke(*command, "--json")
     assert run.code == 0, run.err
     assert json.loads(run.out)["rows_of_earlier_runs"] == ROWS
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
-def test_a_part_that_finds_the_disk_full_is_named(tmp_path: Path) -> None:
-    from qwen3_rag.cli.files import write_atomically
-
-    (tmp_path / "part.tmp").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"Errno 28.*part\.tmp"):
-        write_atomically(tmp_path / "part", lambda file: file.write(b"x"))
-
-
-def test_a_part_that_cannot_be_written_for_another_reason_is_an_error(tmp_path: Path) -> None:
-    from qwen3_rag.cli.files import write_atomically
-
-    (tmp_path / "part.tmp").mkdir()
-    with pytest.raises(OSError, match=r"part\.tmp"):
-        write_atomically(tmp_path / "part", lambda file: file.write(b"x"))
-    assert not (tmp_path / "part").exists()
