@@ -13,13 +13,13 @@ class StoppedError(Exception):
     """What stops a job."""
 
 
-def stop_after(calls: int, patched: pytest.MonkeyPatch) -> None:
-    """Let a job of this process compute so many parts and no further one."""
+def stop_after(calls: int, patched: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+    """Let a job of this process compute so many parts and no further one: that raises the error."""
     embed, made = Embedder.embed, []
 
     def counted(self: Embedder, *arguments: object, **options: object) -> object:
         if len(made) == calls:
-            raise StoppedError
+            raise error or StoppedError
         made.append(1)
         return embed(self, *arguments, **options)  # type: ignore[arg-type]
 

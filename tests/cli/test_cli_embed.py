@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from command import Invoke
 from embedding_job import SMALL
-from qwen3_rag import Embedder
+from qwen3_rag import Embedder, TruncationWarning
+from qwen3_rag.cli.rows import open_rows
 
 
 def test_text_lines_become_the_rows_of_a_matrix(
@@ -51,6 +53,8 @@ def test_jsonl_output_keeps_rows_and_gives_back_the_same_numbers(
         assert run.code == 0, run.err
     rows = [json.loads(line) for line in output.read_bytes().split(b"\n")[:-1]]
     assert [row[field] for row in rows] == texts
+    if source != "jsonl":  # of whose lines every character is kept
+        assert "数据库" in output.read_text(encoding="utf-8")
     if source != "lines":
         assert [row["id"] for row in rows] == list(range(len(texts)))
     vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)
@@ -79,6 +83,12 @@ def test_windows_line_ends_and_a_byte_order_mark_are_no_part_of_the_texts(
     output = tmp_path / "v.npy"
     assert invoke("embed", path, output, "--model", embedding_checkpoint, *SMALL).code == 0
     np.testing.assert_allclose(np.load(output), embedder.embed_documents(["first", "second"]), atol=1e-6)
+
+
+def test_what_only_looks_like_a_mark_or_a_line_end_stays(tmp_path: Path) -> None:
+    path = tmp_path / "odd.txt"
+    path.write_bytes("\ufeff\ufefffirst\r\r\n\ufeffsecond\nlast\r".encode())
+    assert list(open_rows(path, "text").texts()) == ["\ufefffirst\r", "\ufeffsecond", "last\r"]
 
 
 def test_queries_carry_the_instruction(
@@ -131,27 +141,20 @@ def test_an_input_without_rows_gives_an_output_without_rows(
         assert pq.read_table(output).num_rows == 0
 
 
-def test_the_json_summary_counts_rows_tokens_and_cut_texts(
+def test_the_summary_counts_rows_tokens_and_cut_texts_in_place_of_warnings(
     invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path, texts: list[str]
 ) -> None:
-    run = invoke(
-        "embed",
-        lines,
-        tmp_path / "v.npy",
-        "--model",
-        embedding_checkpoint,
-        *SMALL,
-        "--max-tokens",
-        5,
-        "--json",
-    )
+    command = ("embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, *SMALL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TruncationWarning)
+        run = invoke(*command, "--max-tokens", 5, "--json")
     summary = json.loads(run.out)
     assert summary["rows"] == len(texts)
     assert summary["rows_of_earlier_runs"] == 0
     assert summary["dimensions"] == 32
     assert summary["prompt_tokens"] == summary["computed_tokens"] + summary["reused_tokens"]
     assert summary["truncated_texts"] > 0
-    assert "lost their end" in run.err
+    assert f"{summary['truncated_texts']} texts were longer than --max-tokens and lost their end" in run.err
 
 
 def test_quiet_prints_nothing(invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path) -> None:
@@ -184,10 +187,13 @@ def test_a_folder_in_place_of_the_output_is_refused_before_work_begins(
 BAD_ROWS = {
     "no JSON": ("{", "is not JSON"),
     "no object": ("[1]", "is not a JSON object"),
-    "no field": ('{"other": 1}', "has no field 'text'"),
+    "nested deeply": (f'{{"text": "a", "deep": {"[" * 100_000}{"]" * 100_000}}}', "is nested too deeply"),
+    "no field": ('{"other": 1}', "has no field 'text'; it has: 'other'"),
+    "no field at all": ("{}", "has no field 'text'; it has: none"),
     "no string": ('{"text": 7}', "has a int in 'text'"),
     "a null": ('{"text": null}', "has a NoneType in 'text'"),
     "a blank line": (" ", "is blank, which only lines at the end may be"),
+    "blank lines": (" \n\n", "is blank, which only lines at the end may be"),
     "a lone surrogate": ('{"text": "\\ud800"}', "lone surrogate"),
     "an embedding": ('{"text": "a", "embedding": []}', 'already has a field "embedding"'),
 }
@@ -206,6 +212,16 @@ def test_a_bad_row_is_named_before_any_row_is_embedded(
     assert problem in run.err
     assert "Traceback" not in run.err
     assert [entry.name for entry in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_field_in_place_of_the_vectors_is_refused_before_any_row_is_embedded(
+    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
+) -> None:
+    model = ("--model", embedding_checkpoint, *SMALL, "--field", "embedding")
+    run = invoke("embed", lines, tmp_path / "v.jsonl", *model)
+    assert run.code == 2
+    assert '--field is "embedding", which is where the vectors go' in run.err
+    assert invoke("embed", lines, tmp_path / "v.npy", *model).code == 0, "a matrix alone has no fields"
 
 
 def test_a_line_that_is_not_utf8_is_named(invoke: Invoke, tmp_path: Path, embedding_checkpoint: Path) -> None:

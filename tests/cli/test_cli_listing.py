@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 
@@ -64,3 +66,28 @@ def test_a_piped_list_of_plugins_has_every_name_whole(invoke: Invoke, monkeypatc
 
 def test_the_version_is_the_packages(invoke: Invoke) -> None:
     assert invoke("--version").out == f"qwen3-rag {__version__}\n"
+
+
+COMMAND = [sys.executable, "-m", "qwen3_rag.cli"]
+
+
+def test_a_reader_that_has_gone_is_no_error_to_tell_of() -> None:
+    """As in `qwen3-rag models --json | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with os.fdopen(writer, "wb") as pipe:
+        run = subprocess.run(
+            [*COMMAND, "models", "--json"], stdout=pipe, stderr=subprocess.PIPE, env=unbuffered, check=False
+        )
+    assert run.stderr == b""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes the streams")
+def test_streams_may_be_closed() -> None:
+    serve = shlex.join([*COMMAND, "serve", "Qwen/Qwen3-Embedding-0.6B"])
+    assert subprocess.run(["sh", "-c", f"{serve} <&- >&- 2>&-"], check=False).returncode == 0
+    rerank = shlex.join([*COMMAND, "rerank", "query", "-", "--model", "demo", "--json"])
+    run = subprocess.run(["sh", "-c", f"{rerank} <&-"], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["ranking"] == []

@@ -53,6 +53,26 @@ def test_ranges_that_are_not_numbers_are_an_error_that_names_the_file(
     assert f"{ranges} is not a .npy file of real numbers" in run.err
 
 
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_nothing_in_ranges_is_unpickled(invoke: Invoke, lines: Path, tmp_path: Path) -> None:
+    ranges, touched = tmp_path / "ranges.npy", tmp_path / "touched"
+    np.save(ranges, np.array([[Touch(touched)]], dtype=object), allow_pickle=True)
+    command = ("embed", lines, tmp_path / "v.npy", "--model", "demo", "--precision", "int8", "--ranges", ranges)
+    run = invoke(*command)
+    assert run.code == 2
+    assert f"{ranges} is not a .npy file of real numbers" in run.err
+    assert not touched.exists()
+
+
 def test_ranges_of_another_shape_are_refused_before_work_begins(
     invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
 ) -> None:
@@ -64,6 +84,16 @@ def test_ranges_of_another_shape_are_refused_before_work_begins(
     assert run.code == 2
     assert "(2, 32)" in run.err
     assert not (tmp_path / "v.npy.parts").exists()
+
+
+def test_ranges_for_a_precision_that_has_none_are_refused(invoke: Invoke, lines: Path, tmp_path: Path) -> None:
+    command = ("embed", lines, tmp_path / "v.npy", "--model", "demo", "--ranges", tmp_path / "ranges.npy")
+    run = invoke(*command, "--precision", "float16")
+    assert run.code == 2
+    assert "--ranges goes with --precision int8 or uint8" in run.err
+    run = invoke(*command, "--precision", "int8")
+    assert run.code == 2
+    assert str(tmp_path / "ranges.npy") in run.err, "it is not there"
 
 
 @pytest.mark.parametrize("precision", ["float16", "binary", "ubinary"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from command import Invoke
 from qwen3_rag import Reranker, TruncationWarning
+from qwen3_rag.cli.rerank import one_line, rerank
+from qwen3_rag.errors import ConfigurationError
 
 QUERY = "where are rows kept?"
 
@@ -22,6 +25,7 @@ def test_the_ranking_is_that_of_the_library(
     run = invoke("rerank", QUERY, lines, "--model", reranking_checkpoint, "--dtype", "float32", "--json")
     assert run.code == 0, run.err
     ranking = json.loads(run.out)["ranking"]
+    assert "数据库" in run.out, "what can be printed is not escaped"
     expected = Reranker(str(reranking_checkpoint), dtype="float32").rerank(QUERY, texts)
     assert [(item["index"], item["text"]) for item in ranking] == [(item.index, item.text) for item in expected]
     assert [item["score"] for item in ranking] == pytest.approx([item.score for item in expected], abs=1e-6)
@@ -33,6 +37,29 @@ def test_standard_input_gives_documents_line_by_line(
     command = ("--model", reranking_checkpoint, "--dtype", "float32", "--json")
     piped = invoke("rerank", QUERY, "-", *command, stdin=lines.read_bytes())
     assert json.loads(piped.out) == json.loads(invoke("rerank", QUERY, lines, *command).out)
+
+
+def test_a_line_of_standard_input_that_is_not_utf_8_is_named(invoke: Invoke) -> None:
+    run = invoke("rerank", QUERY, "-", "--model", "demo", stdin=b"good\ncaf\xe9\n")
+    assert run.code == 2
+    assert "error: row 2 of standard input is not UTF-8" in run.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
+def test_a_terminal_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pty
+
+    terminal, end = pty.openpty()
+    with os.fdopen(terminal), os.fdopen(end) as keyboard:
+        monkeypatch.setattr(sys, "stdin", keyboard)
+        with pytest.raises(ConfigurationError, match="pipe one document per line"):
+            rerank(QUERY, Path("-"), model="demo")
+
+
+def test_a_cell_is_one_line_that_shows_whether_it_was_cut() -> None:
+    assert one_line(" two\n\twords ") == "two words"
+    assert one_line("x" * 300) == "x" * 300
+    assert one_line("x" * 301) == "x" * 299 + "…"
 
 
 def test_top_k_and_instruction_are_taken(invoke: Invoke, lines: Path, reranking_checkpoint: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,12 +107,34 @@ def test_parts_that_a_killed_run_had_begun_to_remove_are_removed(
     assert not folder.exists()
 
 
-def test_files_of_others_in_the_parts_folder_are_left_alone(
+def test_of_the_parts_folder_the_files_of_others_are_left_and_what_a_killed_run_was_writing_is_not(
     invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path
 ) -> None:
     stranger = tmp_path / "v.npy.parts" / "notes.md"
     stranger.parent.mkdir()
     stranger.write_text("mine", encoding="utf-8")
+    (stranger.parent / "00000009.npz.tmp").write_bytes(b"half")
     run = invoke("embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, "--restart")
     assert run.code == 0, run.err
     assert [path.name for path in stranger.parent.iterdir()] == ["notes.md"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows removes no open file")
+def test_a_run_that_ends_while_another_begins_leaves_it_no_removed_folder(
+    invoke: Invoke, lines: Path, tmp_path: Path, embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    flock = fcntl.flock
+
+    def after_the_end_of_another(file: Any, operation: int) -> None:
+        shutil.rmtree(tmp_path / "v.npy.parts")
+        flock(file, operation)
+
+    command = ("embed", lines, tmp_path / "v.npy", "--model", embedding_checkpoint, *SMALL)
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", after_the_end_of_another)
+        run = invoke(*command)
+    assert run.code == 2
+    assert "another process was working in" in run.err
+    assert invoke(*command).code == 0

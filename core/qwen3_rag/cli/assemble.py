@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -96,5 +95,3 @@ def _write_jsonl(path: Path, rows: Rows, parts: Iterator[NDArray[Any]]) -> None:
             digits = _DIGITS.get(vector.dtype.name, "%d")
             numbers = ", ".join([digits % number for number in vector.tolist()])
             file.write(f'{row}, "{EMBEDDING_FIELD}": [{numbers}]}}\n')
-        file.flush()
-        os.fsync(file.fileno())

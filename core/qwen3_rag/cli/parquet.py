@@ -177,7 +177,7 @@ class _Tables:
     """The input's rows as consecutive tables, each of the size that is asked for."""
 
     def __init__(self, rows: Rows, schema: Any) -> None:
-        self._rows, self._schema = rows, schema
+        self._schema = schema
         self._batches = rows.batches(None) if isinstance(rows, ParquetRows) else None
         self._records = _records(rows) if self._batches is None else iter(())
         self._left: Any = pa.Table.from_batches([], schema)
