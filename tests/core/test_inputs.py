@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qwen3_rag import Embedder, Reranker
 from qwen3_rag.chunks import chunks
-from qwen3_rag.tokenization import CHARACTERS_PER_TOKEN
 
 DOCUMENTS = ["Beijing is the capital of China.", "Cats sleep.", "Gravity pulls."]
 
@@ -123,14 +122,16 @@ def test_what_is_no_pair_is_refused(wrong: Any, reranker: Reranker) -> None:
 @given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 10))
 def test_chunks_hold_all_inputs_in_order_and_few_long_ones(lengths: list[int], max_tokens: int) -> None:
     texts = [str(place).ljust(length) for place, length in enumerate(lengths)]
-    with patch.multiple("qwen3_rag.chunks", _CHUNK=8, _CHUNK_CHARACTERS=100):
+    with patch.multiple("qwen3_rag.chunks", _CHUNK=8, _CHUNK_CHARACTERS=100, CHARACTERS_PER_TOKEN=6):
         made = list(chunks(texts, max_tokens))
     assert [text for _, chunk in made for text in chunk] == texts
     for start, chunk in made:
         assert texts[start] == chunk[0]
-        counted = sum(min(len(text), CHARACTERS_PER_TOKEN * max_tokens) for text in chunk)
+        counted = sum(min(len(text), 6 * max_tokens) for text in chunk)
         assert len(chunk) <= 8
         assert len(chunk) == 1 or counted <= 100
+        after = texts[start + len(chunk) :]
+        assert not after or len(chunk) == 8 or counted + min(len(after[0]), 6 * max_tokens) > 100
 
 
 def _refill(given: list[Any]) -> None:

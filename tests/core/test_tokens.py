@@ -216,6 +216,11 @@ def test_tokens_before_a_place_to_break_off_are_those_of_the_whole(text: str, da
     assert PLAIN.encode(text).ids[: len(ids)] == ids
 
 
+@pytest.mark.parametrize("text", ["a\u0301", "aé", "a1", "e\u0301a", "1\u0301", "1é", "한\u11a8", "中中"])
+def test_no_text_is_broken_off_where_its_characters_may_join(text: str) -> None:
+    assert safe_break(text, 0) == len(text)
+
+
 def test_no_more_of_a_long_document_is_tokenised_than_is_needed() -> None:
     seen: list[int] = []
     encode = TOKENIZER._encode_batch
