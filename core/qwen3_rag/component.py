@@ -43,7 +43,7 @@ _INLINE_NUMBERS: Final = 200_000
 class Component:
     """Base of `Embedder` and `Reranker`. Thread-safe; copied and pickled as its configuration.
 
-    A subclass whose constructor takes other arguments needs a `__reduce__` and a `__copy__` of its own.
+    A subclass with a constructor of other arguments needs its own `__reduce__`, `__copy__` and `__deepcopy__`.
 
     Args:
         kind: of the model.
@@ -82,7 +82,7 @@ class Component:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments by name, those left to their defaults included; a deep copy."""
+        """The constructor's arguments by name, defaults included; dicts and lists are copies."""
         arguments: dict[str, Any] = own_copy(self._arguments)
         return arguments
 

@@ -148,6 +148,9 @@ def test_a_model_beside_an_adapter_that_it_may_hold_already_is_refused(
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with pytest.raises(CheckpointError, match="holds a model and an adapter"):
         Embedder(str(folder), **OPTIONS).load()
+    server = {"server": "vllm", "base_url": "http://127.0.0.1:9"}
+    elsewhere = Embedder(str(folder), backend="remote", model_kwargs=server)
+    assert elsewhere.dimensions == 64, "weights that are not read here are not looked at"
 
 
 def test_nan_weights_name_the_text_and_give_no_vector(
