@@ -21,15 +21,23 @@ def test_dimensions_out_of_range_are_refused_before_anything_is_computed(embeddi
 
 def test_what_a_caller_does_to_its_dict_later_changes_nothing(embedding_checkpoint: Path) -> None:
     before = len(engines._engines)
-    model_kwargs: dict[str, Any] = {"use_safetensors": True, "device_map": {"": "cpu"}}
+    model_kwargs: dict[str, Any] = {"use_safetensors": True}
     embedder = Embedder(str(embedding_checkpoint), model_kwargs=model_kwargs, **OPTIONS).load()
     model_kwargs["use_safetensors"] = False
-    model_kwargs["device_map"]["lm_head"] = "disk"
-    assert embedder.arguments["model_kwargs"] == {"use_safetensors": True, "device_map": {"": "cpu"}}
-    embedder.arguments["model_kwargs"]["device_map"].clear()
-    assert embedder.arguments["model_kwargs"] == {"use_safetensors": True, "device_map": {"": "cpu"}}
+    assert embedder.arguments["model_kwargs"] == {"use_safetensors": True}
     embedder.close()
     assert len(engines._engines) == before
+
+
+def test_nor_does_what_it_does_to_dicts_and_lists_in_it() -> None:
+    device_map, urls = {"": "cpu"}, ["http://127.0.0.1:8000"]
+    embedder = Embedder("m", model_kwargs={"device_map": device_map, "base_url": urls})
+    device_map["lm_head"] = "disk"
+    urls.clear()
+    kept = {"device_map": {"": "cpu"}, "base_url": ["http://127.0.0.1:8000"]}
+    assert embedder.arguments["model_kwargs"] == kept
+    embedder.arguments["model_kwargs"]["device_map"].clear()
+    assert embedder.arguments["model_kwargs"] == kept
 
 
 @pytest.mark.parametrize(
