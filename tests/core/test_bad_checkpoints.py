@@ -22,6 +22,8 @@ from qwen3_rag import (
     WrongModelKindError,
     demo,
 )
+from qwen3_rag.checkpoint import open_checkpoint
+from qwen3_rag.settings import EngineSettings
 from safetensors.torch import load_file, save_file
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
@@ -148,9 +150,8 @@ def test_a_model_beside_an_adapter_that_it_may_hold_already_is_refused(
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with pytest.raises(CheckpointError, match="holds a model and an adapter"):
         Embedder(str(folder), **OPTIONS).load()
-    server = {"server": "vllm", "base_url": "http://127.0.0.1:9"}
-    elsewhere = Embedder(str(folder), backend="remote", model_kwargs=server)
-    assert elsewhere.dimensions == 64, "weights that are not read here are not looked at"
+    elsewhere = EngineSettings("embedding", str(folder), backend="remote")
+    assert open_checkpoint(elsewhere, weights=False).hidden_size == 64, "a server reads its own weights"
 
 
 def test_nan_weights_name_the_text_and_give_no_vector(
