@@ -144,6 +144,8 @@ def test_a_reranker_whose_tokenizer_lost_a_control_token_is_refused(lost: str, t
         ("config.json", ["qwen3"], "must hold a JSON object, got list"),
         ("config.json", {"model_type": "qwen3"}, "must have hidden_size, a whole number, got None"),
         ("modules.json", [{"type": "sentence_transformers.models.Pooling"}], "modules with type and path"),
+        ("config_sentence_transformers.json", {"prompts": ["a"]}, "prompts in .* must be strings by name"),
+        ("config_sentence_transformers.json", {"prompts": {"query": 5}}, "must be strings by name, got {'que"),
         ("adapter_config.json", {}, "holds an adapter without its model"),
     ],
 )
