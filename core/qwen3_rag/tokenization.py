@@ -20,7 +20,7 @@ from qwen3_rag import prompts
 from qwen3_rag.errors import CheckpointError, PromptTooLongError
 from qwen3_rag.file_versions import file_versions
 from qwen3_rag.inputs import check_unicode
-from qwen3_rag.prompts import EmbeddingWords, RerankingWords
+from qwen3_rag.prompts import EmbeddingWords, RerankingWords, break_added_tokens
 from qwen3_rag.text_breaks import safe_break, splits_as_qwen
 from qwen3_rag.tokenizer_files import TOKENIZER_FILES, read_tokenizer, without_added_tokens
 from qwen3_rag.tokens import Prompt, Prompts, common_prefix
@@ -125,8 +125,7 @@ class PromptTokenizer:
             PromptTooLongError: the part that may not be cut exceeds `max_tokens`.
         """
         if self._breaks:
-            mend = prompts.break_added_tokens
-            texts, prompt = [mend(text) for text in texts], mend(prompt)
+            texts, prompt = [break_added_tokens(text) for text in texts], break_added_tokens(prompt)
         room = max_tokens - 1
         (start,) = self._encode_batch([prompt], "prompt", [prompt], 0)
         if len(start) > room:
@@ -161,9 +160,8 @@ class PromptTokenizer:
             PromptTooLongError: template, instruction and query alone exceed `max_tokens`.
         """
         if self._breaks:
-            mend = prompts.break_added_tokens
-            pairs = [(mend(query), mend(document)) for query, document in pairs]
-            instruction = mend(instruction)
+            pairs = [(break_added_tokens(query), break_added_tokens(document)) for query, document in pairs]
+            instruction = break_added_tokens(instruction)
         before, after = self._rerank_prefix, self._rerank_suffix
         room = max_tokens - len(before) - len(after)
         heads = [prompts.rerank_head(instruction, query) for query, _ in pairs]
