@@ -1,4 +1,4 @@
-"""How many tokens fit into one batch.
+"""How many tokens fit into one batch, and giving memory back that is no longer used.
 
 A batch's memory is its activations (the prefix cache is small), which are proportional to its tokens by a
 factor that the config determines.
@@ -33,15 +33,6 @@ _FRESH_SECONDS: Final = 1.0
 """How long a reading of the free memory is used: one takes 0.3 ms and is needed twice a round."""
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
-
-_OUT_OF_MEMORY: Final = (
-    "can't allocate memory",  # PyTorch's allocator on a CPU
-    "could not create a primitive",  # oneDNN; afterwards it creates none for new shapes in the same thread
-    "MPS backend out of memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
-"""Parts of messages of a plain RuntimeError."""
 
 CAPTURING: Final = threading.RLock()
 """Held while a CUDA graph is captured: PyTorch captures one at a time per process, and its cache cannot be
@@ -157,10 +148,3 @@ def return_freed_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in other C libraries
         if trim is not None:
             trim(0)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that an allocation failed, on any device."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
