@@ -34,7 +34,7 @@ def acquire(settings: EngineSettings, version: object) -> Engine:
     """Return the engine for these settings, made on first request. Pair it with `release`.
 
     Nothing is read, loaded or imported here: the engine's own threads do that, so that nobody waits for
-    another model than his own.
+    a model but their own.
 
     Args:
         settings, version: what `resolve_local_model` returned.

@@ -17,7 +17,7 @@ _LOCKING: Final = {
 
 
 def is_interrupted() -> bool:
-    """Whether whoever called our caller interrupted this thread where it may hold a lock of `_LOCKING`.
+    """Whether the caller's caller interrupted this thread where it may hold a lock of a module in `_LOCKING`.
 
     A signal's handler runs between any two bytecodes of the main thread, and a finaliser between those of any
     thread. The code that it interrupted keeps its locks until it goes on: waiting for a thread that needs one
