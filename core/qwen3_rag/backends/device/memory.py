@@ -34,6 +34,9 @@ _FRESH_SECONDS: Final = 1.0
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
+_UNTOLD_BYTES: Final = 4 << 30
+"""Free memory where the system does not tell: enough for CPU_TOKEN_BUDGET on every published model."""
+
 CAPTURING: Final = threading.RLock()
 """Held while a CUDA graph is captured: PyTorch captures one at a time per process, and its cache cannot be
 emptied meanwhile."""
@@ -120,9 +123,10 @@ def _free_host_bytes() -> int:
     """Available memory of the system, or of the container (cgroup v2) if that is less."""
     try:
         table = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 4 << 30  # systems without that file; enough for CPU_TOKEN_BUDGET on every published model
-    available = next(int(line.split()[1]) << 10 for line in table if line.startswith("MemAvailable"))
+    except OSError:  # not on Linux
+        return _UNTOLD_BYTES
+    told = (int(line.split()[1]) << 10 for line in table if line.startswith("MemAvailable"))
+    available = next(told, _UNTOLD_BYTES)
     try:
         limit, used = (int((_CGROUP / f"memory.{n}").read_text("ascii")) for n in ("max", "current"))
         statistics = dict(line.split() for line in (_CGROUP / "memory.stat").read_text("ascii").splitlines())
