@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3_rag.steps import in_pool
+from qwen3_rag.pool import in_pool
 
 T = TypeVar("T")
 

@@ -11,6 +11,7 @@ _LOCKING: Final = {
     "qwen3_rag.call_queue",
     "qwen3_rag.gate",
     "qwen3_rag.steps",
+    "qwen3_rag.pool",
     "concurrent.futures._base",
 }
 """Modules that hold locks which an engine's threads need too: the engine's, its gate's, those of futures."""
