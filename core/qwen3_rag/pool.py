@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from qwen3_rag.forking import after_fork_in_child
-from qwen3_rag.workers import WorkerThread
+from qwen3_rag.workers import WorkerThread, resolve
 
 Result = TypeVar("Result")
 
@@ -42,14 +42,7 @@ def in_pool(run: Callable[[], Result]) -> Future[Result]:
 
 def _in_a_thread(run: Callable[[], Result]) -> Future[Result]:
     future: Future[Result] = Future()
-
-    def resolve() -> None:
-        try:
-            future.set_result(run())
-        except BaseException as error:
-            future.set_exception(error)
-
-    WorkerThread(resolve, _NAME).start()
+    WorkerThread(partial(resolve, future, run), _NAME).start()
     return future
 
 
