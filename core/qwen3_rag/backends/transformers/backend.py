@@ -205,7 +205,8 @@ class TransformersBackend:
         if self.device.type == "cpu" and not values.isfinite().all():
             values = torch.cat([self._alone(prompt.token_ids) for prompt in prompts])
         computed = batch.computed.copy()
-        computed[0] -= 0 if past is None else len(past)
+        if past is not None:
+            computed[0] -= len(past)  # counted for the first sequence, but not computed
         return values, computed
 
     @torch.inference_mode()
