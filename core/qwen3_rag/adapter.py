@@ -69,7 +69,7 @@ class Adapter:
         while others use this object: a call that waits then gives its result or raises EngineClosedError.
         """
         if self._owns_component:
-            self._component._put_down()
+            self._component._unload()
 
     if not TYPE_CHECKING:  # type checkers would allow any name
 
