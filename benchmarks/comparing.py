@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 import torch
-from qwen3_rag.backends.device.memory import is_out_of_memory
+from qwen3_rag.backends.device.out_of_memory import is_out_of_memory
 
 from benchmarks.parity import Kind, Truth, Verdict, check
 from benchmarks.timing import in_turn, summary

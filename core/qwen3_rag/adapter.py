@@ -1,6 +1,6 @@
 """What the adapters of all frameworks share: the component behind one, its life, its copies.
 
-The rules, of which the guides tell users:
+The rules, which the guides tell users too:
 
 - An adapter makes its component from its options, or works with a ready one that it was given.
 - `close` gives the weights of its own component back, and the next use loads them again. A ready component
@@ -69,7 +69,7 @@ class Adapter:
         while others use this object: a call that waits then gives its result or raises EngineClosedError.
         """
         if self._owns_component:
-            self._component._put_down()
+            self._component._unload()
 
     if not TYPE_CHECKING:  # type checkers would allow any name
 

@@ -52,10 +52,10 @@ class CallQueue:
             return [call for call in self._calls if not call.running]
 
     def patience(self, token_budget: int, max_wait: float) -> float | None:
-        """Return the seconds that a round may still wait for more calls, 0 or less for none.
+        """Return the seconds that a round may still wait for more calls.
 
         Returns:
-            None if no call waits.
+            0 or less if it is to begin now, None if no call waits.
         """
         waiting = self.waiting()
         if not waiting:

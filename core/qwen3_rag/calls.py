@@ -88,7 +88,7 @@ class Call:
         """Take the next prompts that add at most `tokens` tokens to a batch.
 
         Args:
-            tokens: may be negative.
+            tokens: may be negative: then nothing is taken beyond `at_least`.
             at_least: take at least this many of the waiting prompts, even beyond `tokens`.
 
         Returns:

@@ -79,8 +79,9 @@ def open_checkpoint(settings: EngineSettings, *, weights: bool) -> Checkpoint:
             f"{settings.model} is a {config.get('model_type')!r} model; only Qwen3 checkpoints run here"
         )
     is_classifier = any("SequenceClassification" in name for name in config.get("architectures") or [])
-    _check_kind("reranking" if is_classifier else _kind_saved(folder), settings)
-    prompts = (read_object(folder / "config_sentence_transformers.json") or {}).get("prompts") or {}
+    saved = read_object(folder / "config_sentence_transformers.json") or {}
+    _check_kind("reranking" if is_classifier else _kind_saved(saved, folder), settings)
+    prompts = _prompts_saved(saved, folder)
     hidden_size = positive_integer(config, "hidden_size", folder)
     if settings.traits.runs_saved_modules:
         if settings.kind == "embedding":
@@ -110,7 +111,7 @@ def _local_folder(settings: EngineSettings, *, weights: bool) -> Path:
     folder = _given_folder(model)
     if folder is not None:
         return folder
-    if model.startswith(("/", "./", "../", "~")) or os.sep in model[-1:]:
+    if model.startswith(("/", "./", "../", "~")) or model.endswith(os.sep):
         raise CheckpointError(f"no such folder: {model}")
     patterns = list(_WEIGHT_FILES if weights else _DESCRIPTION_FILES)
     if weights and (settings.model_kwargs or {}).get("use_safetensors", True) is False:
@@ -185,14 +186,30 @@ def _check_adapter(folder: Path, *, has_model: bool) -> None:
     )
 
 
-def _kind_saved(folder: Path) -> ModelKind | None:
-    """Return the kind of model as which Sentence Transformers saved a folder, if it did."""
-    saved_by = (read_object(folder / "config_sentence_transformers.json") or {}).get("model_type")
-    if saved_by == "CrossEncoder":
+def _kind_saved(saved: Mapping[str, Any], folder: Path) -> ModelKind | None:
+    """Return the kind of model as which Sentence Transformers saved a folder, if it did.
+
+    Args:
+        saved: its `config_sentence_transformers.json`, empty without one.
+        folder: of the checkpoint.
+    """
+    saved_as = saved.get("model_type")
+    if saved_as == "CrossEncoder":
         return "reranking"
-    if saved_by == "SentenceTransformer" or (folder / "1_Pooling").is_dir():
+    if saved_as == "SentenceTransformer" or (folder / "1_Pooling").is_dir():
         return "embedding"
     return None
+
+
+def _prompts_saved(saved: Mapping[str, Any], folder: Path) -> Mapping[str, str | None]:
+    """Return the prompts of `config_sentence_transformers.json`, by name; arguments as for `_kind_saved`."""
+    prompts = saved.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
+        raise CheckpointError(
+            f"the prompts in config_sentence_transformers.json of {folder} must be strings by name, "
+            f"got {prompts!r:.200}"
+        )
+    return prompts
 
 
 def _check_modules(folder: Path) -> None:

@@ -12,8 +12,8 @@ _CHUNK: Final = 512
 """Most inputs of a chunk: while the model runs one, the next is tokenised."""
 
 _CHUNK_CHARACTERS: Final = 2_000_000
-"""Most characters of a chunk of several inputs, of each no more counted than are encoded, which takes some 45
-bytes for one. Chosen, not tuned."""
+"""Most characters of a chunk of several inputs. Of a long input only those count that are encoded, which takes
+some 45 bytes for each. Chosen, not tuned."""
 
 _INLINE_CHARACTERS: Final = 20_000
 """An async call tokenises up to this much text on the event loop itself (about 4 ms), more in a thread."""
@@ -23,11 +23,11 @@ _CHARACTERS_BEFORE: Final = 120
 
 
 def chunks(items: Sequence[Item], max_tokens: int) -> Iterator[tuple[int, Sequence[Item]]]:
-    """Divide inputs into chunks of one or more, each with the number of its first input.
+    """Divide inputs into chunks of one or more, each with the index of its first input.
 
     Args:
         items: texts, or pairs of texts.
-        max_tokens: longest prompt; what is sure to be cut does not count.
+        max_tokens: longest prompt; characters that are sure to be cut do not count.
     """
     most = CHARACTERS_PER_TOKEN * max_tokens
     start = characters = 0

@@ -157,7 +157,7 @@ class Component:
 
         return drive(steps(), timeout)
 
-    def _put_down(self) -> None:
+    def _unload(self) -> None:
         """Give the engine back; the next call opens the checkpoint anew and loads it."""
         self._opening = self._new_opening()
         self._release_engine()

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3_rag.steps import in_pool
+from qwen3_rag.pool import in_pool
 
 T = TypeVar("T")
 
@@ -29,7 +29,8 @@ async def convert_off_loop(convert: Callable[[], T], numbers: int) -> T:
     """Return `convert()`, from a thread if it is about many numbers.
 
     Args:
-        convert: makes a framework's values of a call's results, not all in one step of C.
+        convert: makes a framework's values of a call's results; in many steps, since a single long one in C
+            would keep the loop from running all the same.
         numbers: how many it converts.
     """
     return convert() if numbers <= _INLINE_NUMBERS else await asyncio.wrap_future(in_pool(convert))

@@ -34,7 +34,7 @@ def acquire(settings: EngineSettings, version: object) -> Engine:
     """Return the engine for these settings, made on first request. Pair it with `release`.
 
     Nothing is read, loaded or imported here: the engine's own threads do that, so that nobody waits for
-    another model than his own.
+    a model but their own.
 
     Args:
         settings, version: what `resolve_local_model` returned.
@@ -55,16 +55,22 @@ def release(engine: Engine, *, wait: bool = True) -> None:
         engine: what `acquire` returned. One from before a fork is not the child's to close.
         wait: see `Engine.close`.
     """
-    with _lock:
-        found = [item for item in _engines.items() if item[1].engine is engine]
-        for key, shared in found:
-            shared.users -= 1
-            if shared.users:
-                return
-            del _engines[key]
-            _ending.add(engine)
-    if found:
+    if _drop_user(engine):
         engine.close(wait=wait)
+
+
+def _drop_user(engine: Engine) -> bool:
+    """Count one user less of an engine, and return whether that was the last."""
+    with _lock:
+        for key, shared in _engines.copy().items():  # of which a garbage collection may drop others meanwhile
+            if shared.engine is engine:
+                shared.users -= 1
+                if shared.users:
+                    return False
+                del _engines[key]
+                _ending.add(engine)
+                return True
+    return False
 
 
 def _new_engine(settings: EngineSettings) -> Engine:

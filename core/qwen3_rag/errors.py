@@ -131,7 +131,7 @@ def copy_for_caller(error: BaseException) -> BaseException:
 
 
 def future_safe(error: BaseException) -> BaseException:
-    """Return an error that a future of asyncio accepts: it refuses a StopIteration, and would never be done."""
+    """Return an error that a future of asyncio accepts: given a StopIteration it raises, and is never done."""
     if not isinstance(error, StopIteration):
         return error
     taken = BackendError(f"{error!r} was raised where a model is opened or run; it would end a generator")

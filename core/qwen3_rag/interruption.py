@@ -11,13 +11,18 @@ _LOCKING: Final = {
     "qwen3_rag.call_queue",
     "qwen3_rag.gate",
     "qwen3_rag.steps",
+    "qwen3_rag.pool",
     "concurrent.futures._base",
 }
 """Modules that hold locks which an engine's threads need too: the engine's, its gate's, those of futures."""
 
+_LOCKING_FUNCTIONS: Final = {("qwen3_rag.engines", "acquire"), ("qwen3_rag.engines", "_drop_user")}
+"""Functions that hold such a lock, of a module whose others close engines: a garbage collection in an engine's
+thread gives back other engines."""
+
 
 def is_interrupted() -> bool:
-    """Whether whoever called our caller interrupted this thread where it may hold a lock of `_LOCKING`.
+    """Whether the caller's caller interrupted this thread where it may hold a lock that an engine needs.
 
     A signal's handler runs between any two bytecodes of the main thread, and a finaliser between those of any
     thread. The code that it interrupted keeps its locks until it goes on: waiting for a thread that needs one
@@ -25,7 +30,8 @@ def is_interrupted() -> bool:
     """
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
-        if frame.f_globals.get("__name__") in _LOCKING:
+        module = frame.f_globals.get("__name__")
+        if module in _LOCKING or (module, frame.f_code.co_name) in _LOCKING_FUNCTIONS:
             return True
         frame = frame.f_back
     return False

@@ -8,7 +8,7 @@ from typing import Final
 
 from qwen3_rag.checkpoint import open_checkpoint
 from qwen3_rag.errors import WrongModelKindError
-from qwen3_rag.models import ModelKind
+from qwen3_rag.models import ModelKind, kind_of_name
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import PromptTokenizer
 
@@ -23,6 +23,7 @@ def find_kind(settings: EngineSettings) -> ModelKind:
 
     Raises:
         CheckpointError: its files cannot be read.
+        WrongModelKindError: its name says one kind and its files the other.
     """
     folders: dict[ModelKind, Path] = {}
     for kind in _KINDS:
@@ -30,6 +31,11 @@ def find_kind(settings: EngineSettings) -> ModelKind:
             folders[kind] = open_checkpoint(replace(settings, kind=kind), weights=False).folder
         except WrongModelKindError:
             continue
+    if not folders:
+        raise WrongModelKindError(
+            f"{settings.model} has the name of a Qwen3 {kind_of_name(settings.model)} model and the files of "
+            "the other kind; name its folder after what it is"
+        )
     if len(folders) == 1:
         return next(iter(folders))
     # Published embedding tokenizers append <|endoftext|>, those of rerankers nothing.

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 from qwen3_rag.checkpoint import Checkpoint, check_max_tokens, open_checkpoint, resolve_local_model
-from qwen3_rag.errors import future_safe
 from qwen3_rag.plugins import check_backend
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import PromptTokenizer
+from qwen3_rag.workers import WorkerThread, resolve
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Opening:
             if self._asked is None or (self._asked.done() and self._asked.exception() is not None):
                 asked: Future[Source] = Future()
                 asked.set_running_or_notify_cancel()
-                work, name = contextvars.copy_context().run, "qwen3-rag-open"
-                threading.Thread(target=work, args=(_try, self._run, asked), name=name, daemon=True).start()
+                in_context = partial(contextvars.copy_context().run, resolve, asked, self._run)
+                WorkerThread(in_context, "qwen3-rag-open").start()
                 self._asked = asked  # not before: without its thread it would never be done
             return self._asked
 
@@ -83,10 +84,3 @@ class Opening:
         self._lock = threading.Lock()
         if self._asked is not None and not self._asked.done():
             self._asked = None
-
-
-def _try(run: Callable[[], Source], asked: Future[Source]) -> None:
-    try:
-        asked.set_result(run())
-    except BaseException as error:  # whoever waits has to learn of it
-        asked.set_exception(future_safe(error))

@@ -49,7 +49,12 @@ def check_top_k(top_k: int | None) -> int | None:
     return count
 
 
+def best_first(scores: NDArray[np.float32], top_k: int | None) -> list[int]:
+    """Return the indices of the `top_k` best scores, equal ones in input order; None for all."""
+    order: list[int] = np.argsort(-scores, kind="stable")[:top_k].tolist()
+    return order
+
+
 def rank(scores: NDArray[np.float32], documents: Sequence[str], top_k: int | None) -> list[Ranked]:
-    """Return documents best first, equal scores in input order, at most `top_k` of them."""
-    order = np.argsort(-scores, kind="stable")[:top_k]
-    return [Ranked(int(i), float(scores[i]), documents[i]) for i in order]
+    """Return documents in the order of `best_first`, at most `top_k` of them."""
+    return [Ranked(i, float(scores[i]), documents[i]) for i in best_first(scores, top_k)]

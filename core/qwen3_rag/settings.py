@@ -24,7 +24,7 @@ _OPTIONS_OF_THEIR_OWN: Final = {
     "device": "device",
     "revision": "revision",
 }
-"""What loaders of Hugging Face take as well -> the option that says it here, which theirs would overrule."""
+"""Argument of Hugging Face's loaders -> the option here that says the same, which it would overrule."""
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 

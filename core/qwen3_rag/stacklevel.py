@@ -6,8 +6,8 @@ import sys
 from typing import Final
 
 _PACKAGES: Final = {"qwen3_rag", "langchain_qwen3_rag", "llama_index", "llama_index_instrumentation"}
-"""In the names of all modules that are ours (the adapters of LlamaIndex and Haystack end in the first), and of
-LlamaIndex's, which wraps every call of its components."""
+"""Names of packages, one of which is part of the name of every module of ours (the adapters' for LlamaIndex and
+Haystack end in the first), and of LlamaIndex's own, which wraps every call of its components."""
 
 
 def caller_stacklevel() -> int:

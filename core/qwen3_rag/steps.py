@@ -9,28 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextvars
 import threading
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, TypeVar
 
 from qwen3_rag.errors import ConfigurationError, DeadlineExceededError, copy_for_caller
-from qwen3_rag.forking import after_fork_in_child
-from qwen3_rag.workers import WorkerThread
+from qwen3_rag.pool import in_pool
 
 Result = TypeVar("Result")
 
 _WAIT_SLICE: Final = 0.5
 """Longest single wait, in seconds. Python handles a signal (Ctrl-C) that arrives just before a thread begins to
 wait only when that wait ends, so long waits are split."""
-
-_THREADS: Final = 8
-"""Tasks that run beside their callers at once: tokenising, and converting large results."""
 
 
 @dataclass(frozen=True)
@@ -154,50 +148,9 @@ class _Deadline:
         self.check(future.done())
 
     def check(self, done: bool) -> None:
+        """Raise DeadlineExceededError unless what was waited for is done."""
         if not done:
             raise DeadlineExceededError(
                 f"the call took longer than its timeout of {self._timeout} s; raise it, send less at once, "
                 "or load() the model before the first call"
             )
-
-
-_NAME: Final = "qwen3-rag-tokenise"
-_pool: ThreadPoolExecutor | None = None
-_pool_lock = threading.Lock()
-
-
-def in_pool(run: Callable[[], Result]) -> Future[Result]:
-    """Run a function in a thread of our own pool, in a copy of the caller's context.
-
-    An event loop's default pool would not do: sync calls that run in it wait there for places that other
-    calls hold until they are tokenised. What runs in ours must never wait for a place.
-    """
-    global _pool
-    with _pool_lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(_THREADS, _NAME)
-    in_context = partial(contextvars.copy_context().run, run)
-    try:
-        return _pool.submit(in_context)
-    except RuntimeError:  # a pool takes no work once the main thread has ended, though other threads go on
-        return _in_a_thread(in_context)
-
-
-def _in_a_thread(run: Callable[[], Result]) -> Future[Result]:
-    future: Future[Result] = Future()
-
-    def resolve() -> None:
-        try:
-            future.set_result(run())
-        except BaseException as error:
-            future.set_exception(error)
-
-    WorkerThread(resolve, _NAME).start()
-    return future
-
-
-@after_fork_in_child
-def _forget_pool() -> None:
-    """The pool's threads stayed in the parent."""
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()

@@ -20,7 +20,7 @@ from qwen3_rag import prompts
 from qwen3_rag.errors import CheckpointError, PromptTooLongError
 from qwen3_rag.file_versions import file_versions
 from qwen3_rag.inputs import check_unicode
-from qwen3_rag.prompts import EmbeddingWords, RerankingWords
+from qwen3_rag.prompts import EmbeddingWords, RerankingWords, break_added_tokens
 from qwen3_rag.text_breaks import safe_break, splits_as_qwen
 from qwen3_rag.tokenizer_files import TOKENIZER_FILES, read_tokenizer, without_added_tokens
 from qwen3_rag.tokens import Prompt, Prompts, common_prefix
@@ -32,11 +32,11 @@ _RERANK_TOKENS: Final = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
 """Control tokens of the rerank template, each one token. Source: token ids of the published rerankers."""
 
 CHARACTERS_PER_TOKEN: Final = 6
-"""More than texts have on average: of a long one this much is encoded first. Encoding it all took 10.7 MB for
-250,000 characters of words, of which 8,192 tokens were kept."""
+"""Characters of a long document that are encoded first, for each token that may be kept: more than a token has
+on average. Encoding all of 250,000 characters, of which 8,192 tokens were kept, took 10.7 MB."""
 
 _MORE_CHARACTERS: Final = 4
-"""How many times as much of a text is encoded where that was too little."""
+"""How many times as much of a document is encoded next, where that was too little."""
 
 
 class PromptTokenizer:
@@ -125,8 +125,7 @@ class PromptTokenizer:
             PromptTooLongError: the part that may not be cut exceeds `max_tokens`.
         """
         if self._breaks:
-            mend = prompts.break_added_tokens
-            texts, prompt = [mend(text) for text in texts], mend(prompt)
+            texts, prompt = [break_added_tokens(text) for text in texts], break_added_tokens(prompt)
         room = max_tokens - 1
         (start,) = self._encode_batch([prompt], "prompt", [prompt], 0)
         if len(start) > room:
@@ -141,7 +140,7 @@ class PromptTokenizer:
             bodies, kept, truncated = self._encode_documents([prompt] * len(texts), texts, "text", room, first)
         words = [EmbeddingWords(prompt, text, is_query) for text in kept]
         made = _joined(
-            before=[], bodies=bodies, after=[self.end_of_text], words=words, start=start, first_index=first
+            before=[], bodies=bodies, after=[self.end_of_text], words=words, start=start, first=first
         )
         return Prompts(made, truncated)
 
@@ -161,9 +160,8 @@ class PromptTokenizer:
             PromptTooLongError: template, instruction and query alone exceed `max_tokens`.
         """
         if self._breaks:
-            mend = prompts.break_added_tokens
-            pairs = [(mend(query), mend(document)) for query, document in pairs]
-            instruction = mend(instruction)
+            pairs = [(break_added_tokens(query), break_added_tokens(document)) for query, document in pairs]
+            instruction = break_added_tokens(instruction)
         before, after = self._rerank_prefix, self._rerank_suffix
         room = max_tokens - len(before) - len(after)
         heads = [prompts.rerank_head(instruction, query) for query, _ in pairs]
@@ -178,7 +176,7 @@ class PromptTokenizer:
             after=after,
             words=words,
             start=[*before, *start],
-            first_index=first,
+            first=first,
         )
         return Prompts(made, truncated)
 
@@ -229,7 +227,7 @@ class PromptTokenizer:
         return document[: safe_break(document, characters)]
 
     def _kept_text(self, head: str, text: str, ids: list[int], tokens: int) -> str:
-        """Return the longest start of a text that the first `tokens` of all its ids, behind a head's, cover."""
+        """Return the longest start of `text` that the first `tokens` of `ids` cover, those of head and text."""
         if not tokens:
             return ""
         given = head + text
@@ -246,7 +244,17 @@ class PromptTokenizer:
         return text[: max(0, end - len(head))]
 
     def _encode_batch(self, texts: list[str], name: str, given: Sequence[str], first: int) -> list[list[int]]:
-        """Encode texts. `given` is what the caller gave of them, and `name` what it calls that, for errors."""
+        """Encode texts.
+
+        Args:
+            texts: what is encoded.
+            name: what an input is called, for errors.
+            given: the inputs of the caller that went into `texts`.
+            first: place of the first of them in the caller's list.
+
+        Raises:
+            ValueError: an input holds a lone surrogate.
+        """
         try:
             return [e.ids for e in self._text.encode_batch_fast(texts, add_special_tokens=False)]
         except (TypeError, UnicodeEncodeError):
@@ -275,12 +283,12 @@ def _joined(
     after: list[int],
     words: Sequence[EmbeddingWords | RerankingWords],
     start: list[int],
-    first_index: int,
+    first: int,
 ) -> list[Prompt]:
     """Return prompts of ids before, body and after; `start` is what all have in common unless tokens merge."""
     common = np.array(start, dtype=np.int32)
     made: list[Prompt] = []
-    for index, (ids, one) in enumerate(zip(bodies, words, strict=True), first_index):
+    for index, (ids, one) in enumerate(zip(bodies, words, strict=True), first):
         token_ids = np.array([*before, *ids, *after], dtype=np.int32)
         made.append(Prompt(token_ids, one, index, common_prefix(common, token_ids)))
     return made

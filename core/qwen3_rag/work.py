@@ -50,7 +50,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Pending:
-    """A chunk whose values are awaited; `start` is the number of its first input."""
+    """A chunk whose values are awaited; `start` is the index of its first input."""
 
     start: int
     prompts: Prompts

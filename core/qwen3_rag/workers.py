@@ -1,4 +1,4 @@
-"""Daemon worker threads, and a single-thread executor that several models share."""
+"""Daemon worker threads, their results, and a single-thread executor that several models share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from qwen3_rag.errors import future_safe
 
 Result = TypeVar("Result")
 
@@ -23,6 +25,14 @@ class WorkerThread(threading.Thread):
 
     def __init__(self, work: Callable[[], None], name: str) -> None:
         super().__init__(target=work, name=name, daemon=True)
+
+
+def resolve(future: Future[Result], work: Callable[[], Result]) -> None:
+    """Give a future the result of work, or whatever it raises: those who wait have to learn of it."""
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(future_safe(error))
 
 
 class SharedThread:

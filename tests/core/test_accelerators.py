@@ -139,7 +139,12 @@ def test_a_container_s_memory_is_free_where_only_files_lie_in_it(
 
 @pytest.mark.parametrize(
     ("table", "free"),
-    [("MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable: 5 kB\nBuffers: 2 kB\n", 5 << 10), (None, 4 << 30)],
+    [
+        ("MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable: 5 kB\nBuffers: 2 kB\n", 5 << 10),
+        ("MemTotal: 9 kB\nMemFree: 1 kB\n", 4 << 30),
+        (None, 4 << 30),
+    ],
+    ids=["a table", "a table without it", "no table"],
 )
 def test_without_a_container_the_system_is_asked_and_may_not_tell(
     table: str | None, free: int, tmp_path: Path

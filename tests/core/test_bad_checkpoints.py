@@ -92,6 +92,21 @@ def test_a_choice_of_attention_is_refused_rather_than_ignored(embedding_checkpoi
         Embedder(str(embedding_checkpoint), **options).load()
 
 
+def test_a_word_for_trust_runs_no_code_of_a_checkpoint(embedding_checkpoint: Path, tmp_path: Path) -> None:
+    """As a file may have it: "false" would count as true."""
+    folder = shutil.copytree(embedding_checkpoint, tmp_path / "foreign")
+    config = json.loads((folder / "config.json").read_text())
+    auto_map = {"AutoConfig": "theirs.TheirConfig"}
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": auto_map}))
+    (folder / "theirs.py").write_text(
+        f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n"
+        "from transformers import Qwen3Config\nclass TheirConfig(Qwen3Config): pass\n"
+    )
+    with pytest.raises(ConfigurationError, match="trust_remote_code must be True or False, got 'false'"):
+        Embedder(str(folder), **OPTIONS, model_kwargs={"trust_remote_code": "false"}).load()
+    assert not (tmp_path / "ran").exists()
+
+
 def test_damaged_tokenizers_are_refused(embedding_checkpoint: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(embedding_checkpoint, tmp_path / "broken")
     (folder / "tokenizer.json").write_text("{")
@@ -129,6 +144,8 @@ def test_a_reranker_whose_tokenizer_lost_a_control_token_is_refused(lost: str, t
         ("config.json", ["qwen3"], "must hold a JSON object, got list"),
         ("config.json", {"model_type": "qwen3"}, "must have hidden_size, a whole number, got None"),
         ("modules.json", [{"type": "sentence_transformers.models.Pooling"}], "modules with type and path"),
+        ("config_sentence_transformers.json", {"prompts": ["a"]}, "prompts in .* must be strings by name"),
+        ("config_sentence_transformers.json", {"prompts": {"query": 5}}, "must be strings by name, got {'que"),
         ("adapter_config.json", {}, "holds an adapter without its model"),
     ],
 )

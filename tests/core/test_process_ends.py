@@ -136,6 +136,38 @@ else:
 say("returned")
 """
 
+CLOSED_WHILE_ENGINES_ARE_LOCKED = """
+import signal, threading, time
+import numpy as np
+from qwen3_rag import Embedder, EngineClosedError, engines
+from qwen3_rag.backends.base import BackendOutput
+running, locked = threading.Event(), threading.Event()
+class Backend:
+    token_budget, concurrency = 100, 1
+    def run(self, prompts):
+        running.set()
+        locked.wait(60)
+        left.clear()  # nobody closed it: its finaliser gives its engine back
+        return BackendOutput(np.ones((len(prompts), 256), np.float32), np.ones(len(prompts), np.int64))
+    def close(self):
+        pass
+engines.load_backend = lambda settings: Backend()
+left = [Embedder("demo", max_queued=2).load()]
+embedder = Embedder("demo").load()
+threading.Thread(target=embedder.embed_documents, args=(["a"],)).start()
+running.wait(60)
+new_engine = engines._new_engine
+def interrupted(settings):
+    locked.set()
+    time.sleep(0.3)  # while the finaliser begins to wait for the lock
+    signal.raise_signal(signal.SIGINT)
+    return new_engine(settings)
+engines._new_engine = interrupted
+signal.signal(signal.SIGINT, lambda *_: embedder.close())
+Embedder("demo", max_queued=3).load()
+print("returned")
+"""
+
 
 LOADED_AFTER_THE_MAIN_THREAD = """
 import os, sys, threading
@@ -158,6 +190,12 @@ def test_a_signal_s_handler_may_close_a_component_wherever_it_comes(call: str, m
     command = [sys.executable, "-c", CLOSED_BY_A_HANDLER, call, max_wait_ms]
     ended = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
     assert sorted(ended.stdout.split()) == ["closed", "handled", "returned"], ended.stderr
+
+
+def test_a_signal_s_handler_may_close_a_component_while_another_gets_its_engine() -> None:
+    command = [sys.executable, "-c", CLOSED_WHILE_ENGINES_ARE_LOCKED]
+    ended = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
+    assert ended.stdout == "returned\n", ended.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

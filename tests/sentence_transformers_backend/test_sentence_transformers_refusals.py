@@ -217,6 +217,14 @@ def test_unknown_model_kwargs_are_answered_with_the_known_ones(embedding_checkpo
         embedder.load()
 
 
+@pytest.mark.parametrize("name", ["use_safetensors", "trust_remote_code", "accept_other_inputs"])
+def test_a_switch_that_is_a_word_is_refused(name: str, embedding_checkpoint: Path) -> None:
+    """As a file may have it: "false" would run a checkpoint's code."""
+    embedder = Embedder(str(embedding_checkpoint), model_kwargs={name: "false"}, **OPTIONS)
+    with pytest.raises(ConfigurationError, match=f"{name} must be True or False, got 'false'"):
+        embedder.load()
+
+
 def test_model_kwargs_reach_the_model(embedding_checkpoint: Path) -> None:
     embedder = Embedder(str(embedding_checkpoint), model_kwargs={"attn_implementation": "eager"}, **OPTIONS)
     backend: Any = embedder.load().backend

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from faulty_model import Served
-from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.errors import ConfigurationError, WrongModelKindError
 from qwen3_rag.kinds import find_kind
 from qwen3_rag.models import ModelKind
 from qwen3_rag.settings import EngineSettings
@@ -129,6 +131,16 @@ def test_the_kind_is_found_from_names_files_and_tokenizer(
 ) -> None:
     assert find_kind(EngineSettings("embedding", str(embedding_checkpoint))) == "embedding"
     assert find_kind(EngineSettings("embedding", str(reranking_checkpoint))) == "reranking"
+
+
+def test_a_name_that_its_files_contradict_is_told_as_such(reranking_checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(reranking_checkpoint, tmp_path / "Qwen3-Embedding-0.6B-judge")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({**config, "architectures": ["Qwen3ForSequenceClassification"]})
+    )
+    with pytest.raises(WrongModelKindError, match="the name of a Qwen3 embedding model and the files of the"):
+        find_kind(EngineSettings("embedding", str(folder)))
 
 
 def test_the_server_computes_without_the_package() -> None:

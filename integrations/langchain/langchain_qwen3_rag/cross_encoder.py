@@ -57,5 +57,5 @@ class Qwen3CrossEncoder(RerankerOptions, BaseCrossEncoder):
         Args:
             text_pairs: as `score`.
         """
-        scores: list[float] = (await self.reranker.aevaluate(text_pairs)).scores.tolist()
+        scores: list[float] = (await self.reranker.ascore_pairs(text_pairs)).tolist()
         return scores

@@ -1,4 +1,4 @@
-"""How many tokens fit into one batch.
+"""How many tokens fit into one batch, and giving memory back that is no longer used.
 
 A batch's memory is its activations (the prefix cache is small), which are proportional to its tokens by a
 factor that the config determines.
@@ -34,14 +34,8 @@ _FRESH_SECONDS: Final = 1.0
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
-_OUT_OF_MEMORY: Final = (
-    "can't allocate memory",  # PyTorch's allocator on a CPU
-    "could not create a primitive",  # oneDNN; afterwards it creates none for new shapes in the same thread
-    "MPS backend out of memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
-"""Parts of messages of a plain RuntimeError."""
+_UNTOLD_BYTES: Final = 4 << 30
+"""Free memory where the system does not tell: enough for CPU_TOKEN_BUDGET on every published model."""
 
 CAPTURING: Final = threading.RLock()
 """Held while a CUDA graph is captured: PyTorch captures one at a time per process, and its cache cannot be
@@ -129,9 +123,10 @@ def _free_host_bytes() -> int:
     """Available memory of the system, or of the container (cgroup v2) if that is less."""
     try:
         table = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 4 << 30  # systems without that file; enough for CPU_TOKEN_BUDGET on every published model
-    available = next(int(line.split()[1]) << 10 for line in table if line.startswith("MemAvailable"))
+    except OSError:  # not on Linux
+        return _UNTOLD_BYTES
+    told = (int(line.split()[1]) << 10 for line in table if line.startswith("MemAvailable"))
+    available = next(told, _UNTOLD_BYTES)
     try:
         limit, used = (int((_CGROUP / f"memory.{n}").read_text("ascii")) for n in ("max", "current"))
         statistics = dict(line.split() for line in (_CGROUP / "memory.stat").read_text("ascii").splitlines())
@@ -157,10 +152,3 @@ def return_freed_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in other C libraries
         if trim is not None:
             trim(0)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that an allocation failed, on any device."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from qwen3_rag.backends.device import exclusive
-from qwen3_rag.backends.device.memory import empty_cuda_cache, is_out_of_memory, return_freed_memory
+from qwen3_rag.backends.device.memory import empty_cuda_cache, return_freed_memory
 from qwen3_rag.errors import OutOfMemoryError
 from qwen3_rag.tokens import Prompt
+
+_OUT_OF_MEMORY: Final = (
+    "can't allocate memory",  # PyTorch's allocator on a CPU
+    "could not create a primitive",  # oneDNN; afterwards it creates none for new shapes in the same thread
+    "MPS backend out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""Parts of messages of a plain RuntimeError."""
 
 
 def attempt(forward: Callable[[], Tensor], device: torch.device) -> Tensor | None:
@@ -30,6 +40,13 @@ def attempt(forward: Callable[[], Tensor], device: torch.device) -> Tensor | Non
     if device.type == "cuda":
         empty_cuda_cache()
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that an allocation failed, on any device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 def too_large_error(prompt: Prompt, device: torch.device) -> OutOfMemoryError:

@@ -34,8 +34,8 @@ _VENDORS: Final[dict[ServerName, tuple[str, tuple[str, ...]]]] = {
     ),
 }
 """Server -> environment variable that its vendor's tools read, and the vendor's API hosts. Unless an option
-names
-it, the variable is read for these hosts only: a changed URL must not send the key to somebody else's server."""
+names it, the variable is read for these hosts only: a changed URL must not send the key to somebody else's
+server."""
 
 
 @runtime_checkable
@@ -151,9 +151,8 @@ def key_from_environment(variable: str) -> ApiKey:
 
     Raises:
         ConfigurationError: there is no such variable, or it holds no key. `variable` is quoted only if it
-            cannot
-            be a key given by mistake: keys that are valid names (those of Jina and Cohere) have lower-case
-            letters.
+            cannot be a key given by mistake: keys that are valid names (those of Jina and Cohere) have
+            lower-case letters.
     """
     is_name = _ENVIRONMENT_NAME.match(variable)
     value = os.environ.get(variable) if is_name else None

@@ -32,7 +32,7 @@ def create(settings: EngineSettings) -> SentenceTransformersBackend:
 
     Raises:
         CheckpointError: see `load_model` and `check_inputs`.
-        ConfigurationError: unknown names in `model_kwargs`, or a device that is not available.
+        ConfigurationError: see `Options.parse`, or the device is not available.
     """
     options = Options.parse(settings.loader_options)
     device = choose_device(settings.one_device)

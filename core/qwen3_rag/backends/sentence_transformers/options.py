@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from qwen3_rag.backends.switches import check_switch
 from qwen3_rag.errors import ConfigurationError
 
 
@@ -30,12 +31,16 @@ class Options:
     trust_remote_code: bool = False
     accept_other_inputs: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("use_safetensors", "trust_remote_code", "accept_other_inputs"):
+            check_switch(name, getattr(self, name))
+
     @classmethod
     def parse(cls, model_kwargs: Mapping[str, Any]) -> Options:
         """Read a component's `model_kwargs`, those for the hub left out.
 
         Raises:
-            ConfigurationError: a name is unknown.
+            ConfigurationError: a name is unknown, or a switch is neither True nor False.
         """
         known = [field.name for field in fields(cls)]
         for name in model_kwargs:

@@ -18,6 +18,7 @@ from qwen3_rag.backends.device.memory import TokenBudget, choose_token_budget
 from qwen3_rag.backends.device.out_of_memory import attempt, release_memory, too_large_error
 from qwen3_rag.backends.device.outputs import join_outputs
 from qwen3_rag.backends.device.trigonometry import warm_up_trigonometry
+from qwen3_rag.backends.switches import check_switch
 from qwen3_rag.backends.transformers.attention import attention_path
 from qwen3_rag.backends.transformers.decoder import Decoder
 from qwen3_rag.backends.transformers.elementwise import EAGER, Elementwise, compiled
@@ -68,9 +69,8 @@ def create(settings: EngineSettings) -> TransformersBackend:
 
 def _switch(model_kwargs: dict[str, Any], name: str) -> bool:
     """Remove an option of this backend from those for Transformers, and return its value, False if unset."""
-    value = model_kwargs.pop(name, False)
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} must be True or False, got {value!r}")
+    value: bool = model_kwargs.pop(name, False)
+    check_switch(name, value)
     return value
 
 
@@ -205,7 +205,8 @@ class TransformersBackend:
         if self.device.type == "cpu" and not values.isfinite().all():
             values = torch.cat([self._alone(prompt.token_ids) for prompt in prompts])
         computed = batch.computed.copy()
-        computed[0] -= 0 if past is None else len(past)
+        if past is not None:
+            computed[0] -= len(past)  # counted for the first sequence, but not computed
         return values, computed
 
     @torch.inference_mode()

@@ -158,30 +158,30 @@ def compiled(decoder: Any, dtype: torch.dtype) -> Elementwise:
 
 @cache
 def _compiled() -> Elementwise:
-    norm, norm_and_rotate, gate = (
+    fused_norm, fused_norm_and_rotate, fused_gate = (
         torch.compile(formula, dynamic=False)  # except what `_compile_for` marks
         for formula in (_norm_formula, _norm_and_rotate_formula, _gate_formula)
     )
 
-    def norm_(states: Tensor, how: Norm, out: Tensor) -> Tensor:
+    def norm_rows(states: Tensor, norm: Norm, out: Tensor) -> Tensor:
         if states.shape[0] < _FEWEST_COMPILED_ROWS:
-            return EAGER.norm(states, how, out)
-        norm(states, how.weight, how.epsilon, out)
+            return EAGER.norm(states, norm, out)
+        fused_norm(states, norm.weight, norm.epsilon, out)
         return out
 
-    def norm_and_rotate_(heads: Tensor, how: Norm, rotation: Rotation, out: Tensor) -> None:
+    def norm_and_rotate(heads: Tensor, norm: Norm, rotation: Rotation, out: Tensor) -> None:
         if heads.shape[0] < _FEWEST_COMPILED_ROWS:
-            EAGER.norm_and_rotate(heads, how, rotation, out)
+            EAGER.norm_and_rotate(heads, norm, rotation, out)
         else:
-            norm_and_rotate(heads, how.weight, how.epsilon, *rotation, out)
+            fused_norm_and_rotate(heads, norm.weight, norm.epsilon, *rotation, out)
 
-    def gate_(gates: Tensor, values: Tensor) -> Tensor:
+    def gate(gates: Tensor, values: Tensor) -> Tensor:
         if gates.shape[0] < _FEWEST_COMPILED_ROWS:
             return EAGER.gate(gates, values)
-        gate(gates, values)
+        fused_gate(gates, values)
         return gates
 
-    return Elementwise(norm_, norm_and_rotate_, gate_)
+    return Elementwise(norm_rows, norm_and_rotate, gate)
 
 
 def _norm_formula(states: Tensor, weight: Tensor, epsilon: float, out: Tensor) -> None:

@@ -62,8 +62,12 @@ class KernelLayout:
 def kernel_rows(segments: tuple[Segment, ...]) -> dict[str, Rows]:
     """Return the row indices and offsets of a batch's calls, by name.
 
-    `own` are all queries, `end` those of segments' last tokens, `seen` the keys of a single call; of a second
-    call `prefix` are the keys, `query` and `end query` the queries.
+    - `own offsets`, `end offsets`: each segment's queries, for all its tokens and for its last alone. Its keys
+      are at `own offsets` too, unless a single call sees prefixes.
+    - `seen rows`, `seen offsets`: the keys of such a call.
+    - `prefix rows`, `prefix offsets`: the keys of a second call, over the prefixes.
+    - `query rows`, `query offsets`, `end query rows`, `end query offsets`: its queries, for all tokens and for
+      segments' last.
     """
     lengths = [segment.stop - segment.start for segment in segments]
     rows = {
@@ -100,33 +104,34 @@ def kernel_layouts(
         kernel: FlashAttention over spans.
         longest: an upper bound of the segments' lengths, for the kernel; None: the longest segment's.
     """
-    lengths = [segment.stop - segment.start for segment in segments]
-    longest_own = max(lengths) if longest is None else longest
-    shares = "seen rows" in moved or "prefix rows" in moved
-    seen_lengths = [length_of(runs) for runs in chains(segments)] if shares else lengths
-    longest_seen, keys = longest_own, "own offsets"
+    longest_own = max(segment.stop - segment.start for segment in segments) if longest is None else longest
+    key_rows, key_offsets, longest_key = None, moved["own offsets"], longest_own
     if "seen rows" in moved:
-        longest_seen, keys = max(seen_lengths), "seen offsets"
-    families = _children(segments) if "prefix rows" in moved else {}
-    longest_family = max((sum(lengths[i] for i in family) for family in families.values()), default=0)
-    largest_family = max(map(len, families.values()), default=0)
-    longest_prefix = max((seen_lengths[parent] for parent in families), default=0)
+        key_rows, key_offsets = moved["seen rows"], moved["seen offsets"]
+        longest_key = max(map(length_of, chains(segments)))
+    spans = Spans(moved["own offsets"], key_offsets, longest_own, longest_key)
+    end_spans = Spans(moved["end offsets"], key_offsets, 1, longest_key)
+    call, end_call = _prefix_calls(segments, moved) if "prefix rows" in moved else (None, None)
+    return (
+        KernelLayout(kernel, is_causal=True, spans=spans, key_rows=key_rows, prefix_call=call),
+        KernelLayout(kernel, is_causal=False, spans=end_spans, key_rows=key_rows, prefix_call=end_call),
+    )
 
-    def prefix_call(queries: str, longest_query: int) -> PrefixCall | None:
-        if not families:
-            return None
+
+def _prefix_calls(segments: tuple[Segment, ...], moved: dict[str, Tensor]) -> tuple[PrefixCall, PrefixCall]:
+    """Return the second calls of both layouts; arguments as for `kernel_layouts`."""
+    lengths = [segment.stop - segment.start for segment in segments]
+    seen, families = chains(segments), _children(segments)
+    longest_prefix = max(length_of(seen[parent]) for parent in families)
+    most_queries = max(sum(lengths[i] for i in family) for family in families.values())
+    most_ends = max(map(len, families.values()))
+
+    def prefix_call(queries: str, longest_query: int) -> PrefixCall:
         offsets = moved[f"{queries} offsets"], moved["prefix offsets"]
         spans = Spans(*offsets, longest_query, longest_prefix)
         return PrefixCall(moved[f"{queries} rows"], moved["prefix rows"], spans)
 
-    def layout(queries: str, longest_query: int, call: PrefixCall | None, *, is_causal: bool) -> KernelLayout:
-        spans = Spans(moved[f"{queries} offsets"], moved[keys], longest_query, longest_seen)
-        return KernelLayout(kernel, is_causal, spans, moved.get("seen rows"), call)
-
-    return (
-        layout("own", longest_own, prefix_call("query", longest_family), is_causal=True),
-        layout("end", 1, prefix_call("end query", largest_family), is_causal=False),
-    )
+    return prefix_call("query", most_queries), prefix_call("end query", most_ends)
 
 
 def _children(segments: tuple[Segment, ...]) -> dict[int, list[int]]:

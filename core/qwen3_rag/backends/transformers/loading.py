@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor, nn
 
 from qwen3_rag.backends.device.exclusive import one_at_a_time
+from qwen3_rag.backends.switches import check_switch
 from qwen3_rag.backends.transformers_version import dtype_keyword, version
 from qwen3_rag.checkpoint import Checkpoint
 from qwen3_rag.errors import CheckpointError, ConfigurationError
@@ -55,12 +56,13 @@ def load_model(
     Raises:
         CheckpointError: weights are absent, corrupt or incomplete, a reranker's head is quantised, attention
             is not causal or uses a sliding window, or the rotary embedding is scaled by the sequence length.
-        ConfigurationError: `model_kwargs` has an argument that Transformers does not take, or a `device_map`
-            that leaves weights outside the devices that run the model.
+        ConfigurationError: `model_kwargs` has an argument that Transformers does not take, a
+            `trust_remote_code` that is neither True nor False, or a `device_map` that leaves weights outside
+            the devices that run the model.
     """
-    config = transformers.AutoConfig.from_pretrained(
-        str(checkpoint.folder), trust_remote_code=model_kwargs.get("trust_remote_code", False)
-    )
+    trusted = model_kwargs.get("trust_remote_code", False)
+    check_switch("trust_remote_code", trusted)
+    config = transformers.AutoConfig.from_pretrained(str(checkpoint.folder), trust_remote_code=trusted)
     _check_config(config, checkpoint)
     model_kwargs = _with_rope_theta(checkpoint, config, model_kwargs)
     model_kwargs = _with_device_of_quantised(config, device, model_kwargs)

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from qwen3_rag.backends.base import BackendOutput
-from qwen3_rag.backends.device.memory import (
-    ACCELERATOR_TOKEN_BUDGET,
-    CPU_TOKEN_BUDGET,
-    is_out_of_memory,
-)
+from qwen3_rag.backends.device.memory import ACCELERATOR_TOKEN_BUDGET, CPU_TOKEN_BUDGET
+from qwen3_rag.backends.device.out_of_memory import is_out_of_memory
 from qwen3_rag.backends.vllm.arguments import EngineArguments, engine_arguments
 from qwen3_rag.backends.vllm.engine import OfflineEngine, ParallelEngine, PoolingEngine
 from qwen3_rag.backends.vllm.errors import VllmDiedError, VllmStartError

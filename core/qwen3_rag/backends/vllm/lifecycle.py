@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.workers import resolve
 
 Result = TypeVar("Result")
 
@@ -82,7 +83,7 @@ class Running:
             with _lock:
                 return call()
         future: Future[Result] = Future()
-        threading.Thread(target=_resolve, args=(future, call), name="qwen3-rag-vllm", daemon=True).start()
+        threading.Thread(target=resolve, args=(future, call), name="qwen3-rag-vllm", daemon=True).start()
         while not wait([future], _POLL_SECONDS).done:
             dead = self._dead()
             # It may have answered before it died, and the answer may still be on its way.
@@ -96,13 +97,6 @@ class Running:
     def _dead(self) -> EngineDeadError | None:
         ended = [process for process in self.processes if not process.is_alive()]
         return EngineDeadError(f"{ended[0].name} ended with exit code {ended[0].exitcode}") if ended else None
-
-
-def _resolve(future: Future[Result], call: Callable[[], Result]) -> None:
-    try:
-        future.set_result(call())
-    except BaseException as error:
-        future.set_exception(error)
 
 
 @dataclass

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
+from qwen3_rag.backends.switches import check_switch
 from qwen3_rag.errors import ConfigurationError
 
 RESERVED: Final[Mapping[str, str]] = {
@@ -69,8 +70,8 @@ class VllmOptions:
                 f"gpu_memory_utilization must be a number above 0 and at most 1, got {share!r}"
             )
         if self.enforce_eager is not None:
-            _check_switch("enforce_eager", self.enforce_eager)
-        _check_switch("use_safetensors", self.use_safetensors)
+            check_switch("enforce_eager", self.enforce_eager)
+        check_switch("use_safetensors", self.use_safetensors)
         if not isinstance(self.engine_args, Mapping):
             raise ConfigurationError(
                 "engine_args must map names of vLLM's arguments to values, for example "
@@ -116,8 +117,3 @@ def _check_count(name: str, value: object, may_be_unset: bool) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(f"{name} must be an integer of at least 1, got {value!r}")
-
-
-def _check_switch(name: str, value: object) -> None:
-    if not isinstance(value, bool):  # "false" would count as true
-        raise ConfigurationError(f"{name} must be True or False, got {value!r}")

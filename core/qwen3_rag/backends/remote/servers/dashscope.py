@@ -24,7 +24,7 @@ from qwen3_rag.backends.remote.servers.base import (
     query_group,
     reranking_words,
 )
-from qwen3_rag.backends.remote.servers.text import check_no_template, user_text
+from qwen3_rag.backends.remote.servers.text import check_no_template, text_as_sent
 from qwen3_rag.errors import PromptTooLongError
 from qwen3_rag.prompts import EmbeddingWords, query_prompt
 from qwen3_rag.tokens import Prompt
@@ -79,7 +79,7 @@ def embedding(setup: Setup) -> Dialect:
     that the service adds no prompt of its own.
     """
     check_no_template(setup.options, _WHO)
-    mend = user_text(setup.options)
+    as_sent = text_as_sent(setup.options)
 
     def request(prompts: Sequence[Prompt]) -> Request:
         def read(answer: Any) -> Values:
@@ -93,10 +93,10 @@ def embedding(setup: Setup) -> Dialect:
         parameters: dict[str, Any] = {"dimension": setup.hidden_size}
         if instruction is None:
             parameters["text_type"] = "document"
-            texts = [mend(w.prompt + w.text) for w in words]
+            texts = [as_sent(w.prompt + w.text) for w in words]
         else:
-            parameters |= {"text_type": "query", "instruct": mend(instruction)}
-            texts = [mend(w.text) for w in words]
+            parameters |= {"text_type": "query", "instruct": as_sent(instruction)}
+            texts = [as_sent(w.text) for w in words]
         return Request({"model": setup.model, "input": {"texts": texts}, "parameters": parameters}, read)
 
     def group(prompt: Prompt) -> Hashable:
@@ -112,7 +112,7 @@ def reranking(setup: Setup) -> Dialect:
     What the service would cut is refused here: texts are cut in one place, and counted in `Usage`.
     """
     check_no_template(setup.options, _WHO)
-    mend = user_text(setup.options)
+    as_sent = text_as_sent(setup.options)
     reranker = _RERANKERS.get(setup.model, _ANY_RERANKER)
 
     def request(prompts: Sequence[Prompt]) -> Request:
@@ -122,8 +122,8 @@ def reranking(setup: Setup) -> Dialect:
             return scores(found, are_probabilities=True)
 
         words = [reranking_words(prompt) for prompt in prompts]
-        texts = {"query": mend(words[0].query), "documents": [mend(w.document) for w in words]}
-        parameters = {"top_n": len(prompts), "instruct": mend(words[0].instruction)}
+        texts = {"query": as_sent(words[0].query), "documents": [as_sent(w.document) for w in words]}
+        parameters = {"top_n": len(prompts), "instruct": as_sent(words[0].instruction)}
         if reranker.is_flat:
             return Request({"model": setup.model, **texts, **parameters}, read)
         parameters["return_documents"] = False
@@ -141,13 +141,13 @@ def reranking(setup: Setup) -> Dialect:
 
 def _length_check(setup: Setup, most: int) -> Callable[[Prompt], None]:
     """Return `Dialect.check`: it refuses prompts whose query or document has more than `most` tokens."""
-    mend = user_text(setup.options)
+    as_sent = text_as_sent(setup.options)
     assumed = "" if setup.model in _RERANKERS else " (assumed: this model's limits are not known here)"
 
     def check(prompt: Prompt) -> None:
         words = reranking_words(prompt)
         for what, text in (("query", words.query), ("document", words.document)):
-            sent = mend(text)
+            sent = as_sent(text)
             if sent == text and len(prompt.token_ids) <= most:
                 continue  # a part of the prompt, so it has fewer tokens
             tokens = setup.count_tokens(sent)

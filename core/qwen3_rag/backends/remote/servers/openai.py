@@ -14,7 +14,7 @@ from qwen3_rag.backends.remote.servers.base import (
     embedding_words,
     joined_to_version,
 )
-from qwen3_rag.backends.remote.servers.text import check_no_template, user_text
+from qwen3_rag.backends.remote.servers.text import check_no_template, text_as_sent
 from qwen3_rag.tokens import Prompt
 
 _MAX_INPUTS: Final = 64
@@ -28,7 +28,7 @@ def embedding(setup: Setup) -> Dialect:
     `dimensions` is not sent, since many servers refuse it, nor a request for base64, which many do not support.
     """
     check_no_template(setup.options, "embedding has no template but the query's prompt, which we put in")
-    mend = user_text(setup.options)
+    as_sent = text_as_sent(setup.options)
 
     def request(prompts: Sequence[Prompt]) -> Request:
         def read(answer: Any) -> Values:
@@ -36,7 +36,7 @@ def embedding(setup: Setup) -> Dialect:
             return vectors(rows, setup.hidden_size)
 
         words = [embedding_words(prompt) for prompt in prompts]
-        return Request({"model": setup.model, "input": [mend(w.prompt + w.text) for w in words]}, read)
+        return Request({"model": setup.model, "input": [as_sent(w.prompt + w.text) for w in words]}, read)
 
     endpoint = joined_to_version(setup, "/embeddings", version="v1")
     return Dialect(endpoint, request, _MAX_INPUTS, _MAX_TOKENS)

@@ -36,7 +36,7 @@ from qwen3_rag.backends.remote.servers.text import (
     instruction_check,
     instruction_fields,
     query_and_document,
-    user_text,
+    text_as_sent,
 )
 from qwen3_rag.tokens import Prompt
 
@@ -50,7 +50,7 @@ _MAX_TOKENS: Final = 16384
 def embedding(setup: Setup) -> Dialect:
     """`POST /embed` with text."""
     check_no_template(setup.options, "embedding has no template but the query's prompt, which we put in")
-    mend = user_text(setup.options)
+    as_sent = text_as_sent(setup.options)
 
     def request(prompts: Sequence[Prompt]) -> Request:
         def read(answer: Any) -> Values:
@@ -58,7 +58,7 @@ def embedding(setup: Setup) -> Dialect:
             return vectors(answer, setup.hidden_size)
 
         words = [embedding_words(prompt) for prompt in prompts]
-        texts = [mend(w.prompt + w.text) for w in words]
+        texts = [as_sent(w.prompt + w.text) for w in words]
         return Request({"inputs": texts, "normalize": True, "truncate": False}, read)
 
     return Dialect(joined(setup, "/embed"), request, _MAX_INPUTS, _MAX_TOKENS)
@@ -92,8 +92,9 @@ def reranking(setup: Setup) -> Dialect:
 
         return Request(body, read)
 
+    endpoint = joined(setup, "/rerank")
     check = instruction_check(setup.options)
-    return Dialect(joined(setup, "/rerank"), request, _MAX_INPUTS, _MAX_TOKENS, query_group, check)
+    return Dialect(endpoint, request, _MAX_INPUTS, _MAX_TOKENS, group=query_group, check=check)
 
 
 def _scores(answer: Any, count: int) -> Values:

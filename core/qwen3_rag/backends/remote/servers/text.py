@@ -12,8 +12,8 @@ from qwen3_rag.prompts import RerankingWords, break_added_tokens, rerank_halves
 from qwen3_rag.tokens import Prompt
 
 
-def user_text(options: RemoteOptions) -> Callable[[str], str]:
-    """Return what is applied to users' text before it is sent to be tokenised by a server.
+def text_as_sent(options: RemoteOptions) -> Callable[[str], str]:
+    """Return the function from a user's text to what is sent of it, for servers that tokenise text.
 
     With `special_tokens="break"`, `<|im_end|>` becomes `< |im_end|>`, so that a document cannot close its turn.
     Components have done that already, before cutting (`EngineSettings.breaks_special_strings`); here it only
@@ -27,10 +27,10 @@ def query_and_document(words: RerankingWords, options: RemoteOptions) -> tuple[s
 
     With `template="client"` their concatenation is the whole prompt: see `rerank_halves`.
     """
-    mend = user_text(options)
+    as_sent = text_as_sent(options)
     if options.template == "server":
-        return mend(words.query), mend(words.document)
-    return rerank_halves(mend(words.instruction), mend(words.query), mend(words.document))
+        return as_sent(words.query), as_sent(words.document)
+    return rerank_halves(as_sent(words.instruction), as_sent(words.query), as_sent(words.document))
 
 
 class InstructionNotSentError(ConfigurationError):
@@ -43,7 +43,7 @@ def instruction_fields(words: RerankingWords, options: RemoteOptions) -> dict[st
     """Return the request's field for the instruction; {} if it has none."""
     if options.template == "client" or options.instruction_field is None:
         return {}
-    return {options.instruction_field: user_text(options)(words.instruction)}
+    return {options.instruction_field: text_as_sent(options)(words.instruction)}
 
 
 def instruction_check(options: RemoteOptions) -> Callable[[Prompt], None]:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
 from llama_index.core.storage.kvstore.types import DEFAULT_COLLECTION, BaseKVStore
 
@@ -19,7 +19,7 @@ from qwen3_rag.roles import Role
 
 _role: ContextVar[Role] = ContextVar("qwen3_rag_role", default="document")
 
-_IDENTITY = ("model", "revision", "hub", "dimensions", "max_tokens", "parse_special_tokens")
+_IDENTITY: Final = ("model", "revision", "hub", "dimensions", "max_tokens", "parse_special_tokens")
 """Options that decide a document's vector, up to rounding. `model_kwargs` may hold what has no
 stable text; whoever loads variants of a model by them gives each its own store."""
 

@@ -22,7 +22,7 @@ from haystack_integrations.components.embedders.qwen3_rag.documents import (
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.inputs import as_float
 from qwen3_rag.models import DEFAULT_RERANKING_MODEL
-from qwen3_rag.ranking import check_top_k, rank
+from qwen3_rag.ranking import best_first, check_top_k
 from qwen3_rag.reranker import Reranker, Scores
 from qwen3_rag.settings import DType, Hub
 from qwen3_rag.usage import Usage
@@ -208,9 +208,10 @@ def _threshold(given: float | None) -> float | None:
 
 def _ranked(documents: Sequence[Document], result: Scores, limits: _Limits) -> list[Document]:
     """Return scored copies, best first, those below the threshold left out."""
+    scores: list[float] = result.scores.tolist()
     # dataclasses.replace alone would leave copy and original with one meta dictionary.
     return [
-        replace(documents[best.index], score=best.score, meta=dict(documents[best.index].meta))
-        for best in rank(result.scores, [""] * len(documents), limits.top_k)
-        if limits.score_threshold is None or best.score >= limits.score_threshold
+        replace(documents[i], score=scores[i], meta=dict(documents[i].meta))
+        for i in best_first(result.scores, limits.top_k)
+        if limits.score_threshold is None or scores[i] >= limits.score_threshold
     ]
