@@ -163,7 +163,7 @@ def test_the_trace_notices_a_tensor_left_behind_and_a_host_that_waits() -> None:
 
 KERNELS = (
     *("aten.mm.out", "aten.rms_norm.default", "aten.mul.out", "aten.addcmul_.default"),
-    *("aten.addmm_.default", "aten.silu_.default", "aten.mul_.Tensor", "torch_attn._varlen_attn.default"),
+    *("aten.addmm_.default", "aten.silu_.default", "aten.mul_.Tensor", "aten._flash_attention_forward.default"),
 )
 VIEWS = ("aten.view.default", "aten.chunk.default", "aten.flatten.using_ints", "aten.transpose.int")
 

@@ -16,7 +16,10 @@ import pytest
 import torch
 from qwen3_rag import CheckpointError, Embedder
 from qwen3_rag.backends.transformers import backend, loading
+from qwen3_rag.backends.transformers.decoder import Decoder
+from qwen3_rag.backends.transformers.elementwise import EAGER
 from torch import Tensor, nn
+from transformers import Qwen3Config, Qwen3Model
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
 TEXTS = ["gravity", "the capital of China", "long " * 600]
@@ -134,6 +137,38 @@ def test_positions_that_this_release_would_misread_are_refused(
     monkeypatch.setattr(loading, "version", lambda: (4, 57))
     with pytest.raises(CheckpointError, match=r"transformers>=5"), Embedder(str(folder), **OPTIONS) as embedder:
         embedder.load()
+
+
+ROPES: list[dict[str, Any]] = [
+    {"rope_type": "default"},
+    {"rope_type": "linear", "factor": 4.0},
+    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 10_240},
+    {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    | {"original_max_position_embeddings": 8192},
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rope", ROPES, ids=lambda rope: rope["rope_type"])
+def test_positions_are_rotated_as_the_module_does_but_by_no_product_of_matrices(
+    rope: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On some GPUs such a product rounds positions, if TF32 is allowed."""
+    widths = {"vocab_size": 9, "hidden_size": 16, "intermediate_size": 16, "head_dim": 128}
+    heads = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = Qwen3Config(
+        rope_parameters={"rope_theta": 1_000_000.0, **rope}, max_position_embeddings=40_960, **widths, **heads
+    )
+    modules = Qwen3Model(config).to(dtype)
+    positions = torch.tensor([0, 1, 7, 2049, 4097, 40_959, *range(300)], dtype=torch.int32)
+    hidden = torch.zeros(len(positions), 16, dtype=dtype)
+    expected_cosine, expected_sine = modules.rotary_emb(hidden[None], positions[None])
+    monkeypatch.setattr(type(modules.rotary_emb), "forward", None)
+    batch: Any = SimpleNamespace(position_ids=positions)
+    cosine, sine = Decoder(modules, EAGER)._rotation(hidden, batch)
+    assert cosine.dtype == sine.dtype == dtype
+    assert torch.equal(cosine[:, 0], expected_cosine[0])
+    assert torch.equal(sine[:, 0], expected_sine[0, :, :64])
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])

@@ -7,6 +7,7 @@ loads there: `find_varlen_kernel` proves a kernel against plain attention before
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -174,8 +175,60 @@ def test_a_wrong_or_broken_kernel_is_left_aside() -> None:
 
 
 def test_pytorchs_kernel_is_found_on_this_release() -> None:
-    """Only its signature: the kernel itself needs a GPU."""
-    assert kernels._torch_kernels()
+    """Only its signatures: the kernel itself needs a GPU."""
+    assert kernels._operation()
+    assert kernels._public_function()
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_pytorchs_operation_is_called_itself_and_its_function_where_that_fails(
+    refuses: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def operation(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        query_offsets: Tensor,
+        key_offsets: Tensor,
+        longest_query: int,
+        longest_key: int,
+        dropout: float,
+        is_causal: bool,
+        return_debug_mask: bool,
+        *,
+        scale: float,
+        window_size_left: int,
+        window_size_right: int,
+    ) -> tuple[Tensor, ...]:
+        """As PyTorch 2.6 to 2.13 declare it."""
+        if refuses:
+            raise TypeError("got an unexpected keyword argument")
+        assert (dropout, return_debug_mask) == (0.0, False)
+        assert (window_size_left, window_size_right) == (-1, 0 if is_causal else -1)
+        spans = Spans(query_offsets, key_offsets, longest_query, longest_key)
+        output, sums = plain_kernel(query, key, value, spans, causal=is_causal, scale=scale)
+        return output, sums.T, *[torch.empty(0)] * 3
+
+    def function(
+        *tensors_and_longest: Any,
+        return_aux: Any = None,
+        scale: float = 1.0,
+        window_size: tuple[int, int] = (-1, -1),
+    ) -> tuple[Tensor, Tensor]:
+        assert return_aux.lse
+        called.append("function")
+        query, key, value, *spans = tensors_and_longest
+        return plain_kernel(query, key, value, Spans(*spans), causal=window_size == (-1, 0), scale=scale)
+
+    called: list[str] = []
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", SimpleNamespace(default=operation))
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", function)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(kernels, "validate_kernel", lambda kernel, _, *how: validate_kernel(kernel, cpu, *how))
+    found = kernels.find_varlen_kernel(torch.device("cuda:0"), torch.bfloat16, HEADS)
+    assert found is not None
+    assert bool(called) is refuses
 
 
 def test_a_release_that_is_not_asked_for_grouped_heads_is_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +241,7 @@ def test_a_release_that_is_not_asked_for_grouped_heads_is_found_too(monkeypatch:
         return tensors, (return_aux.lse, scale, window_size)
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", of_2_11)
-    (kernel,) = kernels._torch_kernels()
+    (kernel,) = kernels._public_function()
     offsets = torch.tensor([0, 4], dtype=torch.int32)
     given: Any = kernel(
         torch.ones(4), *[torch.ones(4)] * 2, Spans(offsets, offsets, 4, 4), causal=True, scale=2.0

@@ -80,6 +80,14 @@ class Decoder:
         return self._elementwise.norm(hidden, self._norm, torch.empty_like(hidden))
 
     def _rotation(self, hidden: Tensor, batch: DeviceBatch) -> Rotation:
-        angles = self._rotary(hidden[None], batch.position_ids[None])
-        cosine, sine = (part[0, :, None].to(hidden.device) for part in angles)
+        """Return what the rotary module gives, bit for bit, by its frequencies and its factor.
+
+        Its own call multiplies matrices in Transformers 5.17 and before. On some GPUs that rounds positions
+        beyond 2,048 where the program allows TF32, in any dtype (huggingface/transformers#48428).
+        """
+        frequencies = self._rotary.inv_freq.to(hidden.device, torch.float32)
+        angles = batch.position_ids[:, None].float() * frequencies
+        angles = torch.cat((angles, angles), -1)
+        factor = self._rotary.attention_scaling
+        cosine, sine = ((part * factor).to(hidden.dtype)[:, None] for part in (angles.cos(), angles.sin()))
         return cosine, sine[..., : sine.shape[-1] // 2].contiguous()

@@ -11,9 +11,10 @@ from __future__ import annotations
 import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -187,22 +188,41 @@ class CudaRecorder:
     def __call__(self, run: Run) -> Run:
         graph = torch.cuda.CUDAGraph()
         with CAPTURING, torch.cuda.device(self._stream.device):
-            self._warm_up.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._warm_up):
-                for _ in range(2):  # first calls allocate libraries' workspaces and compile kernels
-                    run()
+            current = torch.cuda.current_stream()
+            self._warm_up.wait_stream(current)
+            try:
+                with torch.cuda.stream(self._warm_up):
+                    for _ in range(2):  # first calls allocate libraries' workspaces and compile kernels
+                        run()
+            finally:
+                # Also if they failed: the memory that they read may be freed then, and used for something else.
+                current.wait_stream(self._warm_up)
             self._stream.wait_stream(self._warm_up)
-            with (
-                # A failed capture leaves its stream the current one: this restores the previous one.
-                torch.cuda.stream(self._stream),
-                # "thread_local": other threads may use the device meanwhile without failing the capture.
-                torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
-            ):
-                result = run()
-            torch.cuda.current_stream().wait_stream(self._stream)
+            try:
+                with (
+                    # A failed capture leaves its stream the current one: this restores the previous one.
+                    torch.cuda.stream(self._stream),
+                    # "thread_local": other threads may use the device meanwhile without failing the capture.
+                    torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
+                ):
+                    result = run()
+            except BaseException:
+                _end_failed_capture(self._stream.device, self._pool)
+                raise
+            current.wait_stream(self._stream)
 
         def replay() -> Tensor:
             graph.replay()
             return result
 
         return replay
+
+
+def _end_failed_capture(device: torch.device, pool: Any) -> None:
+    """Tell PyTorch's allocator that a capture has ended.
+
+    If CUDA calls the capture invalid, some releases (2.11 is one) do not tell it (pytorch/pytorch#180395). Then
+    the cache can't be emptied any more, which raises: whenever memory runs out, and when a model is closed.
+    """
+    with suppress(Exception):  # it has been told, or this private function is gone
+        torch._C._cuda_endAllocateToPool(device.index, pool)

@@ -98,6 +98,47 @@ def find_varlen_kernel(
 
 
 def _torch_kernels() -> list[VarlenKernel]:
+    """Return PyTorch's ways to call its kernel, the best first."""
+    return [*_operation(), *_public_function()]
+
+
+def _operation() -> list[VarlenKernel]:
+    """Return the operation that PyTorch's function calls; none if there is none.
+
+    The function is a custom operation in Python, which took the host 18 us a call on an AMD EPYC (PyTorch 2.13,
+    a stand-in of the same signature), as long as several other operations of a layer, and fills a tensor on
+    the device that nobody reads. Releases before 2.11 have the operation only. It is private, so the function
+    is tried after it; it is always FlashAttention.
+    """
+    packet = getattr(torch.ops.aten, "_flash_attention_forward", None)
+    if packet is None:
+        return []
+    forward = packet.default
+
+    def run(
+        query: Tensor, key: Tensor, value: Tensor, spans: Spans, *, causal: bool, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        result: tuple[Any, ...] = forward(
+            query,
+            key,
+            value,
+            spans.query_offsets,
+            spans.key_offsets,
+            spans.longest_query,
+            spans.longest_key,
+            0.0,  # no dropout
+            causal,
+            False,  # no mask to look at
+            scale=scale,
+            window_size_left=-1,
+            window_size_right=0 if causal else -1,
+        )
+        return result[0], result[1]
+
+    return [run]
+
+
+def _public_function() -> list[VarlenKernel]:
     """Return PyTorch's function with each set of options to try, the best first; none if it lacks an argument.
 
     PyTorch 2.15 dispatches compute capability 9 and 10 to cuDNN, which plans anew for every shape it has not
