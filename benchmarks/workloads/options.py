@@ -30,6 +30,11 @@ _BUCKET: Final = 64
 """Tokens that a query is padded to, so that one CUDA graph serves all."""
 _PASSAGES: Final = 20
 """Of each query."""
+_GRAPHED: Final = {
+    "cuda_graphs=True": {"cuda_graphs": True},
+    "cuda_graphs=True, compile=True": {"cuda_graphs": True, "compile": True},
+}
+"""Setting -> `model_kwargs`."""
 _KERNELS: Final = "qwen3_rag.backends.transformers.backend.find_varlen_kernel"
 
 
@@ -108,12 +113,15 @@ def graphs(bench: PeerBench) -> Result:
     peers = [*bench.only(OURS, "published snippet"), graphed]
     with ExitStack() as stack:
         stack.callback(torch.compiler.reset)  # else it keeps the weights
-        if bench.setup.device.type == "cuda":
-            options = {**_arguments(bench, "embedding"), "model_kwargs": {"cuda_graphs": True}}
+        for setting, model_kwargs in _GRAPHED.items() if bench.setup.device.type == "cuda" else ():
+            options = {**_arguments(bench, "embedding"), "model_kwargs": model_kwargs}
             ours = stack.enter_context(Embedder(**options))
-            run = clocked(lambda given: [ours.embed_queries([text])[0] for text in given])
-            peers.append(Peer("qwen3-rag, cuda_graphs=True", {}, queries={DEFAULT: run}))
+            peers.append(Peer(f"{OURS}, {setting}", {}, queries={DEFAULT: clocked(partial(_each, ours))}))
         return latency(PeerBench(bench.setup, bench.sizes, bench.comparison, peers))
+
+
+def _each(embedder: Embedder, given: Sequence[str]) -> list[Floats]:
+    return [embedder.embed_queries([text])[0] for text in given]
 
 
 def _arguments(bench: Bench, kind: ModelKind) -> dict[str, Any]:
