@@ -1,0 +1,72 @@
+"""The local model that answers are compared with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faulty_model import YES
+from qwen3_rag.backends.transformers.backend import TransformersBackend
+from qwen3_rag.verification.reference import Reference, unit
+from safetensors.torch import load_file, save_file
+from subjects import reference_of
+
+
+def test_the_model_is_freed_at_the_end(embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[TransformersBackend] = []
+    monkeypatch.setattr(TransformersBackend, "close", lambda backend: closed.append(backend))
+    with reference_of("embedding", embedding_checkpoint):
+        assert closed == []
+    assert len(closed) == 1
+
+
+def test_an_answer_of_several_tokens_is_no_ones_head(
+    reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another vocabulary may not have "True", "false" or "Yes" whole."""
+    whole = Reference.ids
+    in_two = ("Yes", "false")
+    monkeypatch.setattr(Reference, "ids", lambda self, *parts: whole(self, *parts) * (1 + (parts[0] in in_two)))
+    with reference_of("reranking", reranking_checkpoint) as reference:
+        heads = reference.heads()
+        rows = load_file(reranking_checkpoint / "model.safetensors")["model.embed_tokens.weight"].numpy()
+        others = [
+            rows[reference.ids(yes)[0]] - rows[reference.ids(no)[0]]
+            for yes, no in [("True", "False"), ("1", "0")]
+        ]
+    np.testing.assert_array_equal(heads["wrong-answer-tokens"], others)
+
+
+def test_the_heads_rows_are_found_in_whichever_file_holds_them(
+    reranking_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(reranking_checkpoint, tmp_path / "in two files")
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    rows = weights["model.embed_tokens.weight"].numpy()
+    last = {"model.embed_tokens.weight": weights.pop("model.embed_tokens.weight")}
+    files = {"model-00001-of-00002.safetensors": weights, "model-00002-of-00002.safetensors": last}
+    for name, part in files.items():
+        save_file(part, folder / name, {"format": "pt"})
+    index = {weight: name for name, part in files.items() for weight in part}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    with reference_of("reranking", folder) as reference:
+        np.testing.assert_array_equal(reference.heads()["one-answer-token"], [rows[YES]])
+
+
+@pytest.mark.parametrize(("share", "is_kept"), [(0.019, True), (0.021, False)])
+def test_a_converted_head_may_be_off_by_the_rounding_of_bfloat16(
+    share: float, is_kept: bool, reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with reference_of("reranking", reranking_checkpoint) as reference:
+        assert reference._yes_minus_no is not None
+        monkeypatch.setattr(reference, "_yes_minus_no", reference._yes_minus_no / np.float32(1 - share))
+        assert ("one-answer-token" in reference.heads()) == is_kept
+
+
+def test_a_vector_of_zeros_has_no_direction_and_stays() -> None:
+    rows = np.array([[3, 4], [0, 0]], np.float32)
+    np.testing.assert_allclose(unit(rows), [[0.6, 0.8], [0, 0]], rtol=1e-6)
