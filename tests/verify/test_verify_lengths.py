@@ -9,7 +9,7 @@ import pytest
 from faulty_model import Served
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.verification import reranking_faults
-from qwen3_rag.verification.lengths import check_length, check_room, longest_pair
+from qwen3_rag.verification.lengths import check_length, check_room, document_of_length, longest_pair
 from qwen3_rag.verification.reference import Reference
 from qwen3_rag.verification.reranking_faults import Pair, right_ids
 from qwen3_rag.verification.subject import Subject
@@ -105,7 +105,12 @@ def test_rounding_to_bfloat16_passes_at_any_length(
 
 @pytest.mark.parametrize(
     ("losses", "chosen", "tried"),
-    [([0.2], 0, 1), ([0.01, 0.2], 1, 2), ([0.01, 0.05, 0.02, 0.03], 1, 4), ([1e-4, 1e-4, 1e-4, 2e-3], 3, 4)],
+    [
+        ([0.11], 0, 1),
+        ([0.01, 0.2], 1, 2),
+        ([0.01, 0.09, 0.02, 0.03], 1, 4),
+        ([1e-4, 1e-4, 1e-4, 1.05e-3], 3, 4),
+    ],
 )
 def test_queries_are_tried_until_one_shows_the_end_clearly_else_the_clearest_is_taken(
     losses: list[float],
@@ -128,6 +133,17 @@ def test_queries_are_tried_until_one_shows_the_end_clearly_else_the_clearest_is_
     assert [query for query, _ in seen] == list(QUERIES[:tried])
 
 
+def test_a_cut_that_changes_scores_by_little_more_than_rounding_does_is_taken_for_none(
+    reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reranking_faults, "loss_by_cutting", lambda *_: 0.95e-3)
+    with (
+        reference_of("reranking", reranking_checkpoint) as reference,
+        pytest.raises(ConfigurationError, match="a limit would not show"),
+    ):
+        longest_pair(reference, 300, "Find it.")
+
+
 def test_a_length_at_which_a_reranker_shows_no_cut_is_refused(reranking_checkpoint: Path) -> None:
     with pytest.raises(ConfigurationError, match="a limit would not show"):
         subject_of("reranking", reranking_checkpoint, max_tokens=2500)
@@ -146,3 +162,19 @@ def test_a_length_that_an_instruction_takes_up_is_refused(
 def test_the_longest_text_is_exactly_as_long_as_asked(length: int, embedding_checkpoint: Path) -> None:
     subject = subject_of("embedding", embedding_checkpoint, max_tokens=length)
     assert max(len(one.token_ids) for one in subject.inputs) == length
+
+
+@pytest.mark.parametrize(
+    ("tokens", "per_word", "words"), [(21, 2, 10), (20, 2, 10), (20, 1, 20), (6, 2, 3), (3, 1, 3), (7, 2, 3)]
+)
+def test_a_document_is_filled_up_to_its_end_with_as_many_words_as_fit(
+    tokens: int, per_word: int, words: int
+) -> None:
+    made = document_of_length(tokens, lambda document: per_word * len(document.split()), "so it ends")
+    assert len(made.split()) == words
+    assert made.endswith("so it ends")
+
+
+def test_an_end_that_is_longer_than_the_asked_length_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="5 is too few"):
+        document_of_length(5, lambda document: 2 * len(document.split()), "so it ends")
