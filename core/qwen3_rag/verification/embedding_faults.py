@@ -114,10 +114,7 @@ def _renderings(query_prompt: str) -> list[tuple[tuple[str, ...], Render]]:
         (("chat-template",), wrap(user_turn, "<|im_end|>\n")),
         (("chat-template",), wrap(user_turn, "<|im_end|>\n" + answer)),
         (("chat-template",), wrap(user_turn, f"<|im_end|>\n{answer}<think>\n\n</think>\n\n")),
-        (
-            ("chat-template",),
-            lambda text: system(text) if text.prompt else wrap(user_turn, "<|im_end|>\n")(text),
-        ),
+        (("chat-template",), system),
     ]
 
 
