@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from faulty_model import Served
 from qwen3_rag.backends.remote.keys import ApiKey
 from qwen3_rag.errors import ConfigurationError
-from qwen3_rag.verification.connection import Connection
+from qwen3_rag.verification.connection import AnswerError, Connection
+from qwen3_rag.verification.endpoint import Endpoint
 from verify_run import DEAD
 
 KEY = "k-5f1d-" + "not-a-real-one"
@@ -57,6 +59,14 @@ def test_whoever_accepts_a_connection_is_there_whatever_it_answers(
     assert methods == ["HEAD"]
 
 
+def test_whoever_answers_nothing_in_time_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_with(asyncio.TimeoutError(), monkeypatch)
+    connection = Connection(None, timeout=5)
+    with pytest.raises(OSError, match="cannot be reached: no whole answer within 5 s"):
+        connection.check_reachable(DEAD)
+    connection.close()
+
+
 def test_a_short_timeout_is_that_of_connecting_too(monkeypatch: pytest.MonkeyPatch) -> None:
     answer_with(httpx.ConnectTimeout(""), monkeypatch)
     connection = Connection(None, timeout=3)
@@ -74,6 +84,15 @@ def test_a_transport_error_that_quotes_the_key_is_told_without_it(monkeypatch: p
     assert KEY not in str(caught.value)
 
 
+def test_a_busy_server_that_quotes_the_key_is_told_of_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_with(httpx.Response(429, text=f"too many requests\nof {KEY}"), monkeypatch)
+    connection = Connection(ApiKey(KEY, source="test"), timeout=60, sleep=lambda _: None)
+    with pytest.raises(OSError, match=r"too many requests of \[API key\]") as caught:
+        connection.post(DEAD, {})
+    connection.close()
+    assert KEY not in str(caught.value)
+
+
 def test_a_redirect_is_told_without_what_may_be_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """The key too, should the server repeat it in the path."""
     moved = httpx.Response(307, request=httpx.Request("POST", DEAD))
@@ -84,6 +103,16 @@ def test_a_redirect_is_told_without_what_may_be_secret(monkeypatch: pytest.Monke
         connection.post(DEAD, {})
     connection.close()
     assert not any(secret in str(caught.value) for secret in ("me", "hunter2", "secret", KEY))
+
+
+@pytest.mark.parametrize("content", ["<html>a front page</html>", "", "null"])
+def test_an_answer_that_is_no_json_is_told_as_such(content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_with(httpx.Response(200, text=content), monkeypatch)
+    connection = Connection(None, timeout=5)
+    with pytest.raises(AnswerError, match=f"{DEAD} answered something that is no JSON") as caught:
+        connection.post(DEAD, {})
+    connection.close()
+    assert caught.value.fault == "malformed"
 
 
 def test_an_error_that_is_json_answers_no_question(url: str) -> None:
@@ -120,9 +149,9 @@ def test_closing_ends_the_connections_and_their_thread(url: str, monkeypatch: py
 
     monkeypatch.setattr(httpx.AsyncClient, "aclose", aclose)
     before = set(threading.enumerate())
-    connection = Connection(None, timeout=5)
-    connection.check_reachable(url)
+    endpoint = Endpoint(url, key=None, timeout=5)
+    endpoint.check_reachable()
     (thread,) = {one for one in threading.enumerate() if one.name == "qwen3-rag-verify"} - before
-    connection.close()
+    endpoint.close()
     assert not thread.is_alive()
     assert [client.is_closed for client in closed] == [True]
