@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faulty_model import Served
+from oracle import TASK
 from qwen3_rag.errors import ConfigurationError
+from qwen3_rag.verification.embedding_faults import Text
 from qwen3_rag.verification.reference import Reference
 from qwen3_rag.verification.subject import Subject
 from qwen3_rag.verification.texts import LONG_DOCUMENTS, LONG_PAIRS, PAIRS, QUERIES, SHORT_DOCUMENTS
@@ -46,6 +49,26 @@ def test_the_fixed_long_texts_are_not_sent_to_a_model_whose_context_is_shorter(
     assert len(subject_of(kind, folder).inputs) == short
     with pytest.raises(ConfigurationError, match="must be 256 to 1024"):
         subject_of(kind, folder, max_tokens=1025)
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize("kind", ["embedding", "reranking"])
+@pytest.mark.parametrize(("instruction", "expected"), [("Find it.", "Find it."), (None, TASK)])
+def test_the_instruction_is_the_asked_or_the_default_one(
+    instruction: str | None, expected: str, kind: str, request: pytest.FixtureRequest
+) -> None:
+    folder: Path = request.getfixturevalue(f"{kind}_checkpoint")
+    subject = subject_of(kind, folder, instruction=instruction)
+    assert subject.instruction == expected
+    first = subject.inputs[0].words
+    assert not isinstance(first, Text) or first.prompt == f"Instruct: {expected}\nQuery:"
+
+
+def test_a_rerankers_token_ids_hold_the_asked_instruction(reranking_checkpoint: Path, reranker: Served) -> None:
+    """Sent text does not: this server knows the default one alone."""
+    subject = subject_of("reranking", reranking_checkpoint, instruction="Find it.")
+    report = verified(subject, reranker, "vllm")
+    assert [check.passed for check in report.checks] == [True, False], report
 
 
 @pytest.mark.parametrize("dimensions", [31, 65])
