@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from faulty_model import YES
 from qwen3_rag.backends.transformers.backend import TransformersBackend
+from qwen3_rag.checkpoint import Checkpoint, open_checkpoint
+from qwen3_rag.settings import EngineSettings
 from qwen3_rag.verification.reference import Reference, unit
 from safetensors.torch import load_file, save_file
 from subjects import reference_of
+
+
+def test_weights_are_downloaded_too(embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def opened(settings: EngineSettings, *, weights: bool) -> Checkpoint:
+        asked.append(weights)
+        return open_checkpoint(settings, weights=weights)
+
+    monkeypatch.setattr("qwen3_rag.verification.reference.open_checkpoint", opened)
+    reference_of("embedding", embedding_checkpoint).close()
+    assert asked == [True]
 
 
 def test_the_model_is_freed_at_the_end(embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +73,15 @@ def test_the_heads_rows_are_found_in_whichever_file_holds_them(
         np.testing.assert_array_equal(reference.heads()["one-answer-token"], [rows[YES]])
 
 
+def test_only_the_right_head_is_known_where_the_files_name_no_rows(
+    reranking_checkpoint: Path, tmp_path: Path
+) -> None:
+    save_file({"other": torch.zeros(1)}, tmp_path / "model.safetensors", {"format": "pt"})
+    with reference_of("reranking", reranking_checkpoint) as reference:
+        reference.checkpoint = replace(reference.checkpoint, folder=tmp_path)
+        assert set(reference.heads()) == {""}
+
+
 @pytest.mark.parametrize(("share", "is_kept"), [(0.019, True), (0.021, False)])
 def test_a_converted_head_may_be_off_by_the_rounding_of_bfloat16(
     share: float, is_kept: bool, reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
@@ -70,3 +95,4 @@ def test_a_converted_head_may_be_off_by_the_rounding_of_bfloat16(
 def test_a_vector_of_zeros_has_no_direction_and_stays() -> None:
     rows = np.array([[3, 4], [0, 0]], np.float32)
     np.testing.assert_allclose(unit(rows), [[0.6, 0.8], [0, 0]], rtol=1e-6)
+    np.testing.assert_array_equal(rows, [[3, 4], [0, 0]], err_msg="answers are needed as they came")
