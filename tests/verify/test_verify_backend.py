@@ -39,7 +39,8 @@ def test_a_backend_that_finds_nan_is_named(url: str, embedder: Served, embedding
     assert result.exit_code == 1, result.output
     (check,) = json.loads(result.stdout)["checks"]
     assert [finding["fault"] for finding in check["findings"]] == ["not-finite"]
-    assert check["difference"] is None
+    assert (check["difference"], check["texts"], check["longest"]) == (None, 0, 0)
+    assert check["path"] == "token ids"
 
 
 def third_partys(change: Callable[[Any], Any]) -> Any:
@@ -90,6 +91,7 @@ def test_a_backend_whose_values_have_another_form_is_told_so(
     model = embedding_checkpoint if kind == "embedding" else reranking_checkpoint
     result = run("--backend", "transformers", "--model", model)
     assert result.exit_code == 2, result.output
+    assert f"a prompt {'a vector' if kind == 'embedding' else 'a number'}" in result.stderr
     assert f"it gave {shapes}" in result.stderr
 
 

@@ -196,7 +196,7 @@ def test_an_internal_error_is_a_refusal_and_not_asked_for_again(embedding: Subje
     report = verified(embedding, embedder, "openai")
     assert named(report, "text") == ["refused"], report
     assert "HTTP 500 from" in report.checks[0].findings[0].what
-    assert report.longest == 0
+    assert (report.longest, report.checks[0].texts, report.checks[0].difference) == (0, 0, None)
 
 
 @pytest.mark.parametrize("status", [401, 403])

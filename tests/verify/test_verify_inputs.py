@@ -34,7 +34,9 @@ def test_the_fixed_long_texts_are_sent_where_texts_of_2048_tokens_may_be(
     subject = subject_of("embedding", embedding_checkpoint, max_tokens=max_tokens)
     twins = 0 if max_tokens is None else 2
     assert len(subject.inputs) == SHORT + count + twins
-    assert [one.words.text for one in subject.inputs[SHORT : SHORT + count]] == list(LONG_DOCUMENTS[:count])
+    texts = [one.words for one in subject.inputs if isinstance(one.words, Text)]
+    assert [text.is_query for text in texts] == [i < len(QUERIES) for i in range(len(subject.inputs))]
+    assert [text.text for text in texts[SHORT : SHORT + count]] == list(LONG_DOCUMENTS[:count])
 
 
 @pytest.mark.usefixtures("no_model")

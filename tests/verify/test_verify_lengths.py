@@ -175,6 +175,14 @@ def test_a_document_is_filled_up_to_its_end_with_as_many_words_as_fit(
     assert made.endswith("so it ends")
 
 
+@pytest.mark.parametrize("tokens", range(3, 24))
+def test_a_gap_that_is_too_short_for_the_next_word_is_filled(tokens: int) -> None:
+    def length(document: str) -> int:
+        return sum(1 if word in ("and", "so", "it", "ends") else 2 for word in document.split())
+
+    assert length(document_of_length(tokens, length, "so it ends")) == tokens
+
+
 def test_an_end_that_is_longer_than_the_asked_length_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="5 is too few"):
         document_of_length(5, lambda document: 2 * len(document.split()), "so it ends")
