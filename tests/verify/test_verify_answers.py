@@ -114,4 +114,5 @@ def test_an_answer_without_values_is_told_without_the_key(
     with endpoint, pytest.raises(AnswerError, match=said) as caught:
         endpoint.ask(way, [Input(Text("a", "", is_query=False), [])])
     assert caught.value.fault == fault
-    assert KEY not in str(caught.value)
+    assert str(caught.value) == caught.value.detail
+    assert KEY not in caught.value.detail

@@ -41,6 +41,7 @@ def test_a_backend_that_finds_nan_is_named(url: str, embedder: Served, embedding
     assert [finding["fault"] for finding in check["findings"]] == ["not-finite"]
     assert (check["difference"], check["texts"], check["longest"]) == (None, 0, 0)
     assert check["path"] == "token ids"
+    assert url in check["findings"][0]["what"], "what the backend says of it"
 
 
 def third_partys(change: Callable[[Any], Any]) -> Any:

@@ -57,11 +57,21 @@ def test_lengths_are_taken_from_256_to_the_whole_context_if_a_short_text_fits() 
 def test_the_limit_of_a_truncating_server_is_named_with_what_is_lost(
     embedding: Subject, embedder: Served, reranking: Subject, reranker: Served
 ) -> None:
-    report = verified(embedding, embedder, "tei", "truncated")
-    assert "256 tokens" in report.checks[0].findings[0].what
+    for fault in ("truncated", "truncated without final token"):
+        report = verified(embedding, embedder, "tei", fault)
+        assert "at about 256 tokens" in report.checks[0].findings[0].what
     for fault, lost in (("truncated", "template"), ("truncated at 256", "document")):
         report = verified(reranking, reranker, "tei", fault)
         assert f"at about 256 tokens, the {lost}'s end being lost" in report.checks[0].findings[0].what
+
+
+@pytest.mark.parametrize("limit", [512, 1024])
+def test_a_limit_that_cuts_only_one_of_the_long_texts_is_named(
+    limit: int, embedding: Subject, embedder: Served
+) -> None:
+    (check,) = verified(embedding, embedder, "tei", f"truncated at {limit}").checks
+    assert [found.fault for found in check.findings] == ["truncated"], check
+    assert f"at about {limit} tokens" in check.findings[0].what
 
 
 def test_a_limit_above_the_fixed_texts_is_found_by_a_text_of_the_asked_length(
