@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,18 +57,12 @@ def test_an_answer_of_several_tokens_is_no_ones_head(
 def test_the_heads_rows_are_found_in_whichever_file_holds_them(
     reranking_checkpoint: Path, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(reranking_checkpoint, tmp_path / "in two files")
-    weights = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    rows = weights["model.embed_tokens.weight"].numpy()
-    last = {"model.embed_tokens.weight": weights.pop("model.embed_tokens.weight")}
-    files = {"model-00001-of-00002.safetensors": weights, "model-00002-of-00002.safetensors": last}
-    for name, part in files.items():
-        save_file(part, folder / name, {"format": "pt"})
-    index = {weight: name for name, part in files.items() for weight in part}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
-    with reference_of("reranking", folder) as reference:
-        np.testing.assert_array_equal(reference.heads()["one-answer-token"], [rows[YES]])
+    rows = load_file(reranking_checkpoint / "model.safetensors")["model.embed_tokens.weight"]
+    save_file({"other": torch.zeros(1)}, tmp_path / "model-00001-of-00002.safetensors")
+    save_file({"model.embed_tokens.weight": rows}, tmp_path / "model-00002-of-00002.safetensors")
+    with reference_of("reranking", reranking_checkpoint) as reference:
+        reference.checkpoint = replace(reference.checkpoint, folder=tmp_path)
+        np.testing.assert_array_equal(reference.heads()["one-answer-token"], [rows[YES].numpy()])
 
 
 def test_only_the_right_head_is_known_where_the_files_name_no_rows(
