@@ -64,6 +64,8 @@ def test_a_last_part_that_several_models_have_chooses_none() -> None:
 def test_of_many_models_some_are_told() -> None:
     with pytest.raises(ConfigurationError, match=r"lists 10 models, 'a', .*, 'h' and 2 more; say with"):
         chosen_name("demo", list("abcdefghij"))
+    with pytest.raises(ConfigurationError, match=r"lists 8 models, 'a', .*, 'h'; say with"):
+        chosen_name("demo", list("abcdefgh"))
 
 
 @pytest.mark.parametrize("served_model", [None, "the-model"])

@@ -9,7 +9,7 @@ import pytest
 from faulty_model import Served
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.verification import reranking_faults
-from qwen3_rag.verification.lengths import check_length, check_room, longest_pair
+from qwen3_rag.verification.lengths import check_length, check_room, document_of_length, longest_pair
 from qwen3_rag.verification.reference import Reference
 from qwen3_rag.verification.reranking_faults import Pair, right_ids
 from qwen3_rag.verification.subject import Subject
@@ -57,11 +57,21 @@ def test_lengths_are_taken_from_256_to_the_whole_context_if_a_short_text_fits() 
 def test_the_limit_of_a_truncating_server_is_named_with_what_is_lost(
     embedding: Subject, embedder: Served, reranking: Subject, reranker: Served
 ) -> None:
-    report = verified(embedding, embedder, "tei", "truncated")
-    assert "256 tokens" in report.checks[0].findings[0].what
+    for fault in ("truncated", "truncated without final token"):
+        report = verified(embedding, embedder, "tei", fault)
+        assert "at about 256 tokens" in report.checks[0].findings[0].what
     for fault, lost in (("truncated", "template"), ("truncated at 256", "document")):
         report = verified(reranking, reranker, "tei", fault)
         assert f"at about 256 tokens, the {lost}'s end being lost" in report.checks[0].findings[0].what
+
+
+@pytest.mark.parametrize("limit", [512, 1024])
+def test_a_limit_that_cuts_only_one_of_the_long_texts_is_named(
+    limit: int, embedding: Subject, embedder: Served
+) -> None:
+    (check,) = verified(embedding, embedder, "tei", f"truncated at {limit}").checks
+    assert [found.fault for found in check.findings] == ["truncated"], check
+    assert f"at about {limit} tokens" in check.findings[0].what
 
 
 def test_a_limit_above_the_fixed_texts_is_found_by_a_text_of_the_asked_length(
@@ -105,7 +115,12 @@ def test_rounding_to_bfloat16_passes_at_any_length(
 
 @pytest.mark.parametrize(
     ("losses", "chosen", "tried"),
-    [([0.2], 0, 1), ([0.01, 0.2], 1, 2), ([0.01, 0.05, 0.02, 0.03], 1, 4), ([1e-4, 1e-4, 1e-4, 2e-3], 3, 4)],
+    [
+        ([0.11], 0, 1),
+        ([0.01, 0.2], 1, 2),
+        ([0.01, 0.09, 0.02, 0.03], 1, 4),
+        ([1e-4, 1e-4, 1e-4, 1.05e-3], 3, 4),
+    ],
 )
 def test_queries_are_tried_until_one_shows_the_end_clearly_else_the_clearest_is_taken(
     losses: list[float],
@@ -128,6 +143,17 @@ def test_queries_are_tried_until_one_shows_the_end_clearly_else_the_clearest_is_
     assert [query for query, _ in seen] == list(QUERIES[:tried])
 
 
+def test_a_cut_that_changes_scores_by_little_more_than_rounding_does_is_taken_for_none(
+    reranking_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reranking_faults, "loss_by_cutting", lambda *_: 0.95e-3)
+    with (
+        reference_of("reranking", reranking_checkpoint) as reference,
+        pytest.raises(ConfigurationError, match="a limit would not show"),
+    ):
+        longest_pair(reference, 300, "Find it.")
+
+
 def test_a_length_at_which_a_reranker_shows_no_cut_is_refused(reranking_checkpoint: Path) -> None:
     with pytest.raises(ConfigurationError, match="a limit would not show"):
         subject_of("reranking", reranking_checkpoint, max_tokens=2500)
@@ -146,3 +172,27 @@ def test_a_length_that_an_instruction_takes_up_is_refused(
 def test_the_longest_text_is_exactly_as_long_as_asked(length: int, embedding_checkpoint: Path) -> None:
     subject = subject_of("embedding", embedding_checkpoint, max_tokens=length)
     assert max(len(one.token_ids) for one in subject.inputs) == length
+
+
+@pytest.mark.parametrize(
+    ("tokens", "per_word", "words"), [(21, 2, 10), (20, 2, 10), (20, 1, 20), (6, 2, 3), (3, 1, 3), (7, 2, 3)]
+)
+def test_a_document_is_filled_up_to_its_end_with_as_many_words_as_fit(
+    tokens: int, per_word: int, words: int
+) -> None:
+    made = document_of_length(tokens, lambda document: per_word * len(document.split()), "so it ends")
+    assert len(made.split()) == words
+    assert made.endswith("so it ends")
+
+
+@pytest.mark.parametrize("tokens", range(3, 24))
+def test_a_gap_that_is_too_short_for_the_next_word_is_filled(tokens: int) -> None:
+    def length(document: str) -> int:
+        return sum(1 if word in ("and", "so", "it", "ends") else 2 for word in document.split())
+
+    assert length(document_of_length(tokens, length, "so it ends")) == tokens
+
+
+def test_an_end_that_is_longer_than_the_asked_length_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="5 is too few"):
+        document_of_length(5, lambda document: 2 * len(document.split()), "so it ends")

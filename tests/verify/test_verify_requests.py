@@ -127,3 +127,25 @@ def test_pairs_of_another_query_are_asked_for_in_another_request(server: str) ->
 def test_a_server_is_not_asked_for_what_it_cannot_give(server: str, kind: str) -> None:
     with pytest.raises(ConfigurationError, match=f"--server {server} is not for {kind}"):
         ways(server, kind)
+
+
+@pytest.mark.parametrize(
+    ("server", "kind", "base", "paths"),
+    [
+        ("vllm", "embedding", "/v1", ["/v1/embeddings", "/v1/embeddings"]),
+        ("vllm", "reranking", "/v1", ["/classify", "/rerank"]),
+        ("tei", "embedding", "/v1", ["/embed"]),
+        ("tei", "reranking", "/v1", ["/rerank"]),
+        ("openai", "embedding", "/v1", ["/v1/embeddings"]),
+        ("openai", "embedding", "/api/openai/v3", ["/api/openai/v3/embeddings"]),
+        ("cohere", "reranking", "/v2", ["/v2/rerank"]),
+        ("cohere", "reranking", "/v1", ["/v1/rerank"]),
+        ("jina", "reranking", "/v1", ["/v1/rerank"]),
+        ("vllm", "embedding", "/proxied", ["/proxied/v1/embeddings", "/proxied/v1/embeddings"]),
+        ("tei", "reranking", "/proxied", ["/proxied/rerank"]),
+    ],
+)
+def test_a_base_url_may_include_a_version_and_a_path(
+    server: str, kind: str, base: str, paths: list[str]
+) -> None:
+    assert [way.url for way in ways(server, kind, url="http://h" + base)] == ["http://h" + one for one in paths]

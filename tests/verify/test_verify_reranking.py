@@ -76,6 +76,14 @@ def test_only_text_shows_a_cosine_by_being_symmetric(reranking: Subject, reranke
     assert named(verified(reranking, reranker, "vllm", "another model", send="ids"), "ids") == ["unexplained"]
 
 
+@pytest.mark.parametrize("fault", ["", "suffix-cut"])
+def test_scores_that_are_right_or_explained_are_not_taken_for_cosines(
+    fault: str, reranking: Subject, reranker: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qwen3_rag.verification.verify_endpoint.are_symmetric", lambda *_: True)
+    assert named(verified(reranking, reranker, "cohere", fault), "/rerank") == ([fault] if fault else [])
+
+
 @pytest.fixture(scope="module")
 def converted(reranking_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The reranker as a sequence classifier whose one row is that of "yes" less that of "no"."""

@@ -44,7 +44,7 @@ def embedding_hypotheses(reference: Reference, texts: Sequence[Text], query_prom
 
     Args:
         reference: the local model.
-        texts: short ones.
+        texts: short ones, none of them empty.
         query_prompt: prompt that precedes queries on a right server.
     """
     names: list[tuple[str, ...]] = []
@@ -114,10 +114,7 @@ def _renderings(query_prompt: str) -> list[tuple[tuple[str, ...], Render]]:
         (("chat-template",), wrap(user_turn, "<|im_end|>\n")),
         (("chat-template",), wrap(user_turn, "<|im_end|>\n" + answer)),
         (("chat-template",), wrap(user_turn, f"<|im_end|>\n{answer}<think>\n\n</think>\n\n")),
-        (
-            ("chat-template",),
-            lambda text: system(text) if text.prompt else wrap(user_turn, "<|im_end|>\n")(text),
-        ),
+        (("chat-template",), system),
     ]
 
 
@@ -125,8 +122,7 @@ def _closings(reference: Reference) -> dict[str, Callable[[TokenList], TokenList
     end, turn_end = reference.end_of_text, reference.ids("<|im_end|>")
     return {
         "": lambda ids: [*ids, end],
-        # An empty sequence cannot be computed.
-        "missing-final-token": lambda ids: ids if ids else [end],
+        "missing-final-token": lambda ids: ids,
         "doubled-final-token": lambda ids: [*ids, end, end],
         "wrong-final-token": lambda ids: [*ids, *turn_end],
         "extra-first-token": lambda ids: [end, *ids, end],
@@ -138,10 +134,7 @@ def _poolings(reference: Reference, texts: Sequence[Text]) -> Iterator[Hypothesi
     ids = [right_ids(reference, text) for text in texts]
     states = reference.states([row[: stop + 1] for row in ids for stop in range(len(row))])
     rows = np.split(states, np.cumsum([len(row) for row in ids])[:-1])
-    for faults, closed in ((("mean-pooling",), rows), (("mean-pooling", "missing-final-token"), _open(rows))):
-        yield Hypothesis(faults, unit(np.stack([row.mean(axis=0) for row in closed])))
+    yield Hypothesis(("mean-pooling",), unit(np.stack([row.mean(axis=0) for row in rows])))
+    unclosed = unit(np.stack([row[:-1].mean(axis=0) for row in rows]))
+    yield Hypothesis(("mean-pooling", "missing-final-token"), unclosed)
     yield Hypothesis(("first-token-pooling",), unit(np.stack([row[0] for row in rows])))
-
-
-def _open(rows: list[Floats]) -> list[Floats]:
-    return [row[:-1] if len(row) > 1 else row for row in rows]

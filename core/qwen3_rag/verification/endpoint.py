@@ -26,6 +26,12 @@ _PER_REQUEST: Final = 8
 _NAMES_SHOWN: Final = 8
 """Models of a server that an error lists. Chosen, not tuned."""
 
+_KNOWN_BY: Final[tuple[tuple[ServerName, str, str], ...]] = (
+    ("vllm", "/version", "version"),
+    ("tei", "/info", "model_type"),
+)
+"""Servers, the path that only they answer, and a member of what they answer there."""
+
 
 class Endpoint:
     """A server to be verified.
@@ -70,10 +76,10 @@ class Endpoint:
         if is_vendors(self.url, "dashscope"):
             return "dashscope"
         base = root(self.url)
-        for server, path, name in (("vllm", "/version", "version"), ("tei", "/info", "model_type")):
+        for server, path, name in _KNOWN_BY:
             answer = self._connection.get(base + path)
             if isinstance(answer, dict) and name in answer:
-                return "vllm" if server == "vllm" else "tei"
+                return server
         if kind == "embedding":
             return "openai"
         is_llama_cpp = any(one.get("owned_by") == "llamacpp" for one in self._listed_models())
