@@ -129,6 +129,8 @@ def test_a_reranker_whose_tokenizer_lost_a_control_token_is_refused(lost: str, t
         ("config.json", ["qwen3"], "must hold a JSON object, got list"),
         ("config.json", {"model_type": "qwen3"}, "must have hidden_size, a whole number, got None"),
         ("modules.json", [{"type": "sentence_transformers.models.Pooling"}], "modules with type and path"),
+        ("modules.json", ["sentence_transformers.models.Pooling"], "modules with type and path"),
+        ("modules.json", 2, "modules with type and path"),
         ("adapter_config.json", {}, "holds an adapter without its model"),
     ],
 )
