@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from qwen3_rag import demo
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.serving import ServedModel, serve_command
 from test_serve_command import argv_of, option, run
@@ -60,11 +62,12 @@ def test_the_name_of_a_conversion_tells_that_it_is_a_reranker() -> None:
     assert "--hf-overrides" not in argv
 
 
-def test_a_folder_at_home_is_looked_into(embedding_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_at_home_is_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(Path(demo.__file__).parent / "models" / "demo-embedding", tmp_path / "model")
     for variable in ("HOME", "USERPROFILE"):
-        monkeypatch.setenv(variable, str(embedding_checkpoint.parent))
-    line = run(f"~/{embedding_checkpoint.name}", "--server", "tei").stdout
-    assert f"{embedding_checkpoint}:/model:ro" in line
+        monkeypatch.setenv(variable, str(tmp_path))
+    argv = argv_of("~/model", "--server", "tei")
+    assert option(argv, "-v") == f"{(tmp_path / 'model').resolve()}:/model:ro"
 
 
 def test_json_holds_the_notes_too() -> None:
