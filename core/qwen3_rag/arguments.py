@@ -57,8 +57,9 @@ def model_name(model: Any) -> Any:
     if not isinstance(model, os.PathLike):
         return model
     name = os.fspath(model)
-    is_plain = isinstance(name, str) and not name.startswith((".", "~")) and not os.path.isabs(name)
-    return os.path.join(os.curdir, name) if is_plain else name
+    if not isinstance(name, str) or name.startswith("~") or name.split(os.sep)[0] in (os.curdir, os.pardir):
+        return name
+    return os.path.join(os.curdir, name)  # an absolute one stays as it is
 
 
 def engine_settings(kind: ModelKind, arguments: Mapping[str, Any]) -> EngineSettings:

@@ -11,7 +11,8 @@ import sys
 import pytest
 from command import Invoke
 from qwen3_rag import PUBLISHED_MODELS, __version__
-from qwen3_rag.plugins import all_plugins
+from qwen3_rag.cli import listing
+from qwen3_rag.plugins import Plugin, all_plugins
 
 
 def test_models_shows_every_published_model(invoke: Invoke) -> None:
@@ -19,6 +20,31 @@ def test_models_shows_every_published_model(invoke: Invoke) -> None:
     assert run.code == 0
     for model in PUBLISHED_MODELS:
         assert model.name in run.out
+
+
+def cells(line: str) -> list[str]:
+    """What stands in a row of a table."""
+    return [cell.strip() for cell in line.split("│")[1:-1]]
+
+
+def test_a_row_tells_a_models_kind_and_shape(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    rows = [cells(line) for line in invoke("models").out.splitlines()]
+    for model in PUBLISHED_MODELS:
+        shape = map(str, (model.layers, model.dimensions, model.context))
+        assert [model.name, model.kind, *shape] in rows
+
+
+def test_a_row_tells_whether_a_plugin_can_be_used(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    found = [
+        Plugin("qwen3_rag.backends", "here", "some.module:create", "some-package", True),
+        Plugin("qwen3_rag.adapters", "away", "other.module:Class", "other-package", False),
+    ]
+    monkeypatch.setattr(listing, "all_plugins", lambda: found)
+    rows = [cells(line) for line in invoke("plugins").out.splitlines()]
+    assert ["backend", "here", "yes", "some-package", "some.module:create"] in rows
+    assert ["adapter", "away", "not installed", "other-package", "other.module:Class"] in rows
 
 
 def test_models_as_json_is_the_list_of_models(invoke: Invoke) -> None:

@@ -14,6 +14,15 @@ import pytest
 from qwen3_rag import CheckpointError, ConfigurationError, Embedder, Reranker
 
 NOWHERE = "no/such-model"
+
+
+class BytesPath:
+    """As an entry of `os.scandir(b".")`."""
+
+    def __fspath__(self) -> bytes:
+        return b"model"
+
+
 every_component = pytest.mark.parametrize("component", [Embedder, Reranker])
 
 
@@ -105,11 +114,15 @@ def test_a_path_names_a_folder_and_is_kept_as_a_string(component: Any, tmp_path:
     assert component(tmp_path / "model").model == str(tmp_path / "model")
     assert component(Path("~/model")).arguments["model"] == str(Path("~/model"))
     assert component(Path("some/model")).model == os.path.join(os.curdir, "some", "model")
+    assert component(Path("..", "model")).model == os.path.join(os.pardir, "model")
+    assert component(Path(".hidden", "model")).model == os.path.join(os.curdir, ".hidden", "model")
     for one in (made := component(tmp_path), pickle.loads(pickle.dumps(made)), copy.copy(made)):
         assert one.arguments["model"] == str(tmp_path)
         assert one._settings.key == component(str(tmp_path))._settings.key
     with pytest.raises(ConfigurationError, match=r"a str or a path, got b'model'"):
         component(b"model")
+    with pytest.raises(ConfigurationError, match=r"a str or a path, got b'model'"):
+        component(BytesPath())
 
 
 def test_a_path_is_never_looked_for_on_a_hub() -> None:

@@ -146,6 +146,8 @@ def test_a_reranker_whose_tokenizer_lost_a_control_token_is_refused(lost: str, t
         ("modules.json", [{"type": "sentence_transformers.models.Pooling"}], "modules with type and path"),
         ("config_sentence_transformers.json", {"prompts": ["a"]}, "prompts in .* must be strings by name"),
         ("config_sentence_transformers.json", {"prompts": {"query": 5}}, "must be strings by name, got {'que"),
+        ("modules.json", ["sentence_transformers.models.Pooling"], "modules with type and path"),
+        ("modules.json", 2, "modules with type and path"),
         ("adapter_config.json", {}, "holds an adapter without its model"),
     ],
 )

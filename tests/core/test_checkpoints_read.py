@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from qwen3_rag import CheckpointError, Embedder, Reranker
+from qwen3_rag.checkpoint import open_checkpoint
+from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import PromptTokenizer
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
@@ -58,6 +60,32 @@ def test_a_saved_document_prompt_is_applied(embedding_checkpoint: Path, tmp_path
     plain = Embedder(str(embedding_checkpoint), **OPTIONS)
     found = Embedder(str(folder), **OPTIONS).embed_documents(["a"])
     np.testing.assert_allclose(found, plain.embed_documents(["passage: a"]), atol=1e-6)
+
+
+PUBLISHED_POOLING = {
+    "word_embedding_dimension": 64,
+    "pooling_mode_cls_token": False,
+    "pooling_mode_mean_tokens": False,
+    "pooling_mode_lasttoken": True,
+    "include_prompt": True,
+}
+
+
+def test_the_published_pooling_file_also_lists_what_is_not_done(
+    embedding_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = published_layout(embedding_checkpoint, tmp_path / "st", prompts={}, pooling=PUBLISHED_POOLING)
+    opened = open_checkpoint(EngineSettings("embedding", str(folder)), weights=False)
+    assert opened.hidden_size == 64
+
+
+def test_pooling_that_lost_its_file_is_not_taken_for_the_right_one(
+    embedding_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = published_layout(embedding_checkpoint, tmp_path / "st", prompts={}, pooling=PUBLISHED_POOLING)
+    (folder / "1_Pooling" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="not last-token pooling"):
+        Embedder(str(folder), **OPTIONS).load()
 
 
 @pytest.mark.parametrize("pooling", [{"pooling_mode_mean_tokens": True}, {"pooling_mode": "cls"}])

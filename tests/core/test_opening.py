@@ -229,12 +229,14 @@ def test_hub_options_go_to_the_hub_and_not_to_the_loader(embedding_checkpoint: P
     options = {"token": "hf_x", "cache_dir": "/there", "local_files_only": True}
     with slow_hub(lambda: str(embedding_checkpoint)) as hub:
         hub.go.set()
-        embedder = Embedder("somebody/model", revision="main", model_kwargs=options, **OPTIONS)
+        given = {**options, "use_safetensors": True}
+        embedder = Embedder("somebody/model", revision="main", model_kwargs=given, **OPTIONS)
         assert embedder.embed_documents(["a"]).shape == (1, 64)
     assert len(hub.asked) == 2
     for asked in hub.asked:
         assert {name: asked[name] for name in options} == options
         assert asked["revision"] == "main"
+        assert "use_safetensors" not in asked
     assert EngineSettings("embedding", "m", model_kwargs={**options, "compile": True}).loader_options == {
         "compile": True
     }

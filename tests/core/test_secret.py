@@ -21,6 +21,20 @@ class PydanticLike:
         return KEY
 
 
+class Written(PydanticLike):
+    """Whose to_dict writes what it holds."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"value": KEY}
+
+
+class OnlyResolved:
+    """As Haystack's Secret, but it cannot be written at all."""
+
+    def resolve_value(self) -> str:
+        return KEY
+
+
 class HaystackLike:
     """As Haystack's Secret: one made of a token refuses to_dict."""
 
@@ -93,11 +107,14 @@ def test_names_that_only_look_alike_are_not(name: object) -> None:
 HOLDERS: list[dict[str, Any]] = [
     {"api_key": PydanticLike()},
     {"api_key": HaystackLike(None)},
+    {"api_key": Written()},
+    {"api_key": OnlyResolved()},
     {"api_key": [{"nested": PydanticLike()}]},
     {"headers": ({"other": PydanticLike()},)},
     {"api_key": KEY.encode()},
     {"api_key": bytearray(KEY.encode())},
     {"api_key": [KEY, "another"]},
+    {"api_keys_of": {"token": [[KEY], [(KEY,)]]}},
     {"headers": [{"a": {"X-Api-Key": KEY}}]},
     *({name: KEY} for name in SECRET_NAMES),
 ]
@@ -122,9 +139,10 @@ def test_the_error_names_the_secrets_place() -> None:
 @pytest.mark.parametrize("kwargs", HOLDERS)
 def test_what_is_written_leaves_secrets_out_and_nothing_else(kwargs: dict[str, Any]) -> None:
     other = {"url": "http://x", "token_budget": 5, "use_auth_token": True, "config": object()}
+    other |= {"urls": ["http://x", "http://y"]}
     written = without_secrets({**kwargs, **other})
     assert KEY not in str(written)
-    assert not any(isinstance(part, PydanticLike | HaystackLike) for part in written.values())
+    assert not any(isinstance(part, PydanticLike | HaystackLike | OnlyResolved) for part in written.values())
     assert {name: written[name] for name in other} == other
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from qwen3_rag import ConfigurationError, Embedder, Reranker, engines
+from qwen3_rag.settings import EngineSettings
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
 
@@ -30,11 +31,13 @@ def test_what_a_caller_does_to_its_dict_later_changes_nothing(embedding_checkpoi
 
 
 def test_nor_does_what_it_does_to_dicts_and_lists_in_it() -> None:
-    device_map, urls = {"": "cpu"}, ["http://127.0.0.1:8000"]
-    embedder = Embedder("m", model_kwargs={"device_map": device_map, "base_url": urls})
+    device_map, urls, limits = {"": "cpu"}, ["http://127.0.0.1:8000"], {"image": 0}
+    given = {"device_map": device_map, "base_url": urls, "all": [limits]}
+    embedder = Embedder("m", model_kwargs=given)
     device_map["lm_head"] = "disk"
     urls.clear()
-    kept = {"device_map": {"": "cpu"}, "base_url": ["http://127.0.0.1:8000"]}
+    limits.clear()
+    kept = {"device_map": {"": "cpu"}, "base_url": ["http://127.0.0.1:8000"], "all": [{"image": 0}]}
     assert embedder.arguments["model_kwargs"] == kept
     embedder.arguments["model_kwargs"]["device_map"].clear()
     assert embedder.arguments["model_kwargs"] == kept
@@ -80,7 +83,21 @@ def test_settings_that_mean_something_else_do_not(other: dict[str, Any]) -> None
     assert Embedder("m", **other)._settings.key != Reranker("m", **other)._settings.key
 
 
-@pytest.mark.parametrize("wrong", [{"max_wait_ms": 1000.5}, {"model": ""}], ids=str)
+def test_an_option_that_cannot_be_hashed_shares_an_engine_only_with_itself() -> None:
+    one, equal = {"a"}, {"a"}
+    first, again, other = (
+        Embedder("m", model_kwargs={"names": names})._settings.key for names in (one, one, equal)
+    )
+    assert first == again != other
+
+
+def test_prefixes_are_shared_where_the_backend_can_and_nobody_said_no() -> None:
+    assert EngineSettings("embedding", "m").shares_prefixes is True
+    assert EngineSettings("embedding", "m", share_prefixes=False).shares_prefixes is False
+    assert EngineSettings("embedding", "m", backend="sentence-transformers").shares_prefixes is False
+
+
+@pytest.mark.parametrize("wrong", [{"max_wait_ms": 1000.5}, {"model": ""}, {"device": []}], ids=str)
 def test_what_is_out_of_range_is_refused_when_a_component_is_made(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         Embedder(**{"model": "m", **wrong})

@@ -106,6 +106,7 @@ def test_a_saved_tokenizer_without_the_closing_token_is_refused(
         ("$A <|endoftext|> <|endoftext|>", r"appends <\|endoftext\|> twice"),
         ("<|im_start|> $A <|endoftext|>", r"token 0 of a sample text differs \((\d+) tokens there"),
         ("$A <|im_end|>", "token [1-9][0-9]* of a sample text differs"),
+        ("$A <|endoftext|> <|im_end|>", "token [1-9][0-9]* of a sample text differs"),
     ],
 )
 def test_a_saved_tokenizer_that_adds_other_tokens_is_refused(
