@@ -111,6 +111,14 @@ def test_what_is_not_in_a_folder_here_has_no_version() -> None:
         assert resolve_local_model(settings) == (settings, None)
 
 
+def test_a_folder_may_be_named_from_home(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(hub.repository.parent))
+    settings = EngineSettings("embedding", "~/repository")
+    assert open_checkpoint(settings, weights=False).folder == hub.repository
+    assert resolve_local_model(settings)[0].model == str(hub.repository)
+
+
 @pytest.mark.parametrize("model", ["/no/such", "./no/such", "../no/such", "~/no/such", "no/such/"])
 def test_the_name_of_a_folder_is_never_looked_for_on_a_hub(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -108,6 +108,7 @@ def test_no_prompt_is_longer_than_the_context(folder: Path) -> None:
     change(folder, max_position_embeddings=40)
     found = opened(folder)
     check_max_tokens(40, found)
+    check_max_tokens(1, found)
     with pytest.raises(ConfigurationError, match="1 to 40"):
         check_max_tokens(41, found)
     change(folder, max_position_embeddings=None)
