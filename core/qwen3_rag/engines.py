@@ -41,9 +41,10 @@ def acquire(settings: EngineSettings, version: object) -> Engine:
     """
     key = f"{settings.key} {version}"
     with _lock:
-        shared = _engines.get(key)
-        if shared is None:
-            shared = _engines[key] = _Shared(_new_engine(settings))
+        if key not in _engines:
+            _engines[key] = _Shared(_new_engine(settings))
+        # No function is called in between: its return may let a handler close the engine that was just found.
+        shared = _engines[key]
         shared.users += 1
         return shared.engine
 

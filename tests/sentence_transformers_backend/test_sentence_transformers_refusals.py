@@ -19,7 +19,7 @@ from qwen3_rag import (
     Embedder,
     Reranker,
 )
-from qwen3_rag.backends.sentence_transformers import create
+from qwen3_rag.backends.sentence_transformers import create, inputs
 from qwen3_rag.backends.sentence_transformers.options import Options
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.tokenization import PromptTokenizer
@@ -122,6 +122,14 @@ def test_a_saved_tokenizer_that_adds_other_tokens_is_refused(
     folder = save_embedder(source, tmp_path / "saved")
     with pytest.raises(CheckpointError, match=message):
         Embedder(str(folder), **OPTIONS).load()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "index"), [([1, 2], 2), ([1, 5, 3, 4], 1), ([1, 2, 3, 4, 5], 4)], ids=["cut", "other", "longer"]
+)
+def test_the_first_token_that_differs_is_told(theirs: list[int], index: int) -> None:
+    reason = inputs._reason([1, 2, 3, 4], theirs, end_of_text=4, wraps=False)
+    assert reason.startswith(f"token {index} of a sample text differs ({len(theirs)} tokens there")
 
 
 def test_a_plain_tokenizer_without_the_closing_token_gets_it(

@@ -75,5 +75,6 @@ def _reason(ours: list[int], theirs: list[int], end_of_text: int, *, wraps: bool
         return "its tokenizer does not append <|endoftext|>, whose hidden state is the vector"
     if theirs[-2:] == [end_of_text, end_of_text]:
         return "its tokenizer appends <|endoftext|> twice"
-    index = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(ours))
+    shorter = min(len(ours), len(theirs))
+    index = next((i for i in range(shorter) if ours[i] != theirs[i]), shorter)
     return f"token {index} of a sample text differs ({len(theirs)} tokens there, {len(ours)} here)"
