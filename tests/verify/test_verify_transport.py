@@ -96,13 +96,13 @@ def test_a_busy_server_that_quotes_the_key_is_told_of_without_it(monkeypatch: py
 def test_a_redirect_is_told_without_what_may_be_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """The key too, should the server repeat it in the path."""
     moved = httpx.Response(307, request=httpx.Request("POST", DEAD))
-    moved.next_request = httpx.Request("POST", f"https://me:hunter2@other/{KEY}/v1?token=secret#secret")
+    moved.next_request = httpx.Request("POST", f"https://alice:hunter2@other/{KEY}/v1?token=secret#secret")
     answer_with(moved, monkeypatch)
     connection = Connection(ApiKey(KEY, source="test"), timeout=5)
     with pytest.raises(ConfigurationError, match=r"\(HTTP 307\) to https://other/.*API.*/v1;") as caught:
         connection.post(DEAD, {})
     connection.close()
-    assert not any(secret in str(caught.value) for secret in ("me", "hunter2", "secret", KEY))
+    assert not any(secret in str(caught.value) for secret in ("alice", "hunter2", "secret", KEY))
 
 
 @pytest.mark.parametrize("content", ["<html>a front page</html>", "", "null"])
