@@ -159,7 +159,7 @@ class Reranker(Component):
         """Return the documents best first, equal scores in input order.
 
         Args:
-            top_k: most documents to return, 0 or more; None for all. Nothing is computed for 0.
+            top_k: most documents to return, 0 or more; None for all. Nothing is opened or computed for 0.
             query, documents, instruction, progress: as `score`.
 
         Returns:
@@ -187,9 +187,13 @@ class Reranker(Component):
             pairs, instruction, progress: as `score_pairs`.
 
         Returns, raises:
-            As `score_pairs`; with the scores comes their cost.
+            As `score_pairs`; with the scores comes their cost. No pairs have no scores, whatever the model:
+            nothing is opened, loaded or computed for them.
         """
-        outcome = self._run(as_pairs(pairs), self._work(instruction), progress=progress)
+        listed, work = as_pairs(pairs), self._work(instruction)
+        if not listed:
+            return _no_scores()
+        outcome = self._run(listed, work, progress=progress)
         return Scores(outcome.values, outcome.usage)
 
     async def ascore(
@@ -237,7 +241,10 @@ class Reranker(Component):
         progress: bool = False,
     ) -> Scores:
         """`evaluate` for event loops. Cancelling it drops what is not computed yet."""
-        outcome = await self._arun(as_pairs(pairs), self._work(instruction), progress=progress)
+        listed, work = as_pairs(pairs), self._work(instruction)
+        if not listed:
+            return _no_scores()
+        outcome = await self._arun(listed, work, progress=progress)
         return Scores(outcome.values, outcome.usage)
 
     def _work(self, instruction: str | None) -> Bind[tuple[str, str]]:
@@ -252,6 +259,10 @@ class Reranker(Component):
             return Work(encode, yes_probability, lambda scores: scores)
 
         return bind
+
+
+def _no_scores() -> Scores:
+    return Scores(np.zeros(0, np.float32), Usage())
 
 
 def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:

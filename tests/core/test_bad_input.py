@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,15 @@ def test_no_texts_give_no_rows(embedder: Embedder, reranker: Reranker) -> None:
     assert embedder.embed_documents([], precision="int8").dtype == np.int8
     assert reranker.score("why?", []).shape == (0,)
     assert reranker.rerank("why?", []) == []
+
+
+def test_for_no_pairs_no_model_is_looked_for() -> None:
+    reranker = Reranker("no/such-model", **OPTIONS)
+    assert reranker.score("why?", []).dtype == reranker.score_pairs([]).dtype == np.float32
+    assert asyncio.run(reranker.ascore_pairs([])).shape == (0,)
+    assert reranker.rerank("why?", ["a"], top_k=0) == asyncio.run(reranker.arerank("why?", [])) == []
+    with pytest.raises(TypeError, match="query must be a str, got int"):
+        reranker.score(3, [])  # type: ignore[arg-type]
 
 
 def test_the_empty_string_has_a_vector_and_a_score(embedder: Embedder, reranker: Reranker) -> None:

@@ -189,6 +189,12 @@ LISTS: dict[Any, tuple[Callable[[list[str]], list[Any]], Callable[[Any, list[Any
 }
 
 
+@pytest.mark.parametrize("adapter", [Qwen3Reranker, Qwen3Rerank, Qwen3Ranker])
+def test_for_no_documents_no_reranker_is_looked_for(adapter: Any) -> None:
+    found = asyncio.run(LISTS[adapter][1](adapter(model="no/such-model"), []))
+    assert (found["documents"] if adapter is Qwen3Ranker else found) == []
+
+
 @pytest.mark.parametrize("adapter", LISTS)
 @pytest.mark.parametrize("change", [list.reverse, list.clear], ids=["reversed", "cleared"])
 def test_what_the_owner_does_to_a_list_while_a_call_waits_is_not_seen(

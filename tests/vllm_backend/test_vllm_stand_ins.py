@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -113,6 +114,21 @@ def test_an_engine_that_died_is_stopped_and_the_next_call_starts_another(
     tested.close()
     tested.close()
     assert [one.stops for one in Scripted.made] == [1, 1]
+
+
+def test_trouble_with_stopping_a_dead_engine_does_not_hide_that_it_died(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    died, unstoppable = EngineDeadError("EngineCore_DP0"), OSError("its socket is gone")
+    tested = made()
+    monkeypatch.setattr(Scripted, "pool", MagicMock(side_effect=died))
+    monkeypatch.setattr(Scripted, "stop", MagicMock(side_effect=unstoppable))
+    with pytest.raises(VllmDiedError, match="small died") as caught:
+        tested.run([ids(1)])
+    assert caught.value.__cause__ is unstoppable
+    assert unstoppable.__context__ is died
+    monkeypatch.setattr(Scripted, "pool", staticmethod(sums))
+    assert tested.run([ids(1, 2)]).values.tolist() == [3]
 
 
 def test_any_other_error_is_the_calls_and_leaves_the_engine_at_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,11 +98,15 @@ class VllmBackend:
         except Exception as error:
             if not _is_dead(error):
                 raise
-            self.close()
-            raise VllmDiedError(
+            died = VllmDiedError(
                 f"vLLM's process for {self._arguments.values['model']} died, and what it was computing is "
                 "lost; the next call starts another (out of memory is the usual reason)"
-            ) from error
+            )
+            try:
+                self.close()
+            except Exception as while_stopping:
+                raise died from while_stopping  # whose own context is `error`
+            raise died from error
         computed = [len(p.token_ids) - one.cached for p, one in zip(prompts, pooled, strict=True)]
         width = self._hidden_size if self._kind == "embedding" else 1
         values = np.array([one.values for one in pooled], dtype=np.float32).reshape(len(prompts), width)

@@ -102,8 +102,7 @@ class Qwen3Rerank(CoreOptions, BaseNodePostprocessor):
         nodes = list(nodes)  # what their owner does to theirs meanwhile is not seen
         with self._announced(nodes, query_bundle) as best:
             query, texts = self._question(nodes, query_bundle)
-            if texts:
-                best += self._results(nodes, self.reranker.rerank(query, texts, top_k=self.top_n))
+            best += self._results(nodes, self.reranker.rerank(query, texts, top_k=self.top_n))
         return best
 
     @dispatcher.span
@@ -113,8 +112,7 @@ class Qwen3Rerank(CoreOptions, BaseNodePostprocessor):
         nodes = list(nodes)
         with self._announced(nodes, query_bundle) as best:
             query, texts = self._question(nodes, query_bundle)
-            if texts:
-                best += self._results(nodes, await self.reranker.arerank(query, texts, top_k=self.top_n))
+            best += self._results(nodes, await self.reranker.arerank(query, texts, top_k=self.top_n))
         return best
 
     @contextmanager
@@ -142,14 +140,13 @@ class Qwen3Rerank(CoreOptions, BaseNodePostprocessor):
             dispatcher.event(ReRankEndEvent(nodes=best))
 
     def _question(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None) -> tuple[str, list[str]]:
-        """Return the query and the texts to score; none when the result is empty anyway."""
+        """Return the query and the texts to score."""
         if query_bundle is None:
             raise ValueError(
                 "Qwen3Rerank scores nodes for a query and got none; pass query_str= or query_bundle= to "
                 "postprocess_nodes"
             )
-        wanted = [] if self.top_n == 0 else nodes
-        return query_bundle.query_str, [node.node.get_content(self.metadata_mode) for node in wanted]
+        return query_bundle.query_str, [node.node.get_content(self.metadata_mode) for node in nodes]
 
     def _results(self, nodes: list[NodeWithScore], ranking: list[Ranked]) -> list[NodeWithScore]:
         keep = self.keep_retrieval_score

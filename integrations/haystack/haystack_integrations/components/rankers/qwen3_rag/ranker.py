@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 from haystack import Document, component
 from haystack_integrations.components.embedders.qwen3_rag.base import CoreComponent, Device
 from haystack_integrations.components.embedders.qwen3_rag.documents import (
@@ -25,9 +24,6 @@ from qwen3_rag.models import DEFAULT_RERANKING_MODEL
 from qwen3_rag.ranking import best_first, check_top_k
 from qwen3_rag.reranker import Reranker, Scores
 from qwen3_rag.settings import DType, Hub
-from qwen3_rag.usage import Usage
-
-_NOTHING: Final = Scores(np.zeros(0, np.float32), Usage())
 
 
 class _Limits(NamedTuple):
@@ -156,8 +152,7 @@ class Qwen3Ranker(CoreComponent):
         limits = self._limits(top_k, score_threshold)
         documents = own_documents(documents)
         pairs = self._pairs(query, documents, limits)
-        scores = self.reranker.evaluate(pairs) if pairs else _NOTHING
-        return self._response(documents, scores, limits)
+        return self._response(documents, self.reranker.evaluate(pairs), limits)
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
     async def run_async(
@@ -175,8 +170,7 @@ class Qwen3Ranker(CoreComponent):
         limits = self._limits(top_k, score_threshold)
         documents = own_documents(documents)
         pairs = self._pairs(query, documents, limits)
-        scores = await self.reranker.aevaluate(pairs) if pairs else _NOTHING
-        return self._response(documents, scores, limits)
+        return self._response(documents, await self.reranker.aevaluate(pairs), limits)
 
     def _limits(self, top_k: int | None, score_threshold: float | None) -> _Limits:
         """Return the limits of a run, checked before anything is computed: attributes may be assigned."""
