@@ -16,6 +16,7 @@ from qwen3_rag.backends.vllm.options import parse_options
 from qwen3_rag.checkpoint import open_checkpoint
 from qwen3_rag.settings import EngineSettings
 from qwen3_rag.vllm_facts import CACHE_TOKENS, CPU_BLOCK_SIZE, SPARE_TOKENS
+from transformers import AutoConfig
 
 CONFIG = {
     "model_type": "qwen3",
@@ -70,10 +71,11 @@ def test_a_size_and_a_share_of_memory_may_be_given_together(tmp_path: Path) -> N
     assert (values["kv_cache_memory_bytes"], values["gpu_memory_utilization"]) == (5 << 20, 0.3)
 
 
-def test_heads_that_the_config_does_not_describe_are_those_of_attention(tmp_path: Path) -> None:
-    bare = {name: value for name, value in CONFIG.items() if name not in ("num_key_value_heads", "head_dim")}
+def test_what_a_config_leaves_out_is_counted_as_vllm_takes_it(tmp_path: Path) -> None:
+    bare = {name: value for name, value in CONFIG.items() if name != "head_dim"}
     size = made(tmp_path, config=bare).values["kv_cache_memory_bytes"]
-    assert size == (CACHE_TOKENS + SPARE_TOKENS) * 3 * 2 * 8 * (64 // 8) * 4
+    assert AutoConfig.from_pretrained(tmp_path).head_dim == 128
+    assert size == (CACHE_TOKENS + SPARE_TOKENS) * 3 * 2 * 2 * 128 * 4
 
 
 def test_on_a_cpu_nothing_is_compiled_and_blocks_are_short_unless_asked(tmp_path: Path) -> None:

@@ -53,9 +53,8 @@ def activation_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     MLP's two, whose memory is reused by all layers.
     """
     element = torch.finfo(dtype).bits // 8
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    query = config.num_attention_heads * head_dim
-    key = config.num_key_value_heads * head_dim
+    query = config.num_attention_heads * config.head_dim
+    key = config.num_key_value_heads * config.head_dim
     stream = config.hidden_size * (3 * element + 2 * 4)
     attention = (4 * query + 6 * key) * element + 2 * query * 4
     mlp = 2 * config.intermediate_size * element

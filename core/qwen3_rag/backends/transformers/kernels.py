@@ -62,9 +62,7 @@ class Heads:
     @classmethod
     def of(cls, config: Any) -> Heads:
         """Return the heads of a Qwen3 configuration."""
-        queries = config.num_attention_heads
-        dimension = getattr(config, "head_dim", None) or config.hidden_size // queries
-        return cls(queries, config.num_key_value_heads, dimension)
+        return cls(config.num_attention_heads, config.num_key_value_heads, config.head_dim)
 
 
 def find_varlen_kernel(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
+from transformers import Qwen3Config
 
 from qwen3_rag.backends.device.choice import choose_device, choose_dtype
 from qwen3_rag.backends.vllm.options import VllmOptions
@@ -129,8 +130,7 @@ def _memory(
 
 def cache_bytes_per_token(config: Mapping[str, Any], dtype: torch.dtype, tensor_parallel_size: int) -> int:
     """Return the bytes of one token's keys and values on each device, over all layers."""
-    heads = int(config["num_attention_heads"])
-    head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
+    known: Any = Qwen3Config.from_dict(dict(config))  # with what a file leaves out, as vLLM has it
     # With more devices than heads, vLLM replicates heads.
-    kv_heads = max(1, -(-int(config.get("num_key_value_heads", heads)) // tensor_parallel_size))
-    return int(config["num_hidden_layers"]) * 2 * kv_heads * head_dim * dtype.itemsize
+    kv_heads = max(1, -(-known.num_key_value_heads // tensor_parallel_size))
+    return int(known.num_hidden_layers * 2 * kv_heads * known.head_dim * dtype.itemsize)
