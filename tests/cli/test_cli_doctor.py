@@ -71,6 +71,15 @@ def test_wrong_vectors_fail_the_check(invoke: Invoke, monkeypatch: pytest.Monkey
     assert "self-test reranking: passed" in run.out
 
 
+def test_wrong_scores_fail_the_check(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Reranker.score_pairs
+    monkeypatch.setattr(Reranker, "score_pairs", lambda self, pairs: right(self, pairs) * 0.999)
+    run = invoke("doctor", "--device", "cpu")
+    assert run.code == 1
+    assert "self-test embedding: passed" in run.out
+    assert "self-test reranking: FAILED" in run.out
+
+
 def test_a_crash_inside_the_self_test_is_a_failed_check(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
