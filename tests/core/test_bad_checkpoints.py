@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from qwen3_rag import (
     NonFiniteOutputError,
     Reranker,
     WrongModelKindError,
-    demo,
 )
 from qwen3_rag.checkpoint import open_checkpoint
 from qwen3_rag.settings import EngineSettings
@@ -105,37 +103,6 @@ def test_a_word_for_trust_runs_no_code_of_a_checkpoint(embedding_checkpoint: Pat
     with pytest.raises(ConfigurationError, match="trust_remote_code must be True or False, got 'false'"):
         Embedder(str(folder), **OPTIONS, model_kwargs={"trust_remote_code": "false"}).load()
     assert not (tmp_path / "ran").exists()
-
-
-def test_damaged_tokenizers_are_refused(embedding_checkpoint: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(embedding_checkpoint, tmp_path / "broken")
-    (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(CheckpointError, match="cannot read a tokenizer"):
-        Embedder(str(folder), **OPTIONS).load()
-    (folder / "tokenizer.json").unlink()
-    with pytest.raises(CheckpointError, match="cannot read a tokenizer"):
-        Embedder(str(folder), **OPTIONS).load()
-
-
-def test_a_folder_without_a_tokenizer_is_refused(embedding_checkpoint: Path, tmp_path: Path) -> None:
-    """Transformers would invent one without words, and each text would have the same vector."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for name in ("config.json", "model.safetensors"):
-        shutil.copy(embedding_checkpoint / name, folder)
-    with pytest.raises(CheckpointError, match=r"no tokenizer.json, nor vocab.json with merges.txt"):
-        Embedder(str(folder), **OPTIONS).embed_documents(["a"])
-
-
-@pytest.mark.parametrize("lost", ["<think>", "</think>", "<|im_start|>", "<|im_end|>"])
-def test_a_reranker_whose_tokenizer_lost_a_control_token_is_refused(lost: str, tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(Path(demo.__file__).parent / "models" / "demo-reranker", folder)
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    tokenizer["added_tokens"] = [one for one in tokenizer["added_tokens"] if one["content"] != lost]
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(CheckpointError, match=f"{re.escape(repr(lost))} as [0-9]+ tokens"):
-        Reranker(str(folder), **OPTIONS).load()
 
 
 @pytest.mark.parametrize(

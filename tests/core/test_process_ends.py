@@ -24,7 +24,7 @@ sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
 
 FORK_WHILE_OPENING = """
-import os, sys, threading, warnings
+import os, signal, sys, threading, warnings
 warnings.simplefilter("ignore")
 from qwen3_rag import Embedder, opening
 began, go_on = threading.Event(), threading.Event()
@@ -37,9 +37,11 @@ opening.open_checkpoint = slow
 embedder = Embedder(sys.argv[1], dtype="float32", device="cpu")
 threading.Thread(target=embedder.embed_documents, args=(["parent"],)).start()
 began.wait(60)
-if os.fork() == 0:
-    go_on.set()
-    os._exit(0 if embedder.embed_documents(["child"]).shape == (1, 64) else 1)
+with embedder._opening._lock:  # as another thread may hold it
+    if os.fork() == 0:
+        signal.alarm(60)
+        go_on.set()
+        os._exit(0 if embedder.embed_documents(["child"]).shape == (1, 64) else 1)
 go_on.set()
 sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
