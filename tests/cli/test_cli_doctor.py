@@ -62,22 +62,22 @@ def test_doctor_tests_rerankers_converted_to_classification(invoke: Invoke, tmp_
     assert run.code == 0, run.out
 
 
-def test_wrong_vectors_fail_the_check(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Embedder.embed_documents
-    monkeypatch.setattr(Embedder, "embed_documents", lambda self, texts: right(self, texts) * 1.001)
+@pytest.mark.parametrize(
+    ("component", "method", "failed", "passed"),
+    [
+        (Embedder, "embed_documents", "embedding", "reranking"),
+        (Reranker, "score_pairs", "reranking", "embedding"),
+    ],
+)
+def test_wrong_vectors_and_scores_fail_their_check(
+    component: Any, method: str, failed: str, passed: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = getattr(component, method)
+    monkeypatch.setattr(component, method, lambda self, inputs: right(self, inputs) * 1.001)
     run = invoke("doctor", "--device", "cpu")
     assert run.code == 1
-    assert "self-test embedding: FAILED" in run.out
-    assert "self-test reranking: passed" in run.out
-
-
-def test_wrong_scores_fail_the_check(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Reranker.score_pairs
-    monkeypatch.setattr(Reranker, "score_pairs", lambda self, pairs: right(self, pairs) * 0.999)
-    run = invoke("doctor", "--device", "cpu")
-    assert run.code == 1
-    assert "self-test embedding: passed" in run.out
-    assert "self-test reranking: FAILED" in run.out
+    assert f"self-test {failed}: FAILED" in run.out
+    assert f"self-test {passed}: passed" in run.out
 
 
 def test_a_crash_inside_the_self_test_is_a_failed_check(
