@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import huggingface_hub
@@ -27,6 +28,7 @@ from qwen3_rag import (
     checkpoint,
     opening,
 )
+from qwen3_rag.opening import Opening
 from qwen3_rag.settings import EngineSettings
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
@@ -223,6 +225,28 @@ except DeadlineExceededError:
 def test_nothing_waits_for_an_opening_that_nobody_wants(script: str, embedding_checkpoint: Path) -> None:
     command = [sys.executable, "-c", script, str(embedding_checkpoint)]
     assert subprocess.run(command, check=False, timeout=120).returncode == 7
+
+
+def test_an_opening_runs_in_the_context_of_the_call_that_first_asks() -> None:
+    """So a hub's requests belong to that call's trace."""
+    trace: ContextVar[str] = ContextVar("trace")
+    trace.set("of the call")
+    shared = Opening(cast("Any", trace.get))
+    assert shared.ask().result(60) == "of the call"
+
+
+def test_a_forked_child_keeps_what_was_open_and_opens_anew_what_its_parent_was_opening() -> None:
+    go = threading.Event()
+    shared = Opening(cast("Any", lambda: go.wait(60)))
+    left = shared.ask()
+    with ThreadPoolExecutor(1) as pool, shared._lock:  # as if another thread had held it at the fork
+        shared.renew_after_fork()
+        again = pool.submit(shared.ask).result(60)
+    assert again is not left
+    go.set()
+    assert again.result(60)
+    shared.renew_after_fork()
+    assert shared.ask() is again
 
 
 def test_hub_options_go_to_the_hub_and_not_to_the_loader(embedding_checkpoint: Path) -> None:
