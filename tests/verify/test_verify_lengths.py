@@ -9,6 +9,7 @@ import pytest
 from faulty_model import Served
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.verification import reranking_faults
+from qwen3_rag.verification.diagnosis import EXACT
 from qwen3_rag.verification.lengths import check_length, check_room, document_of_length, longest_pair
 from qwen3_rag.verification.reference import Reference
 from qwen3_rag.verification.reranking_faults import Pair, right_ids
@@ -60,9 +61,11 @@ def test_the_limit_of_a_truncating_server_is_named_with_what_is_lost(
     for fault in ("truncated", "truncated without final token"):
         report = verified(embedding, embedder, "tei", fault)
         assert "at about 256 tokens" in report.checks[0].findings[0].what
+        assert (report.checks[0].difference or 0) > 0.1, "that of long texts counts"
     for fault, lost in (("truncated", "template"), ("truncated at 256", "document")):
         report = verified(reranking, reranker, "tei", fault)
         assert f"at about 256 tokens, the {lost}'s end being lost" in report.checks[0].findings[0].what
+        assert (report.checks[0].difference or 0) > EXACT
 
 
 @pytest.mark.parametrize("limit", [512, 1024])

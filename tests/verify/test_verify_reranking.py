@@ -170,6 +170,22 @@ def test_scaled_and_shifted_log_odds_are_told_with_factor_and_shift(
 
 
 @pytest.mark.parametrize(
+    "form",
+    [
+        lambda p, _: 1 / (1 + math.exp(-1) * ((1 - p) / p) ** 0.5) + 0.01 * math.sin(1e5 * p),
+        lambda p, _: 0.5 + 1e-3 * math.sin(1e5 * p),
+        lambda *_: 0.5,
+    ],
+    ids=["roughly", "a constant does as well", "a constant does"],
+)
+def test_scores_that_no_scale_fits_well_and_better_than_a_constant_are_not_taken_for_scaled(
+    form: Any, reranking: Subject, reranker: Served
+) -> None:
+    reranker.form = form
+    assert named(verified(reranking, reranker, "cohere"), "/rerank") == ["unexplained"]
+
+
+@pytest.mark.parametrize(
     ("form", "said"),
     [
         (lambda score, _: score, []),
