@@ -72,7 +72,8 @@ class Reranker(Component):
         TypeError: an argument is of a wrong type.
 
     Every method that scores raises EngineClosedError after `close`, ForkedProcessError in a child process that
-    was forked after loading, and WorkerDiedError if the process that runs a device died.
+    was forked after loading, and WorkerDiedError if the process that runs a device died. For no documents none
+    of them does: there is nothing to score.
     """
 
     def __init__(
