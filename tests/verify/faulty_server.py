@@ -27,7 +27,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path in self.served.broken:
             if status := self.served.broken[self.path]:
                 self._reply(status, {}, headers={"Retry-After": "0.01"})
-            self.close_connection = True
+            else:
+                self.close_connection = True
             return
         owner = "llamacpp" if self.speaks == "llama.cpp" else "somebody"
         listed = [{"id": name, "owned_by": owner} for name in self.served.listed]
