@@ -59,6 +59,9 @@ def _items(*indices: Any) -> list[dict[str, Any]]:
     [
         (_items(2, 0, 1), ["v0", "v1", "v2"]),
         ([{"value": "a"}, {"value": "b"}, {"value": "c"}], ["a", "b", "c"]),
+        ([{"value": "a", "at": None}, {"value": "b"}, {"value": "c"}], ["a", "b", "c"]),
+        ([*_items(2, 1), {"value": "v0"}], ["v0", "v1", "v2"]),
+        ([*_items(2), {"value": "v0", "at": None}, *_items(1)], ["v0", "v1", "v2"]),
     ],
 )
 def test_values_are_put_in_the_order_of_their_indices_if_they_have_any(items: Any, values: list[str]) -> None:
@@ -82,11 +85,20 @@ def test_values_are_put_in_the_order_of_their_indices_if_they_have_any(items: An
         (_items(0, True, 2), "each once, got [0, 'bool', 2]"),
         (_items(0, 1.0, 2), "each once, got [0, 'float', 2]"),
         (_items(0, "1", 2), "each once, got [0, 'str', 2]"),
+        ([*_items(1), {"value": "b"}, {"value": "c"}], "each once, got [1, 0, 0]"),
     ],
 )
 def test_items_that_do_not_number_the_inputs_are_refused(items: Any, said: str) -> None:
     with pytest.raises(UnusableAnswerError, match=re.escape(said)):
         in_order(items, 3, index="at", value="value")
+
+
+@pytest.mark.parametrize("item", [{"value": 1}, {"value": 1, "at": None}])
+def test_what_is_sorted_and_not_numbered_is_refused_for_several_inputs(item: Any) -> None:
+    assert in_order([item], 1, index="at", value="value", best_first=True) == [1]
+    assert in_order([item] * 2, 2, index="at", value="value") == [1, 1]
+    with pytest.raises(UnusableAnswerError, match="no result has 'at', and such servers sort results"):
+        in_order([item] * 2, 2, index="at", value="value", best_first=True)
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,51 @@ def test_a_score_of_vllm_that_is_not_finite_names_its_pair() -> None:
         request.read_answer({"data": [{"probs": [p]} for p in (0.5, float("nan"), 0.5)]})
 
 
+@pytest.mark.parametrize("server", ["vllm", "tei"])
+def test_a_score_of_the_second_answer_that_is_not_finite_names_the_pair_that_was_asked_for(server: str) -> None:
+    options = {"template": "client"} if server == "tei" else {}
+    request = dialect(server, "reranking", **options).request(prompts_of(*PAIRS))
+
+    def answer(*values: float | None) -> Any:
+        if server == "vllm":
+            return {"data": [{"probs": [p]} for p in values]}
+        return [{"index": i, "score": p} for i, p in enumerate(values)]
+
+    second = request.read_answer(answer(0.9, 0.01, 0.5))
+    assert isinstance(second, Request)
+    with pytest.raises(NotFiniteError, match="input 1 of"):
+        second.read_answer(answer(None))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [
+        ("tei", lambda results: results),
+        ("cohere", lambda results: {"results": results}),
+        ("jina", lambda results: {"results": results}),
+        ("jina", lambda results: results),
+        ("dashscope", lambda results: {"output": {"results": results}}),
+        ("dashscope's flat API", lambda results: {"results": results}),
+    ],
+)
+def test_sorted_scores_that_tell_no_index_are_not_believed(name: str, wrap: Any) -> None:
+    """They would be given to the documents in the order in which these were sent."""
+    server, options, _, _ = RERANKING[name]
+    request = dialect(server, "reranking", **options).request(prompts_of(*PAIRS))
+    results = [{"score": p, "relevance_score": p, "document": "..."} for p in (0.9, 0.5, 0.1)]
+    with pytest.raises(UnusableAnswerError, match="whose they are is unknown"):
+        request.read_answer(wrap(results))
+
+
+@pytest.mark.parametrize("server", ["cohere", "jina"])
+def test_answers_in_sglangs_form_are_read(server: str) -> None:
+    request = dialect(server, "reranking", template="server", instruction_field="instruct").request(
+        prompts_of(*PAIRS)
+    )
+    answer = [{**item, "document": "...", "meta_info": {}} for item in _items("index", "score", SCORES)]
+    np.testing.assert_allclose(request.read_answer(answer), LOG_ODDS, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("values", [(0.5, 1.5, 0.5), (-0.5, 0.5, 0.5), (-0.5, 1.5, 0.5)])
 def test_vllm_is_not_asked_again_where_numbers_are_no_probabilities(values: tuple[float, ...]) -> None:
     request = dialect("vllm", "reranking").request(prompts_of(*PAIRS))

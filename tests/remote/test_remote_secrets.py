@@ -121,10 +121,21 @@ def test_a_vendors_variable_is_not_read_for_others(base_url: Any, monkeypatch: p
     assert find_key(parse_options({"server": "openai", "base_url": urls})) is None
 
 
+@pytest.mark.parametrize("server", ["vllm", "tei", "cohere", "jina"])
+def test_a_vendors_variable_is_read_whatever_its_server_is_said_to_speak(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CO_API_KEY", KEY)
+    key = find_key(parse_options({"server": server, "base_url": "https://api.cohere.com/compatibility/v1"}))
+    assert key is not None
+    assert key.bearer == f"Bearer {KEY}"
+
+
 @pytest.mark.parametrize(
     ("server", "base_url", "variable"),
     [
         ("dashscope", "https://dashscope-intl.aliyuncs.com", "DASHSCOPE_API_KEY"),
+        ("openai", "https://dashscope.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY"),
         ("dashscope", "https://workspace.eu-central-1.maas.aliyuncs.com", "DASHSCOPE_API_KEY"),
         ("openai", "https://api.openai.com/v1", "OPENAI_API_KEY"),
     ],

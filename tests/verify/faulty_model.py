@@ -212,6 +212,7 @@ class Served:
             "one-answer-token": yes,
             "scaled": 0.4 * (yes - no),
             "not-finite": math.nan,
+            "sigmoid-twice": 1 / (1 + math.exp(no - yes)),
         }
         log_odds = self._chosen(answers, yes - no)
         return log_odds if "log-odds" in self.fault else 1 / (1 + math.exp(-log_odds))

@@ -45,6 +45,8 @@ def verified(subject: Subject, served: Served, speaks: str, fault: str = "", **c
         "template": "server",
         "dimensions": None,
         "served_model": None,
+        "path": None,
+        "instruction_field": None,
         **changes,
     }
     with running(served, speaks) as url, Endpoint(url, key=None, timeout=60) as endpoint:

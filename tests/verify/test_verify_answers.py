@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,16 @@ KEY = "k-5f1d-" + "not-a-real-one"
 
 
 def ways(server: Any, kind: Any, model: str = "m") -> list[Route]:
-    return routes("http://h", server, kind, model=model, template="server", instruction="T", dimensions=None)
+    return routes(
+        "http://h",
+        server,
+        kind,
+        model=model,
+        template="server",
+        instruction="T",
+        instruction_field=None,
+        dimensions=None,
+    )
 
 
 def items(index: str, value: str, *, found: Callable[[Any], Any] = lambda one: one) -> list[dict[str, Any]]:
@@ -45,6 +55,7 @@ def items(index: str, value: str, *, found: Callable[[Any], Any] = lambda one: o
         ("tei", "reranking", "m", [items("index", "score")]),
         ("cohere", "reranking", "m", [{"results": items("index", "relevance_score")}]),
         ("jina", "reranking", "m", [{"results": items("index", "relevance_score")}]),
+        ("jina", "reranking", "m", [items("index", "score")]),
         ("dashscope", "reranking", "m", [{"output": {"results": items("index", "relevance_score")}}]),
         ("dashscope", "reranking", "qwen3-rerank", [{"results": items("index", "relevance_score")}]),
     ],
@@ -60,6 +71,24 @@ def test_values_are_read_in_the_inputs_order_and_none_may_be_missing(
         for other in ({}, None, "busy"):
             with pytest.raises(UnusableAnswerError):
                 way.read_answer(other, 2)
+
+
+@pytest.mark.parametrize(
+    ("server", "model", "answer"),
+    [
+        ("tei", "m", [{"score": 0.5}]),
+        ("cohere", "m", {"results": [{"relevance_score": 0.5}]}),
+        ("jina", "m", [{"score": 0.5}]),
+        ("dashscope", "m", {"output": {"results": [{"relevance_score": 0.5}]}}),
+        ("dashscope", "qwen3-rerank", {"results": [{"relevance_score": 0.5}]}),
+    ],
+)
+def test_scores_that_are_sorted_and_not_numbered_are_not_compared(server: str, model: str, answer: Any) -> None:
+    way = ways(server, "reranking", model)[-1]
+    assert way.read_answer(answer, 1) == [0.5]
+    two = json.loads(json.dumps(answer).replace("[{", '[{"score": 0.9, "relevance_score": 0.9}, {'))
+    with pytest.raises(UnusableAnswerError, match="whose they are is unknown"):
+        way.read_answer(two, 2)
 
 
 def endpoint_that_answers(
@@ -83,7 +112,7 @@ def test_inputs_go_in_requests_of_a_few_and_of_one_query_and_their_values_come_b
 
     def answer(body: dict[str, Any]) -> Any:
         assert all(document.startswith(body["query"]) for document in body["documents"])
-        return {"results": [{"relevance_score": document} for document in body["documents"]]}
+        return {"results": [{"index": i, "relevance_score": text} for i, text in enumerate(body["documents"])]}
 
     endpoint, sizes = endpoint_that_answers(answer, monkeypatch)
     (way,) = ways("cohere", "reranking")

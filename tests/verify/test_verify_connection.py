@@ -107,7 +107,14 @@ def test_no_exception_holds_the_api_key(fault: str, url: str, embedder: Served) 
         timeout=5,
     )
     (way,) = routes(
-        endpoint.url, "openai", "embedding", model="m", template="server", instruction="", dimensions=None
+        endpoint.url,
+        "openai",
+        "embedding",
+        model="m",
+        template="server",
+        instruction="",
+        instruction_field=None,
+        dimensions=None,
     )
     ask = partial(endpoint.ask, way, [Input(Text("a", "", is_query=False), [])])
     with endpoint, pytest.raises((OSError, AnswerError)) as caught:

@@ -74,6 +74,21 @@ def test_rounding_does_not_make_an_explanation_with_more_faults_the_nearest() ->
     assert named(answered, lambda: [*two(), *one()]) == ["newline-lost"]
 
 
+@pytest.mark.parametrize(("off", "names"), [(0.003, ["newline-lost"]), (0.0035, ["constant"])])
+def test_a_fault_must_be_three_times_nearer_than_a_constant_too(off: float, names: list[str]) -> None:
+    answered = np.array([0.29, 0.3, 0.31], np.float32)  # the root mean square from their middle is 0.0082
+    faulty = [Hypothesis(("newline-lost",), answered + np.array([off, off, 0], np.float32))]
+    assert named(answered, lambda: faulty) == names
+
+
+def test_scores_that_spread_beyond_the_tolerance_are_no_constant_and_right_ones_neither() -> None:
+    assert named(np.array([0.46, 0.5, 0.53], np.float32), faults(0.3)) == ["unexplained"]
+    assert named(np.array([0.48, 0.5, 0.53], np.float32), faults(0.3)) == ["constant"]
+    undecided = np.array([0.5, 0.501, 0.499], np.float32)
+    found = diagnose(undecided + np.float32(0.001), undecided, faults(0.3), tolerance=0.03, measure="score")
+    assert not found, "a model that answers nearly the same by right"
+
+
 def test_below_the_rounding_of_float32_nothing_is_computed() -> None:
     def never() -> list[Hypothesis]:
         raise AssertionError("faults are looked for")

@@ -37,7 +37,19 @@ def test_a_server_is_known_by_what_it_answers_below_its_host(
 
 @pytest.mark.parametrize(("kind", "server"), [("embedding", "openai"), ("reranking", "cohere")])
 @pytest.mark.parametrize(
-    "answer", [None, [], ["version", "model_type"], "version", {}, {"name": "a front page"}, {"data": "none"}]
+    "answer",
+    [
+        None,
+        [],
+        ["version", "model_type"],
+        "version",
+        {},
+        {"name": "a front page"},
+        {"data": "none"},
+        {"version": "v3.8.0 (LocalAI's)"},
+        {"version": ""},
+        {"version": None},
+    ],
 )
 def test_a_server_that_answers_something_else_is_taken_for_none_of_these(
     answer: Any, kind: ModelKind, server: str, monkeypatch: pytest.MonkeyPatch

@@ -106,7 +106,16 @@ def test_any_base_url_of_dashscope_leads_to_the_models_own_endpoint(
     path: str, kind: ModelKind, model: str, end: str
 ) -> None:
     url = Endpoint(f"https://h{path}", key=None, timeout=1).url
-    (way,) = routes(url, "dashscope", kind, model=model, template="server", instruction="", dimensions=None)
+    (way,) = routes(
+        url,
+        "dashscope",
+        kind,
+        model=model,
+        template="server",
+        instruction="",
+        instruction_field=None,
+        dimensions=None,
+    )
     assert way.url == f"https://h/{end}"
 
 

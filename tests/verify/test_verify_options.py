@@ -56,8 +56,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
 def test_every_option_of_a_server_arrives(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "not-a-real-one")
     given = "--url http://h --model m --server tei --kind reranking --send text --template client"
-    more = "--served-model s --dimensions 64 --max-tokens 3000 --tolerance 0.2 --api-key-env SOME_KEY"
-    settings = "--timeout 7 --dtype bfloat16 --hub modelscope --revision r"
+    more = "--served-model s --dimensions 64 --max-tokens 3000 --tolerance 0.2 --api-key-env SOME_KEY --path /p"
+    settings = "--timeout 7 --dtype bfloat16 --hub modelscope --revision r --instruction-field task"
     result = run(*f"{given} {more} {settings}".split(), "--instruction", "Find it.")
     assert result.exit_code == 0, result.output
     model = EngineSettings(
@@ -74,7 +74,9 @@ def test_every_option_of_a_server_arrives(recorded: Recorded, monkeypatch: pytes
             "served_model": "s",
             "send": "text",
             "template": "client",
+            "path": "/p",
             "instruction": "Find it.",
+            "instruction_field": "task",
             "dimensions": 64,
         },
     )
@@ -98,7 +100,8 @@ def test_what_is_not_given_of_a_server_is_found_out_or_usual(recorded: Recorded)
     assert recorded["Endpoint"] == (("http://h",), {"key": None, "timeout": 120})
     (_, kind), ways = recorded["find_ways"]
     assert (kind, ways["send"], ways["template"]) == ("reranking", "auto", "server")
-    assert {ways[name] for name in ("server", "served_model", "instruction", "dimensions")} == {None}
+    unset = ("server", "served_model", "path", "instruction", "instruction_field", "dimensions")
+    assert {ways[name] for name in unset} == {None}
     _, subject = recorded["make_subject"]
     assert {subject[name] for name in ("instruction", "tolerance", "dimensions", "max_tokens")} == {None}
 

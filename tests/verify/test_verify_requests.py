@@ -17,7 +17,8 @@ PAIRS = [Input(("q", "a"), [1, 2]), Input(("q", "b"), [3])]
 
 
 def ways(server: Any, kind: Any, *, model: str = "m", template: Any = "server", **changes: Any) -> list[Route]:
-    options: dict[str, Any] = {"url": "http://h", "instruction": "T", "dimensions": None, **changes}
+    unset = {"dimensions": None, "instruction_field": None}
+    options: dict[str, Any] = {"url": "http://h", "instruction": "T", **unset, **changes}
     return routes(server=server, kind=kind, model=model, template=template, **options)
 
 
@@ -112,6 +113,31 @@ def test_a_client_that_renders_the_template_sends_prompts_whole(server: str, doc
     body = way.body(PAIRS)
     head = RERANK_PREFIX + "<Instruct>: T\n<Query>: q\n<Document>: "
     assert [body["query"] + one for one in body[documents]] == [head + one + RERANK_SUFFIX for one in "ab"]
+
+
+@pytest.mark.parametrize("server", ["vllm", "tei", "cohere", "jina"])
+def test_a_server_that_renders_the_template_is_told_the_instruction_in_the_named_field(server: str) -> None:
+    plain, told = (ways(server, "reranking", instruction_field=field)[-1] for field in (None, "task"))
+    assert told.body(PAIRS) == {**plain.body(PAIRS), "task": "T"}
+    assert (plain.tells_instruction, told.tells_instruction) == (False, True)
+    assert ways(server, "reranking", template="client")[-1].tells_instruction
+    assert ways("vllm", "reranking")[0].tells_instruction, "ids hold it"
+
+
+@pytest.mark.parametrize(
+    ("server", "kind", "template"),
+    [
+        ("tei", "reranking", "client"),
+        ("dashscope", "reranking", "server"),
+        ("vllm", "embedding", "server"),
+        ("dashscope", "embedding", "server"),
+    ],
+)
+def test_a_field_for_the_instruction_is_refused_where_it_means_nothing(
+    server: str, kind: str, template: str
+) -> None:
+    with pytest.raises(ConfigurationError, match="--instruction-field is for rerankers at servers that render"):
+        ways(server, kind, template=template, instruction_field="task")
 
 
 @pytest.mark.parametrize("server", ["vllm", "tei", "cohere", "jina", "dashscope"])

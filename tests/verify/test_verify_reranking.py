@@ -146,6 +146,7 @@ def test_wrong_heads_are_the_heads_own_rows_of_other_families_answers(
         ("wrong-answer-tokens", ["wrong-answer-tokens"]),
         ("one-answer-token", ["one-answer-token"]),
         ("log-odds", ["log-odds"]),
+        ("sigmoid-twice", ["sigmoid-twice"]),
         ("scaled", ["scaled"]),
         ("truncated", ["truncated"]),
         ("another model", ["unexplained"]),
@@ -171,17 +172,20 @@ def test_scaled_and_shifted_log_odds_are_told_with_factor_and_shift(
 
 @pytest.mark.parametrize(
     "form",
-    [
-        lambda p, _: 1 / (1 + math.exp(-1) * ((1 - p) / p) ** 0.5) + 0.01 * math.sin(1e5 * p),
-        lambda p, _: 0.5 + 1e-3 * math.sin(1e5 * p),
-        lambda *_: 0.5,
-    ],
-    ids=["roughly", "a constant does as well", "a constant does"],
+    [lambda p, _: 0.5 + 1e-3 * math.sin(1e5 * p), lambda *_: 0.5, lambda *_: 0, lambda *_: -18.4],
+    ids=["nearly", "a half", "zero", "below"],
 )
-def test_scores_that_no_scale_fits_well_and_better_than_a_constant_are_not_taken_for_scaled(
+def test_the_same_score_for_all_is_named_as_such_and_not_as_a_fault_that_gives_about_it(
     form: Any, reranking: Subject, reranker: Served
 ) -> None:
     reranker.form = form
+    assert named(verified(reranking, reranker, "cohere"), "/rerank") == ["constant"]
+
+
+def test_scores_that_a_scale_fits_roughly_are_not_taken_for_scaled(
+    reranking: Subject, reranker: Served
+) -> None:
+    reranker.form = lambda p, _: 1 / (1 + math.exp(-1) * ((1 - p) / p) ** 0.5) + 0.01 * math.sin(1e5 * p)
     assert named(verified(reranking, reranker, "cohere"), "/rerank") == ["unexplained"]
 
 

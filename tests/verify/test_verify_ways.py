@@ -39,7 +39,9 @@ def ways_of(fake: Fake, kind: Any = "reranking", **changes: Any) -> Ways:
         "served_model": None,
         "send": "auto",
         "template": "server",
+        "path": None,
         "instruction": None,
+        "instruction_field": None,
         "dimensions": None,
         **changes,
     }
@@ -69,6 +71,44 @@ def test_requests_hold_the_asked_instruction_or_the_default_one(instruction: str
     assert way.body([PAIR])["parameters"]["instruct"] == sent
     (rendered,) = ways_of(Fake(), server="cohere", template="client", instruction=instruction).routes
     assert sent in rendered.body([PAIR])["query"]
+    (told,) = ways_of(Fake(), server="cohere", instruction_field="task", instruction=instruction).routes
+    assert told.body([PAIR])["task"] == sent
+
+
+def test_a_way_that_does_not_tell_an_instruction_is_refused_or_not_noted() -> None:
+    """It could only be wrong, and would be named a missing instruction."""
+    both = ways_of(Fake(), instruction=TASK).routes
+    assert [way.takes_ids for way in both] == [True, False], "the default one need not be told"
+    ids = ways_of(Fake(), instruction="Find it.")
+    assert [way.takes_ids for way in ids.routes] == [True]
+    told = ways_of(Fake(), instruction="Find it.", instruction_field="task")
+    assert [way.takes_ids for way in told.routes] == [True, False]
+    for options in ({"send": "both"}, {"send": "text"}, {"server": "tei"}, {"server": "jina"}):
+        with pytest.raises(
+            ConfigurationError, match="renders the template of POST /rerank, text, and is not told"
+        ):
+            ways_of(Fake(), instruction="Find it.", **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "names"),
+    [
+        ("reranking", {"server": "jina"}, ["POST /api/v3/rank, text"]),
+        ("reranking", {"send": "ids"}, ["POST /api/v3/rank, token ids"]),
+        ("embedding", {}, ["POST /api/v3/rank, token ids", "POST /api/v3/rank, text"]),
+    ],
+)
+def test_a_given_path_is_asked_and_reported(kind: str, options: dict[str, Any], names: list[str]) -> None:
+    ways = ways_of(Fake(), kind, path="/api/v3/rank", **options).routes
+    assert {way.url for way in ways} == {"http://h/api/v3/rank"}
+    assert [way.name for way in ways] == names
+
+
+def test_a_path_that_is_none_or_would_be_of_two_ways_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match='--path must be a string that starts with "/"'):
+        ways_of(Fake(), path="rank")
+    with pytest.raises(ConfigurationError, match="different paths; add --send ids or --send text"):
+        ways_of(Fake(), path="/rank")
 
 
 @pytest.mark.parametrize(

@@ -52,11 +52,21 @@ def verify(
             help='Who renders rerank prompts sent as text: "server" by default; "client" sends them rendered.'
         ),
     ] = None,
+    path: Annotated[
+        str | None, typer.Option(help="What is put after the base URL; by default the server's usual path.")
+    ] = None,
     served_model: Annotated[
         str | None,
         typer.Option(help="The model's name at the server; by default that of --model, or the only one."),
     ] = None,
     instruction: options.Instruction = None,
+    instruction_field: Annotated[
+        str | None,
+        typer.Option(
+            help="The member of a rerank request that tells the server, which renders the template, the "
+            "instruction."
+        ),
+    ] = None,
     dimensions: Annotated[
         int | None, typer.Option(min=1, help="Ask an embedding server for vectors of this length.")
     ] = None,
@@ -99,7 +109,9 @@ def verify(
             "--server": server,
             "--send": send,
             "--template": template,
+            "--path": path,
             "--served-model": served_model,
+            "--instruction-field": instruction_field,
             "--dimensions": dimensions,
             "--api-key-env": api_key_env,
             "--timeout": timeout,
@@ -121,7 +133,9 @@ def verify(
             served_model=served_model,
             send="auto" if send is None else send,
             template="server" if template is None else template,
+            path=path,
             instruction=task,
+            instruction_field=instruction_field,
             dimensions=dimensions,
             max_tokens=max_tokens,
             tolerance=tolerance,
@@ -153,7 +167,9 @@ def _verify_server(
     served_model: str | None,
     send: Send,
     template: TemplateSide,
+    path: str | None,
     instruction: str | None,
+    instruction_field: str | None,
     dimensions: int | None,
     max_tokens: int | None,
     tolerance: float | None,
@@ -175,7 +191,9 @@ def _verify_server(
             served_model=served_model,
             send=send,
             template=template,
+            path=path,
             instruction=instruction,
+            instruction_field=instruction_field,
             dimensions=dimensions,
         )
         with Reference(settings) as reference:

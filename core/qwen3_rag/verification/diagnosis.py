@@ -92,6 +92,8 @@ def diagnose(
         return []
     as_right = match(answered, Hypothesis((), right))
     best = best_match(answered, faulty())
+    if measure == "score":
+        best = _unless_constant(best, answered)
     if explains(best, as_right, tolerance):
         numbers = _numbers(as_right, best, measure)
         return [finding(fault, numbers) for fault in best.faults]
@@ -139,6 +141,17 @@ def lost_end(answered: Floats, right: Floats) -> list[Finding]:
         f"{apart_by_right:.2g}; the limit is unknown"
     )
     return [finding("truncated", seen)]
+
+
+def _unless_constant(best: Match, answered: Floats) -> Match:
+    """Return the match of a fault, or that of a constant if the fault is not clearly nearer.
+
+    Scores that are nearly all the same hold nothing of the inputs, so that any fault that gives about that
+    value would seem to explain them.
+    """
+    middle = np.full_like(answered, (answered.min() + answered.max()) / 2)
+    constant = match(answered, Hypothesis(("constant",), middle))
+    return best if best.typical * CLEARLY_NEARER <= constant.typical else constant
 
 
 def _numbers(right: Match, fault: Match, measure: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -26,11 +26,12 @@ _PER_REQUEST: Final = 8
 _NAMES_SHOWN: Final = 8
 """Models of a server that an error lists. Chosen, not tuned."""
 
-_KNOWN_BY: Final[tuple[tuple[ServerName, str, str], ...]] = (
-    ("vllm", "/version", "version"),
-    ("tei", "/info", "model_type"),
+_KNOWN_BY: Final[tuple[tuple[ServerName, str, Callable[[dict[str, Any]], bool]], ...]] = (
+    # LocalAI answers there too, with a letter before its numbers.
+    ("vllm", "/version", lambda answer: str(answer.get("version"))[:1].isdigit()),
+    ("tei", "/info", lambda answer: "model_type" in answer),
 )
-"""Servers, the path that only they answer, and a member of what they answer there."""
+"""Servers, a path that they answer, and whether an answer there is theirs."""
 
 
 class Endpoint:
@@ -76,9 +77,9 @@ class Endpoint:
         if is_vendors(self.url, "dashscope"):
             return "dashscope"
         base = root(self.url)
-        for server, path, name in _KNOWN_BY:
+        for server, path, is_theirs in _KNOWN_BY:
             answer = self._connection.get(base + path)
-            if isinstance(answer, dict) and name in answer:
+            if isinstance(answer, dict) and is_theirs(answer):
                 return server
         if kind == "embedding":
             return "openai"

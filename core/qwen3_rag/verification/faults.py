@@ -129,6 +129,15 @@ FAULTS: Final[dict[str, Fault]] = {
     ),
     "wrong-answer-tokens": Fault('it reads other tokens than "yes" and "no"', _HEAD),
     "one-answer-token": Fault('it reads the logit of "yes" alone', _HEAD),
+    "sigmoid-twice": Fault(
+        "it answers the sigmoid of probabilities in place of probabilities",
+        "Apply the sigmoid once, in the server or in what stands before it",
+    ),
+    "constant": Fault(
+        "it answers nearly the same for every pair",
+        "It may have lost its head or its inputs: llama.cpp's converter keeps the head only where the folder's "
+        "name or README tells of Qwen3-Reranker. " + _HEAD,
+    ),
     "scaled": Fault("its log-odds are scaled or shifted", _HEAD),
     "cosine": Fault(
         "it answers the cosine of two vectors in place of scores",

@@ -19,7 +19,7 @@ from qwen3_rag.verification.diagnosis import (
     out_of_order,
 )
 from qwen3_rag.verification.embedding_faults import Text
-from qwen3_rag.verification.matching import CLEARLY_NEARER, Floats, Hypothesis, distances
+from qwen3_rag.verification.matching import Floats, Hypothesis, distances
 from qwen3_rag.verification.reference import Reference, unit
 from qwen3_rag.verification.report import Finding
 from qwen3_rag.verification.reranking_faults import Pair
@@ -186,12 +186,10 @@ class RerankingJudge:
     def _scaled(self, answered: Floats) -> list[Finding]:
         """Find scaled or shifted log-odds. Two free parameters always fit to a degree, so the bar is high.
 
-        What is no probability is fitted by none. Answers that are nearly all the same hold nothing of the right
-        ones: a constant must not fit about as well.
+        What is no probability is fitted by none.
         """
         factor, shift, predicted = reranking_faults.scaling(answered, self._right[: len(answered)])
-        left, left_by_constant = distances(answered, predicted).max(), np.ptp(answered) / 2
-        if left > self._tolerance * _FIT or left * CLEARLY_NEARER >= left_by_constant:
+        if distances(answered, predicted).max() > self._tolerance * _FIT:
             return []
         return [finding("scaled", f"right log-odds times {factor:.3g} plus {shift:.3g} give the answers")]
 

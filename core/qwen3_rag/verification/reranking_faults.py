@@ -54,6 +54,7 @@ def reranking_hypotheses(reference: Reference, pairs: Sequence[Pair], instructio
             "": yes_probability(log_odds),
             "log-odds": log_odds,
             "answers-swapped": yes_probability(-log_odds),
+            "sigmoid-twice": yes_probability(yes_probability(log_odds)),
         }
         for scale, predicted in answers.items():
             faults = tuple(name for name in (rendering, head, scale) if name)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from qwen3_rag.backends.remote.servers.answers import check_count, in_order, member, only_class
+from qwen3_rag.backends.remote.servers.answers import check_count, in_order, member, only_class, relevances
 from qwen3_rag.backends.remote.servers.base import root, versioned
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.models import ModelKind
@@ -28,20 +28,29 @@ class Route:
     """One way of asking a server.
 
     Attributes:
-        name: path, and how the inputs are sent.
+        service: path or name of what is asked, for reports.
+        sends: how the inputs are sent, for reports.
         url: where requests go.
         body: inputs of one request -> JSON.
         read_answer: JSON and number of inputs -> one value per input, in order. Raises `UnusableAnswerError`.
         group: input -> its group; inputs of one request are of one group.
         takes_ids: whether the inputs are sent as exact token ids.
+        tells_instruction: whether prompts can have another instruction than the default one.
     """
 
-    name: str
+    service: str
+    sends: str
     url: str
     body: Callable[[Sequence[Any]], dict[str, Any]]
     read_answer: Callable[[Any, int], list[Any]]
     group: Callable[[Any], object] = lambda _: None
     takes_ids: bool = False
+    tells_instruction: bool = True
+
+    @property
+    def name(self) -> str:
+        """What is asked and how, for reports."""
+        return f"{self.service}, {self.sends}"
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class _Options:
     model: str
     template: TemplateSide
     instruction: str
+    instruction_field: str | None
     dimensions: int | None
 
 
@@ -63,6 +73,7 @@ def routes(
     model: str,
     template: TemplateSide,
     instruction: str,
+    instruction_field: str | None,
     dimensions: int | None,
 ) -> list[Route]:
     """Return the ways of asking a server, token ids first.
@@ -74,23 +85,32 @@ def routes(
         model: the model's name at the server.
         template: who renders rerank prompts that are sent as text.
         instruction: task sentence of rerank prompts and of DashScope's queries.
+        instruction_field: member of rerank requests for it, where the server renders the template; or None.
         dimensions: requested length of vectors; None requests none.
 
     Raises:
-        ConfigurationError: the server does not serve this kind of model, or a reranker is given `dimensions`.
+        ConfigurationError: the server does not serve this kind of model, a reranker is given `dimensions`, or
+            `instruction_field` has no meaning.
     """
+    renders = kind == "reranking" and server != "dashscope" and template == "server"
+    if instruction_field is not None and not renders:
+        raise ConfigurationError(
+            "--instruction-field is for rerankers at servers that render the template from the request's texts "
+            "(vllm, tei, cohere, jina with --template server); leave it out"
+        )
     if kind == "reranking" and dimensions is not None:
         raise ConfigurationError("--dimensions is for embedding models only")
     make = _ROUTES.get((server, kind))
     if make is None:
         raise ConfigurationError(f"--server {server} is not for {kind}")
-    return make(_Options(url, model, template, instruction, dimensions))
+    return make(_Options(url, model, template, instruction, instruction_field, dimensions))
 
 
 def _vllm_embedding(options: _Options) -> list[Route]:
     url = root(options.url) + "/v1/embeddings"
     ids = Route(
-        "POST /v1/embeddings, token ids",
+        "POST /v1/embeddings",
+        "token ids",
         url,
         lambda inputs: _openai_body(options, [i.token_ids for i in inputs]),
         _data_embeddings,
@@ -105,7 +125,8 @@ def _openai_embedding(options: _Options) -> list[Route]:
 
 def _openai_text(options: _Options, url: str) -> Route:
     return Route(
-        "POST /v1/embeddings, text",
+        "POST /v1/embeddings",
+        "text",
         url,
         lambda inputs: _openai_body(options, [_embedded(i) for i in inputs]),
         _data_embeddings,
@@ -129,7 +150,7 @@ def _tei_embedding(options: _Options) -> list[Route]:
         rows: list[Any] = answer
         return rows
 
-    return [Route("POST /embed, text", root(options.url) + "/embed", body, read)]
+    return [Route("POST /embed", "text", root(options.url) + "/embed", body, read)]
 
 
 def _dashscope_embedding(options: _Options) -> list[Route]:
@@ -146,7 +167,7 @@ def _dashscope_embedding(options: _Options) -> list[Route]:
         return in_order(items, count, index="text_index", value="embedding")
 
     url = _dashscope_host(options) + _SERVICES + "/embeddings/text-embedding/text-embedding"
-    return [Route("DashScope text-embedding, text", url, body, read, lambda one: _text(one).is_query)]
+    return [Route("DashScope text-embedding", "text", url, body, read, lambda one: _text(one).is_query)]
 
 
 def _vllm_reranking(options: _Options) -> list[Route]:
@@ -155,7 +176,8 @@ def _vllm_reranking(options: _Options) -> list[Route]:
         return [only_class(row) for row in rows]
 
     ids = Route(
-        "POST /classify, token ids",
+        "POST /classify",
+        "token ids",
         root(options.url) + "/classify",
         lambda inputs: {"model": options.model, "input": [i.token_ids for i in inputs]},
         read,
@@ -177,23 +199,21 @@ def _cohere_text(options: _Options, url: str) -> Route:
 
     def body(inputs: Sequence[Input]) -> dict[str, Any]:
         query, documents = _query_and_documents(options, inputs)
-        return {"model": options.model, "query": query, "documents": documents, "top_n": len(inputs)}
+        texts = {"query": query, "documents": documents}
+        return {"model": options.model, "top_n": len(inputs), **texts, **_instruction_member(options)}
 
-    def read(answer: Any, count: int) -> list[Any]:
-        return in_order(member(answer, "results"), count, index="index", value="relevance_score")
-
-    return Route(_rerank_name(options), url, body, read, _query)
+    return _text_reranking(options, url, body, relevances)
 
 
 def _tei_reranking(options: _Options) -> list[Route]:
     def body(inputs: Sequence[Input]) -> dict[str, Any]:
         query, texts = _query_and_documents(options, inputs)
-        return {"query": query, "texts": texts}
+        return {"query": query, "texts": texts, **_instruction_member(options)}
 
     def read(answer: Any, count: int) -> list[Any]:
-        return in_order(answer, count, index="index", value="score")
+        return in_order(answer, count, index="index", value="score", best_first=True)
 
-    return [Route(_rerank_name(options), root(options.url) + "/rerank", body, read, _query)]
+    return [_text_reranking(options, root(options.url) + "/rerank", body, read)]
 
 
 def _dashscope_reranking(options: _Options) -> list[Route]:
@@ -209,12 +229,11 @@ def _dashscope_reranking(options: _Options) -> list[Route]:
         return {"model": options.model, "input": texts, "parameters": parameters}
 
     def read(answer: Any, count: int) -> list[Any]:
-        items = member(answer, "results") if is_flat else member(answer, "output", "results")
-        return in_order(items, count, index="index", value="relevance_score")
+        return relevances(answer if is_flat else member(answer, "output"), count)
 
     flat, native = "/compatible-api/v1/reranks", _SERVICES + "/rerank/text-rerank/text-rerank"
     url = _dashscope_host(options) + (flat if is_flat else native)
-    return [Route("DashScope text-rerank, text", url, body, read, _query)]
+    return [Route("DashScope text-rerank", "text", url, body, read, _query)]
 
 
 _ROUTES: Final[dict[tuple[ServerName, ModelKind], Callable[[_Options], list[Route]]]] = {
@@ -238,8 +257,28 @@ def _dashscope_host(options: _Options) -> str:
     return url
 
 
-def _rerank_name(options: _Options) -> str:
-    return f"POST /rerank, {'text' if options.template == 'server' else 'rendered text'}"
+def _text_reranking(
+    options: _Options,
+    url: str,
+    body: Callable[[Sequence[Input]], dict[str, Any]],
+    read_answer: Callable[[Any, int], list[Any]],
+) -> Route:
+    """Return the route of servers that take one query and documents, and may render the template themselves."""
+    is_rendered = options.template == "client"
+    return Route(
+        "POST /rerank",
+        "rendered text" if is_rendered else "text",
+        url,
+        body,
+        read_answer,
+        _query,
+        tells_instruction=is_rendered or options.instruction_field is not None,
+    )
+
+
+def _instruction_member(options: _Options) -> dict[str, str]:
+    """Return the member of a rerank request that holds the instruction; {} if it has none."""
+    return {} if options.instruction_field is None else {options.instruction_field: options.instruction}
 
 
 def _query_and_documents(options: _Options, inputs: Sequence[Input]) -> tuple[str, list[str]]:

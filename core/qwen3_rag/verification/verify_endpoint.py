@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from qwen3_rag.backends.remote.options import check_path
 from qwen3_rag.errors import ConfigurationError
 from qwen3_rag.instructions import DEFAULT_INSTRUCTION
 from qwen3_rag.models import ModelKind
@@ -47,7 +48,9 @@ def find_ways(
     served_model: str | None,
     send: Send,
     template: TemplateSide,
+    path: str | None,
     instruction: str | None,
+    instruction_field: str | None,
     dimensions: int | None,
 ) -> Ways:
     """Find out what a server speaks and how it can be asked. Quick, so call it before `make_subject`.
@@ -61,14 +64,19 @@ def find_ways(
         send: "ids" and "text" ask in those ways only, "both" in all. "auto" asks in all; where the server takes
             token ids, which this package would send, only those count, and the results of text are noted.
         template: who renders rerank prompts that are sent as text.
+        path: what is put after the base URL in place of the server's usual path; None for that.
         instruction: as `make_subject`.
+        instruction_field: member of rerank requests for the instruction where the server renders the template;
+            None if it always uses the default one.
         dimensions: as `make_subject`.
 
     Raises:
         OSError: the server cannot be reached, or does not answer.
-        ConfigurationError: it lists several models of other names, or `server`, `kind`, `send` and
-            `dimensions` leave no way to ask.
+        ConfigurationError: it lists several models of other names, or the options leave no way to ask, or none
+            by which the server would learn of `instruction`.
     """
+    if path is not None:
+        check_path(path, "--path")
     endpoint.check_reachable()
     spoken = endpoint.detect(kind) if server is None else server
     name = None
@@ -81,6 +89,7 @@ def find_ways(
         model=model if name is None else name,
         template=template,
         instruction=DEFAULT_INSTRUCTION if instruction is None else instruction,
+        instruction_field=instruction_field,
         dimensions=dimensions,
     )
     if send in ("ids", "text"):
@@ -88,6 +97,10 @@ def find_ways(
     if not ways:
         raise ConfigurationError(f"--send {send}: a server of kind {spoken} takes no {send}")
     text_is_note = send == "auto" and any(way.takes_ids for way in ways)
+    if instruction not in (None, DEFAULT_INSTRUCTION):
+        ways = _that_tell_the_instruction(ways, text_is_note)
+    if path is not None:
+        ways = _at_path(ways, endpoint.url, path)
     return Ways(endpoint, spoken, name, tuple(ways), text_is_note)
 
 
@@ -109,6 +122,30 @@ def verify_endpoint(subject: Subject, ways: Ways, *, model: str) -> Report:
     )
     target = f"{ways.endpoint.url} ({ways.server})"
     return Report(target, model, subject.kind, checks, ways.served_model)
+
+
+def _that_tell_the_instruction(ways: list[Route], text_is_note: bool) -> list[Route]:
+    """Return the ways by which the server learns of the instruction; others could only be wrong.
+
+    Raises:
+        ConfigurationError: a way that would count does not tell it.
+    """
+    untold = [way for way in ways if not way.tells_instruction]
+    if untold and not text_is_note:
+        raise ConfigurationError(
+            f"--instruction: the server renders the template of {untold[0].name}, and is not told of another "
+            "instruction than the default one; name the request's member for it with --instruction-field, or "
+            "leave --instruction out"
+        )
+    return [way for way in ways if way.tells_instruction]
+
+
+def _at_path(ways: list[Route], url: str, path: str) -> list[Route]:
+    if len({way.url for way in ways}) > 1:
+        raise ConfigurationError(
+            "--path: token ids and text go to different paths; add --send ids or --send text"
+        )
+    return [replace(way, service=f"POST {path}", url=url + path) for way in ways]
 
 
 def _ask(subject: Subject, endpoint: Endpoint, way: Route) -> Check:

@@ -14,12 +14,11 @@ import httpx
 
 from qwen3_rag.backends.remote.options import RemoteOptions
 from qwen3_rag.errors import ConfigurationError
-from qwen3_rag.server_names import ServerName
 
 _ENVIRONMENT_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+\Z")
 
-_VENDORS: Final[dict[ServerName, tuple[str, tuple[str, ...]]]] = {
+_VENDORS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "openai": ("OPENAI_API_KEY", ("api.openai.com",)),
     "cohere": ("CO_API_KEY", ("api.cohere.com", "api.cohere.ai")),
     "jina": ("JINA_API_KEY", ("api.jina.ai",)),
@@ -33,9 +32,9 @@ _VENDORS: Final[dict[ServerName, tuple[str, tuple[str, ...]]]] = {
         ),
     ),
 }
-"""Server -> environment variable that its vendor's tools read, and the vendor's API hosts. Unless an option
-names it, the variable is read for these hosts only: a changed URL must not send the key to somebody else's
-server."""
+"""Vendor -> environment variable that its tools read, and its API hosts. Unless an option names it, the
+variable is read for these hosts only, whatever `server` says: a changed URL must not send the key to somebody
+else's server."""
 
 
 @runtime_checkable
@@ -128,22 +127,21 @@ def find_key(options: RemoteOptions) -> ApiKey | None:
         return _from_secret(options.api_key)
     if options.api_key_env is not None:
         return key_from_environment(options.api_key_env)
-    if options.server in _VENDORS:
-        variable, _ = _VENDORS[options.server]
-        if all(urlsplit(url).scheme == "https" and is_vendors(url, options.server) for url in options.base_url):
+    for vendor, (variable, _) in _VENDORS.items():
+        if all(urlsplit(url).scheme == "https" and is_vendors(url, vendor) for url in options.base_url):
             return key_from_environment(variable)
     return None
 
 
-def is_vendors(url: str, server: ServerName) -> bool:
+def is_vendors(url: str, vendor: str) -> bool:
     """Whether a URL's host is one of a vendor's API hosts, or a subdomain of one.
 
     Args:
         url: a base URL, http or https.
-        server: one that has a vendor.
+        vendor: name in `_VENDORS`.
     """
     name = urlsplit(url).hostname or ""
-    return any(name == host or name.endswith("." + host) for host in _VENDORS[server][1])
+    return any(name == host or name.endswith("." + host) for host in _VENDORS[vendor][1])
 
 
 def key_from_environment(variable: str) -> ApiKey:

@@ -92,10 +92,8 @@ class RemoteOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value):
                 _refuse(name, "a string that is not empty", type(value).__name__)
-        if self.path is not None and not self.path.startswith("/"):
-            _refuse("path", 'a string that starts with "/"', self.path)
-        if self.path is not None and not _names_a_host("http://localhost" + self.path):
-            _refuse("path", "free of control characters", self.path)
+        if self.path is not None:
+            check_path(self.path, "path of the remote backend")
 
 
 _CHOICES: Final[dict[str, tuple[object, ...]]] = {
@@ -180,6 +178,19 @@ def check_base_url(url: object, name: str) -> str:
             "errors and logs; give the bare URL, and name the key's environment variable"
         )
     return url.rstrip("/")
+
+
+def check_path(path: str, name: str) -> None:
+    """Raise ConfigurationError unless a path can be put after a base URL.
+
+    Args:
+        path: as given.
+        name: of the option, for errors.
+    """
+    if not path.startswith("/"):
+        raise ConfigurationError(f'{name} must be a string that starts with "/", got {path!r}')
+    if not _names_a_host("http://localhost" + path):
+        raise ConfigurationError(f"{name} must be free of control characters, got {path!r}")
 
 
 def _names_a_host(url: str) -> bool:

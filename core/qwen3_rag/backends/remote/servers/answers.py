@@ -6,7 +6,7 @@ Errors never quote part of a string: part of a key would not be recognised as on
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -48,25 +48,34 @@ def member(answer: Any, *names: str) -> Any:
     return answer
 
 
-def in_order(items: Any, count: int, *, index: str, value: str) -> list[Any]:
+def in_order(items: Any, count: int, *, index: str, value: str, best_first: bool = False) -> list[Any]:
     """Return one value per input, in the inputs' order.
 
     Args:
         items: JSON list of objects.
         count: inputs of the request.
-        index: member that holds the input's index. If no object has it, the list is in order already.
+        index: member that holds the input's index. If no object has it, the list is in order already, or its
+            order is unknown: see `best_first`. An absent or null index beside others is 0, which servers
+            written in Go or with protocol buffers leave out.
         value: member to return.
+        best_first: whether such lists are sorted by their values. Without indices, values of several inputs
+            cannot be told apart then.
 
     Raises:
-        UnusableAnswerError: the list has another form or length, or its indices are not 0 to `count` - 1.
+        UnusableAnswerError: the list has another form or length, its indices are not 0 to `count` - 1, or a
+            sorted one has none.
     """
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise UnusableAnswerError(f"expected a list of objects, got {_shown(items)}")
     check_count(items, count)
     values = [member(item, value) for item in items]
-    if not any(index in item for item in items):
+    if all(item.get(index) is None for item in items):
+        if best_first and count > 1:
+            raise UnusableAnswerError(
+                f"no result has {index!r}, and such servers sort results, so whose they are is unknown"
+            )
         return values
-    indices = [item.get(index) for item in items]
+    indices = [0 if item.get(index) is None else item[index] for item in items]
     if any(type(found) is not int for found in indices) or sorted(indices) != list(range(count)):
         shown = [found if type(found) is int else type(found).__name__ for found in indices]
         raise UnusableAnswerError(
@@ -76,6 +85,20 @@ def in_order(items: Any, count: int, *, index: str, value: str) -> list[Any]:
     for position, item_value in zip(indices, values, strict=True):
         ordered[position] = item_value
     return ordered
+
+
+def relevances(answer: Any, count: int) -> list[Any]:
+    """Return one score per input from a rerank answer in the form of Cohere's and Jina's, or of SGLang's.
+
+    The latter is a bare list, whose objects have `score` where the others have `relevance_score`.
+
+    Raises:
+        UnusableAnswerError: see `in_order`.
+    """
+    if isinstance(answer, list):
+        return in_order(answer, count, index="index", value="score", best_first=True)
+    items = member(answer, "results")
+    return in_order(items, count, index="index", value="relevance_score", best_first=True)
 
 
 def check_count(items: Any, count: int) -> None:
@@ -206,14 +229,24 @@ def telling_input(found: NDArray[np.float32]) -> int:
     return int(np.abs(yes_probability(found) - found).argmax())
 
 
-def settled(found: NDArray[np.float32], telling: int, probability: np.float32) -> NDArray[np.float32]:
+def settled(
+    found: NDArray[np.float32], telling: int, read_second: Callable[[], NDArray[np.float32]]
+) -> NDArray[np.float32]:
     """Return log-odds from numbers that are log-odds or probabilities.
 
     Args:
         found: float32 (n,), for which `could_be_probabilities`.
         telling: `telling_input` of them.
-        probability: what the server gave for that input when it was asked for a probability.
+        read_second: reads the answer of the server when it was asked for that input's probability, (1,).
+
+    Raises:
+        NotFiniteError: that is NaN, infinite or null; `position` is `telling`.
+        UnusableAnswerError: it has another form.
     """
+    try:
+        (probability,) = read_second()
+    except NotFiniteError:
+        raise NotFiniteError(telling) from None
     # Not tested for equality: results of a batch of one can be rounded differently.
     if_log_odds = yes_probability(found)[telling]
     are_log_odds = abs(if_log_odds - probability) < abs(found[telling] - probability)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from qwen3_rag.backends.remote.servers.answers import in_order, member, scores, vectors
+from qwen3_rag.backends.remote.servers.answers import in_order, member, relevances, scores, vectors
 from qwen3_rag.backends.remote.servers.base import (
     Dialect,
     Request,
@@ -117,8 +117,7 @@ def reranking(setup: Setup) -> Dialect:
 
     def request(prompts: Sequence[Prompt]) -> Request:
         def read(answer: Any) -> Values:
-            items = member(answer, "results") if reranker.is_flat else member(answer, "output", "results")
-            found = in_order(items, len(prompts), index="index", value="relevance_score")
+            found = relevances(answer if reranker.is_flat else member(answer, "output"), len(prompts))
             return scores(found, are_probabilities=True)
 
         words = [reranking_words(prompt) for prompt in prompts]

@@ -1,11 +1,14 @@
-"""Servers that rerank as Cohere's and Jina's do: query and documents in, `relevance_score` by index out."""
+"""Servers that rerank as Cohere's and Jina's do: query and documents in, `relevance_score` by index out.
+
+Answers may have SGLang's form too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
 
-from qwen3_rag.backends.remote.servers.answers import in_order, member, scores
+from qwen3_rag.backends.remote.servers.answers import relevances, scores
 from qwen3_rag.backends.remote.servers.base import (
     Dialect,
     Request,
@@ -44,8 +47,7 @@ def _reranking(setup: Setup, *, version: str, extra: dict[str, Any]) -> Dialect:
 
     def request(prompts: Sequence[Prompt]) -> Request:
         def read(answer: Any) -> Values:
-            items = member(answer, "results")
-            found = in_order(items, len(prompts), index="index", value="relevance_score")
+            found = relevances(answer, len(prompts))
             return scores(found, are_probabilities=options.scores == "probability")
 
         parts = [query_and_document(reranking_words(prompt), options) for prompt in prompts]

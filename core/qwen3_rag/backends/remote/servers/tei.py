@@ -85,7 +85,7 @@ def reranking(setup: Setup) -> Dialect:
             telling = telling_input(found)
 
             def settle(second: Any) -> Values:
-                return settled(found, telling, _scores(second, 1)[0])
+                return settled(found, telling, lambda: _scores(second, 1))
 
             one = {**body, "texts": [texts[telling]], "raw_scores": False}
             return Request(one, settle, tokens=len(prompts[telling].token_ids))
@@ -98,4 +98,5 @@ def reranking(setup: Setup) -> Dialect:
 
 
 def _scores(answer: Any, count: int) -> Values:
-    return scores(in_order(answer, count, index="index", value="score"), are_probabilities=False)
+    found = in_order(answer, count, index="index", value="score", best_first=True)
+    return scores(found, are_probabilities=False)

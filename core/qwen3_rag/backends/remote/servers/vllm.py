@@ -69,7 +69,7 @@ def reranking(setup: Setup) -> Dialect:
             telling = telling_input(found)
 
             def settle(second: Any) -> Values:
-                return settled(found, telling, _single_class(second, 1)[0])
+                return settled(found, telling, lambda: _single_class(second, 1))
 
             body = {"model": setup.model, "input": [ids[telling]], "use_activation": True}
             return Request(body, settle, tokens=len(ids[telling]))
