@@ -51,6 +51,7 @@ def addresses() -> Iterator[dict[str, str]]:
         llama_cpp = stack.enter_context(
             server.serving(models.relevance(reranking, tokenizer, path="/v1/rerank"))
         ).url
+        sglang = stack.enter_context(server.serving(models.sglang(reranking, tokenizer))).url
         dashscope = stack.enter_context(server.serving(models.dashscope(embedding, tokenizer))).url
         yield {
             "http://localhost:8000": one,
@@ -58,6 +59,7 @@ def addresses() -> Iterator[dict[str, str]]:
             "http://127.0.0.1:8001": other,
             "http://localhost:8080": one,
             "http://localhost:8081": llama_cpp,
+            "http://localhost:30000": sglang,
             "http://gpu-1:8000": one,
             "http://gpu-2:8000": other,
             "https://dashscope-intl.aliyuncs.com": dashscope,

@@ -42,6 +42,10 @@ RERANKERS: dict[str, tuple[dict[str, Any], Make]] = {
         {"server": "jina", "template": "server", "instruction_field": "instruct", "path": "/v1/reranks"},
         lambda compute, tokenizer: models.relevance(compute, tokenizer, path="/v1/reranks", field="instruct"),
     ),
+    "jina, answered by SGLang": (
+        {"server": "jina", "template": "server", "instruction_field": "instruct"},
+        models.sglang,
+    ),
     "dashscope": ({"server": "dashscope"}, models.dashscope),
     "dashscope's flat API": ({"server": "dashscope", "served_model": "qwen3-rerank"}, models.dashscope),
 }

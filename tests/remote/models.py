@@ -140,6 +140,24 @@ def relevance(
     return answer
 
 
+def sglang(compute: Compute, tokenizer: Tokenizer) -> Answer:
+    """SGLang's form, by its sources: a bare list, sorted. It renders the template; `instruct` is optional."""
+
+    def answer(request: Request) -> Reply:
+        body = request.body
+        if request.path != "/v1/rerank":
+            return Reply({"message": f"unexpected {request.path}"}, status=404)
+        documents = body["documents"]
+        values = sigmoid(compute(_rendered(tokenizer, body["instruct"], body["query"], documents)))
+        ranks = [
+            {"score": float(score), "document": document, "index": i, "meta_info": {"id": str(i)}}
+            for i, (score, document) in enumerate(zip(values, documents, strict=True))
+        ]
+        return Reply(sorted(ranks, key=lambda rank: -rank["score"])[: body["top_n"]])
+
+    return answer
+
+
 def dashscope(compute: Compute, tokenizer: Tokenizer) -> Answer:
     def ranks(given: dict[str, Any], instruction: str) -> list[dict[str, Any]]:
         values = compute(_rendered(tokenizer, instruction, given["query"], given["documents"]))

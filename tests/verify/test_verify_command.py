@@ -73,6 +73,10 @@ def test_json_holds_all_of_it(url: str, embedder: Served, embedding_checkpoint: 
         (["--backend", "transformers", "--send", "ids"], "--send goes with --url"),
         (["--backend", "transformers", "--timeout", "120"], "--timeout goes with --url"),
         (
+            ["--backend", "transformers", "--path", "/p", "--instruction-field", "task"],
+            "--path, --instruction-field goes with --url",
+        ),
+        (
             ["--backend", "transformers", "--served-model", "m", "--template", "server", "--server", "tei"],
             "--server, --template, --served-model goes with --url; leave it out with --backend",
         ),

@@ -34,7 +34,8 @@ class RemoteOptions:
         deadline: most seconds for which a run (all requests of a batch) waits for a right answer from any
             base URL, retries included. It starts anew with each right answer. More than `timeout`.
         max_retries: how often a request is sent again after 429, 5xx or a broken connection, or, if it is of
-            one text, after a timeout. With 0 a request that timed out is not divided either.
+            one text, after a timeout. Each base URL is tried once in any case. With 0 and one base URL, a
+            request that timed out is not divided either.
         max_inputs_per_request: most prompts of one request; None for the server's usual limit.
         max_tokens_per_request: most tokens of one request; a longer prompt goes alone. None for the
             server's usual limit.
