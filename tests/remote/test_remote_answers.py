@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,12 +112,25 @@ def test_an_answer_that_tells_of_fewer_tokens_than_were_sent_is_not_believed(
 
 @pytest.mark.parametrize(
     "usage",
-    [{"prompt_tokens": 0}, {}, {"prompt_tokens": None}, {"prompt_tokens": "5"}, {"prompt_tokens": 10**6}],
+    [{"prompt_tokens": 0}, {}, {"prompt_tokens": None}, {"prompt_tokens": "5"}],
 )
-def test_a_usage_that_proves_no_cut_is_believed(
+def test_a_usage_that_counts_nothing_proves_nothing(
     usage: dict[str, Any], serve: Serve, embedder: Make, expected: np.ndarray
 ) -> None:
     check(embedder(serve(models.altered(RIGHT, _usage(**usage))).url), expected)
+
+
+def test_a_gateway_that_makes_text_of_token_ids_is_not_believed(serve: Serve, embedder: Make) -> None:
+    """LiteLLM decodes them by another model's tokenizer if it believes that the server takes text only."""
+
+    def gateway(request: Request) -> Reply:
+        other_ids = [[token for ids in row for token in (ids, 11)] for row in request.body["input"]]
+        return RIGHT(replace(request, body={**request.body, "input": other_ids}))
+
+    with pytest.raises(
+        RemoteAnswerError, match=r"was sent \d+ tokens and computed .*gateway.*server=\"openai\""
+    ):
+        embedder(serve(gateway).url).embed_documents(["a text", "another one"])
 
 
 def test_usage_of_a_server_that_gets_text_is_no_evidence(

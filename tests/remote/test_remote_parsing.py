@@ -15,7 +15,7 @@ from qwen3_rag.backends.remote.servers.answers import (
     NotFiniteError,
     UnusableAnswerError,
     check_count,
-    check_nothing_was_cut,
+    check_ids_were_computed,
     in_order,
     log_odds,
     member,
@@ -111,27 +111,27 @@ def test_a_list_of_another_length_or_no_list_is_refused(rows: Any, said: str) ->
 
 
 @pytest.mark.parametrize(
-    ("answer", "is_cut"),
+    ("answer", "seen"),
     [
-        ({"usage": {"prompt_tokens": 6}}, True),
-        ({"usage": {"prompt_tokens": 1}}, True),
-        ({"usage": {"prompt_tokens": 7}}, False),
-        ({"usage": {"prompt_tokens": 8}}, False),
-        ({"usage": {"prompt_tokens": 0}}, False),
-        ({"usage": {"prompt_tokens": True}}, False),
-        ({"usage": {"prompt_tokens": 6.0}}, False),
-        ({"usage": {}}, False),
-        ({"usage": [6]}, False),
-        ({}, False),
-        ([], False),
+        ({"usage": {"prompt_tokens": 6}}, "computed 6 .*, so it cuts inputs"),
+        ({"usage": {"prompt_tokens": 1}}, "computed 1 .*, so it cuts inputs"),
+        ({"usage": {"prompt_tokens": 7}}, None),
+        ({"usage": {"prompt_tokens": 8}}, "computed 8 .*, so it appends tokens"),
+        ({"usage": {"prompt_tokens": 0}}, None),
+        ({"usage": {"prompt_tokens": True}}, None),
+        ({"usage": {"prompt_tokens": 6.0}}, None),
+        ({"usage": {}}, None),
+        ({"usage": [6]}, None),
+        ({}, None),
+        ([], None),
     ],
 )
-def test_only_a_count_of_fewer_tokens_proves_a_cut(answer: Any, is_cut: bool) -> None:
-    if is_cut:
-        with pytest.raises(UnusableAnswerError, match="was sent 7 tokens and computed"):
-            check_nothing_was_cut(answer, 7)
+def test_only_another_count_of_tokens_proves_that_others_were_computed(answer: Any, seen: str | None) -> None:
+    if seen is None:
+        check_ids_were_computed(answer, 7)
     else:
-        check_nothing_was_cut(answer, 7)
+        with pytest.raises(UnusableAnswerError, match=f"was sent 7 tokens and {seen}"):
+            check_ids_were_computed(answer, 7)
 
 
 @pytest.mark.parametrize(

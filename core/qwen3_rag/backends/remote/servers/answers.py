@@ -109,10 +109,12 @@ def check_count(items: Any, count: int) -> None:
         raise UnusableAnswerError(f"{len(items)} values came back for {count} inputs")
 
 
-def check_nothing_was_cut(answer: Any, tokens: int) -> None:
-    """Raise UnusableAnswerError if the answer's `usage` tells of fewer tokens than were sent.
+def check_ids_were_computed(answer: Any, tokens: int) -> None:
+    """Raise UnusableAnswerError if the answer's `usage` tells of another number of tokens than was sent.
 
-    A server that counts none, or does not tell, or counts more, proves nothing.
+    Fewer are computed where inputs are cut, more where a token is appended, and either behind a gateway that
+    makes text of the ids by the tokenizer of another model. A server that counts none, or does not tell, proves
+    nothing.
 
     Args:
         answer: JSON of an answer to token ids, whose number leaves no room for interpretation. Not for text: a
@@ -121,12 +123,20 @@ def check_nothing_was_cut(answer: Any, tokens: int) -> None:
     """
     usage = answer.get("usage") if isinstance(answer, dict) else None
     computed = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-    if type(computed) is int and 0 < computed < tokens:
-        raise UnusableAnswerError(
-            f"the server was sent {tokens} tokens and computed {computed} (its usage.prompt_tokens), so it "
-            "cuts inputs without a word; raise its maximum length and turn its truncation off, or set "
-            "max_tokens here to what it reads, then check it with `qwen3-rag verify --max-tokens`"
+    if type(computed) is not int or computed in (0, tokens):
+        return
+    if computed < tokens:
+        seen = "it cuts inputs without a word"
+        fix = (
+            "raise its maximum length and turn its truncation off, or set max_tokens here to what it reads, "
+            "then check it with `qwen3-rag verify --max-tokens`"
         )
+    else:
+        seen, fix = "it appends tokens to inputs", "turn that off, then check it with `qwen3-rag verify`"
+    raise UnusableAnswerError(
+        f"the server was sent {tokens} tokens and computed {computed} (its usage.prompt_tokens), so {seen}; "
+        f'{fix}. Or a gateway before it makes text of token ids: send it text then (server="openai")'
+    )
 
 
 def only_class(probabilities: Any) -> Any:

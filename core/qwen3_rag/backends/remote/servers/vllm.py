@@ -2,7 +2,8 @@
 
 Measured with vLLM 0.32. A server too old to know `use_activation` (0.15 knows it) ignores it and answers
 probabilities. By its source (0.32 and older), `usage.prompt_tokens` counts the ids of all inputs, those
-found in the prefix cache included. So an answer that tells of fewer than were sent is not believed.
+found in the prefix cache included; so does llama.cpp's. So an answer that tells of fewer or more than were sent
+is not believed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from qwen3_rag.backends.remote.servers.answers import (
     check_finite,
-    check_nothing_was_cut,
+    check_ids_were_computed,
     could_be_probabilities,
     in_order,
     member,
@@ -41,7 +42,7 @@ def embedding(setup: Setup) -> Dialect:
 
         def read(answer: Any) -> Values:
             rows = in_order(member(answer, "data"), len(prompts), index="index", value="embedding")
-            check_nothing_was_cut(answer, sum(map(len, ids)))
+            check_ids_were_computed(answer, sum(map(len, ids)))
             return vectors(rows, setup.hidden_size)
 
         body = {"model": setup.model, "input": ids, "encoding_format": "base64"}
@@ -63,7 +64,7 @@ def reranking(setup: Setup) -> Dialect:
 
         def read(answer: Any) -> Values | Request:
             found = _single_class(answer, len(prompts))
-            check_nothing_was_cut(answer, sum(map(len, ids)))
+            check_ids_were_computed(answer, sum(map(len, ids)))
             if not could_be_probabilities(found):
                 return found
             telling = telling_input(found)
