@@ -19,6 +19,7 @@ from qwen3_rag.vllm_facts import (
     CPU_BLOCK_SIZE,
     SPARE_TOKENS,
     original_reranker_overrides,
+    rerank_template,
 )
 
 ServedBy = Literal["vllm", "tei"]
@@ -110,6 +111,7 @@ def _vllm(served: ServedModel) -> Command:
     argv = ["vllm", "serve", served.model, "--runner", "pooling"]
     argv += ["--convert", "embed"] if served.kind == "embedding" else []
     argv += ["--hf-overrides", json.dumps(overrides)] if overrides else []
+    argv += ["--chat-template", rerank_template()] if served.kind == "reranking" else []
     argv += ["--dtype", served.dtype, "--max-model-len", str(served.max_tokens), "--enable-prefix-caching"]
     argv += ["--host", served.host, "--port", str(served.port)]
     argv += _set("--revision", served.revision) + _set("--gpu-memory-utilization", served.gpu_share)
@@ -136,8 +138,9 @@ def _vllm_notes(served: ServedModel) -> tuple[str, ...]:
     ]
     if served.kind == "reranking":
         notes.append(
-            "/score and /rerank take text and need a template that vLLM does not bring: clients that use them "
-            "get other scores; `qwen3-rag verify` shows by how much"
+            "clients that send text use /rerank or /score, where --chat-template gives them the same prompts; "
+            'another instruction than the default goes into the member "instruction". Text at /classify gets '
+            "no template, and special tokens in texts are read as such: see docs/security.md"
         )
     notes.append(
         "an API key goes into the environment variable VLLM_API_KEY (--api-key would show in the list of "

@@ -43,7 +43,11 @@ def addresses() -> Iterator[dict[str, str]]:
         vllm_embedding = models.vllm(embedding)
         vllm_reranking = models.vllm(reranking)
 
+        vllm_text_reranking = models.relevance(reranking, tokenizer, path="/v2/rerank", field="instruction")
+
         def vllm(request: server.Request) -> server.Reply:
+            if request.path == "/v2/rerank":
+                return vllm_text_reranking(request)
             return (vllm_reranking if request.path == "/classify" else vllm_embedding)(request)
 
         one = stack.enter_context(server.serving(vllm)).url

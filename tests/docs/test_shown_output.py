@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 
 import pytest
@@ -39,6 +40,18 @@ def test_the_guide_to_verify_shows_what_it_prints(url_without_closing_token: str
     assert run.exit_code == 1, run.output
     printed = run.stdout.replace(url_without_closing_token, "http://localhost:8000")
     assert form_of(shown) == form_of(printed)
+
+
+def test_the_guide_to_vllm_shows_the_commands_that_serve_prints() -> None:
+    commands = [
+        b.code.replace("\\\n", "") for b in blocks_of("docs/vllm.md") if b.code.startswith("vllm serve")
+    ]
+    shown = [shlex.split(command) for command in commands]
+    assert [argv[2] for argv in shown] == ["Qwen/Qwen3-Embedding-0.6B", "Qwen/Qwen3-Reranker-0.6B"]
+    for argv, port in zip(shown, ("8000", "8001"), strict=True):
+        run = CliRunner().invoke(app, ["serve", argv[2], "--port", port])
+        assert run.exit_code == 0, run.output
+        assert sorted(argv) == sorted(shlex.split(run.stdout)), "the order is for reading"
 
 
 def test_the_guide_to_instructions_lists_the_presets() -> None:

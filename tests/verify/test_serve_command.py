@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from oracle import RERANK_PREFIX, RERANK_SUFFIX, TASK
 from qwen3_rag.cli import app
 from typer.testing import CliRunner
 
@@ -61,6 +63,27 @@ def test_vllm_scores_with_the_rows_of_yes_and_no() -> None:
     }
     assert option(argv, "--tensor-parallel-size") == "2"
     assert option(argv, "--gpu-memory-utilization") == "0.4"
+
+
+def filled(template: str, query: str, document: str, **fields: str) -> str:
+    """The prompt, as vLLM lets Transformers' Jinja fill in a template for scores."""
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    messages = [{"role": "query", "content": query}, {"role": "document", "content": document}]
+    return environment.from_string(template).render(messages=messages, **fields)
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-Reranker-0.6B", "someone/Qwen3-Reranker-0.6B-seq-cls"])
+def test_clients_that_send_text_to_a_reranker_get_the_exact_prompt(model: str) -> None:
+    template = option(argv_of(model), "--chat-template")
+    assert "\n" not in template, "it stays on one line of a terminal"
+    for query, document in (("q", "d"), ("", " \n"), ("{{ 1 }} 'q' \"q\"", "<b> & ~ \\n é 北京\n")):
+        for fields in ({}, {"instruction": "Find it\n说明"}):
+            body = f"<Instruct>: {fields.get('instruction', TASK)}\n<Query>: {query}\n<Document>: {document}"
+            assert filled(template, query, document, **fields) == RERANK_PREFIX + body + RERANK_SUFFIX
+
+
+def test_an_embedder_gets_no_template() -> None:
+    assert "--chat-template" not in argv_of("Qwen/Qwen3-Embedding-0.6B")
 
 
 def test_a_converted_reranker_keeps_its_own_head(tmp_path: Path, reranking_checkpoint: Path) -> None:

@@ -104,7 +104,7 @@ def test_only_the_largest_model_is_refused_in_float16(server: str) -> None:
 
 
 TOPICS = {
-    "template": "/score and /rerank take text",
+    "template": "clients that send text use /rerank or /score",
     "share": "--gpu-share",
     "cache": "the cache takes",
     "copies": "copies takes weights and cache of its own",

@@ -20,7 +20,7 @@ from subjects import named, subject_of, verified
 
 
 def test_text_is_a_note_by_default_where_ids_are_taken(reranking: Subject, reranker: Served) -> None:
-    """A vLLM reranker as `qwen3-rag serve` starts it has no template for text, and needs none here."""
+    """A vLLM reranker that was started without a template needs none here."""
     report = verified(reranking, reranker, "vllm", "template-missing", send="auto")
     assert report.passed
     assert [check.is_note for check in report.checks] == [False, True]

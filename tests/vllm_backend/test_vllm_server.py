@@ -131,25 +131,40 @@ def test_verify_passes_an_embedding_server(embedding_url: str, embedding_folder:
     ]
 
 
-def test_verify_passes_a_reranking_server_and_notes_that_text_gets_no_template(
-    reranking_url: str, reranking_folder: Path
+@pytest.mark.parametrize(
+    "told", [(), ("--instruction", "Find it", "--instruction-field", "instruction")], ids=str
+)
+def test_verify_passes_a_reranking_server_for_token_ids_and_for_text(
+    told: tuple[str, ...], reranking_url: str, reranking_folder: Path
 ) -> None:
-    code, report = verify(reranking_url, reranking_folder)
+    code, report = verify(reranking_url, reranking_folder, "--send", "both", *told)
     assert (code, report["kind"]) == (0, "reranking"), report
-    ids, text = report["checks"]
-    assert (ids["path"], ids["passed"], ids["is_note"]) == ("POST /classify, token ids", True, False)
-    assert (text["path"], text["passed"], text["is_note"]) == ("POST /rerank, text", False, True)
-    assert [finding["fault"] for finding in text["findings"]] == ["template-missing"]
-
-
-def test_verify_fails_a_reranking_server_without_a_template_for_text_when_text_must_agree(
-    reranking_url: str, reranking_folder: Path
-) -> None:
-    code, report = verify(reranking_url, reranking_folder, "--send", "text")
-    assert code == 1
-    assert [finding["fault"] for check in report["checks"] for finding in check["findings"]] == [
-        "template-missing"
+    assert [(check["path"], check["passed"], check["is_note"]) for check in report["checks"]] == [
+        ("POST /classify, token ids", True, False),
+        ("POST /rerank, text", True, False),
     ]
+
+
+def test_a_template_that_is_applied_twice_is_found(reranking_url: str, reranking_folder: Path) -> None:
+    """It shows too that verify would see one that is wrong."""
+    code, report = verify(reranking_url, reranking_folder, "--send", "text", "--template", "client")
+    assert code == 1
+    (check,) = report["checks"]
+    assert [finding["fault"] for finding in check["findings"]] == ["template-doubled"]
+
+
+def test_clients_that_send_text_get_the_same_scores(
+    reranking_url: str, rerankers: tuple[Reranker, Reranker]
+) -> None:
+    """In Cohere's form, in which gateways ask. What looks like a special token would be one there."""
+    pairs = [pair for pair in generated_pairs() if "<" not in "".join(pair)]
+    assert len(pairs) > 10
+    ours = at(reranking_url)
+    ours["model_kwargs"] |= {"server": "cohere", "template": "server", "instruction_field": "instruction"}
+    with Reranker(rerankers[0].model, **ours) as remote:
+        for instruction in (None, "Find it"):
+            found, expected = (r.score_pairs(pairs, instruction=instruction) for r in (remote, rerankers[1]))
+            np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def status(url: str, body: dict[str, Any], **headers: str) -> int:
