@@ -69,6 +69,13 @@ def test_a_faulty_rerank_template_is_named(fault: str, reranking: Subject, reran
     assert named(report, "/rerank") == [fault.removesuffix(" of another model")], report
 
 
+def test_a_server_that_ignores_the_instruction_is_named(reranking_checkpoint: Path, reranker: Served) -> None:
+    """As behind a gateway that drops the request's field. The stand-in reads none."""
+    told = subject_of("reranking", reranking_checkpoint, instruction="Find recipes")
+    report = verified(told, reranker, "cohere", instruction_field="instruction")
+    assert named(report, "/rerank") == ["instruction-ignored"], report
+
+
 def test_only_text_shows_a_cosine_by_being_symmetric(reranking: Subject, reranker: Served) -> None:
     assert are_symmetric(np.array([0.1, 0.9], np.float32), np.array([0.11, 0.89], np.float32))
     assert not are_symmetric(np.array([0.1, 0.9], np.float32), np.array([0.2, 0.8], np.float32))

@@ -28,7 +28,8 @@ _PROMPT: Final = (
 )
 _TEMPLATE: Final = (
     "Have the template of the model card applied exactly, by one side alone. "
-    "Servers' bundled templates are not exact: send token ids where the server takes them"
+    "Servers' bundled templates are not exact: send token ids where the server takes them, or start vLLM with "
+    "the --chat-template that `qwen3-rag serve MODEL` prints"
 )
 _POOLING: Final = "Set last-token pooling: vLLM --runner pooling --convert embed, TEI --pooling last-token"
 _HEAD: Final = (
@@ -84,6 +85,11 @@ FAULTS: Final[dict[str, Fault]] = {
         "the instruction is missing",
         "Have it put in exactly once, by client or server: embedded queries start "
         '"Instruct: {task}\\nQuery:", rerank prompts have "<Instruct>: {task}" before the query',
+    ),
+    "instruction-ignored": Fault(
+        "it uses the default instruction in place of the one that was sent",
+        "Check the name that --instruction-field gives, and whether a gateway hands it on, as LiteLLM does for "
+        "models that its configuration calls hosted_vllm/...",
     ),
     "doubled-instruction": Fault(
         "queries carry the instruction twice", _PROMPT + "so drop the server's default prompt"

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from qwen3_rag.instructions import DEFAULT_INSTRUCTION
 from qwen3_rag.prompts import RERANK_PREFIX, RERANK_SUFFIX, query_prompt, rerank_halves, rerank_head
 from qwen3_rag.ranking import yes_probability
 from qwen3_rag.verification.matching import Floats, Hypothesis, limits_below, replaced
@@ -168,6 +169,9 @@ def _renderings(instruction: str) -> list[tuple[str, Render]]:
             lambda text: text.replace("<Query>: ", f"<Query>: Instruct: {instruction}\nQuery:", 1),
         ),
     ]
+    if instruction != DEFAULT_INSTRUCTION:
+        by_default = f": {DEFAULT_INSTRUCTION}\n"
+        changes.append(("instruction-ignored", lambda text: text.replace(f": {instruction}\n", by_default, 1)))
     return found + [(name, template(change, suffix=RERANK_SUFFIX)) for name, change in changes]
 
 
