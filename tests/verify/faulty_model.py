@@ -136,6 +136,7 @@ class Served:
             "instruction-on-documents": QUERY_PROMPT + plain,
             "instruction-spacing": text.replace("Query:", "Query: "),
             "newlines-replaced": text.replace("\n", " "),
+            "white-space-stripped": text.strip(),
             "lower-cased": text.lower(),
             "chat-template": f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n",
         }

@@ -67,6 +67,7 @@ def test_a_faulty_embedding_model_is_named(fault: str, path: str, embedding: Sub
         ("instruction-on-documents", ["instruction-on-documents"]),
         ("instruction-spacing", ["instruction-spacing"]),
         ("newlines-replaced", ["newlines-replaced"]),
+        ("white-space-stripped", ["white-space-stripped"]),
         ("lower-cased", ["lower-cased"]),
         ("chat-template", ["chat-template"]),
         ("truncated without final token", ["truncated"]),

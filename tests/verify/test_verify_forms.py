@@ -53,6 +53,7 @@ def ending_in(suffix: str) -> Callable[[str, str], tuple[str, ...]]:
         ("turn-closed-twice", ending_in(RERANK_SUFFIX + TURN_END)),
         ("missing-instruction", lambda q, d: (RERANK_PREFIX, body(q, d).replace(TASK, ""), RERANK_SUFFIX)),
         ("newlines-replaced", lambda q, d: (whole(q.replace("\n", " "), d.replace("\n", " ")),)),
+        ("white-space-stripped", lambda q, d: (whole(q.strip(), d.strip()),)),
         ("lower-cased", lambda q, d: (whole(q.lower(), d.lower()),)),
     ],
 )

@@ -110,6 +110,7 @@ def _renderings(query_prompt: str) -> list[tuple[tuple[str, ...], Render]]:
         (("instruction-spacing",), queries(lambda prompt: prompt.replace("\n", " "))),
         (("newlines-replaced",), lambda text: text.prompt + text.text.replace("\n", " ")),
         (("newlines-replaced",), lambda text: always(text).replace("\n", " ")),
+        (("white-space-stripped",), lambda text: always(text).strip()),
         (("lower-cased",), lambda text: always(text).lower()),
         (("chat-template",), wrap(user_turn, "<|im_end|>\n")),
         (("chat-template",), wrap(user_turn, "<|im_end|>\n" + answer)),

@@ -62,6 +62,10 @@ FAULTS: Final[dict[str, Fault]] = {
     "newlines-replaced": Fault(
         "newlines are replaced by spaces", "Turn that off in the client or proxy; the models read newlines"
     ),
+    "white-space-stripped": Fault(
+        "white space at the ends of texts is stripped",
+        "Turn that off in the client or server. Sentence Transformers 5 does it, and servers built on it",
+    ),
     "lower-cased": Fault("texts are lower-cased", "Turn off do_lower_case; these models are case-sensitive"),
     "chat-template": Fault(
         "it wraps each text in the chat template",

@@ -157,6 +157,7 @@ def _renderings(instruction: str) -> list[tuple[str, Render]]:
         ("final-token-appended", template(suffix=RERANK_SUFFIX + "<|endoftext|>")),
         ("swapped-inputs", lambda q, d: right(d, q)),
         ("newlines-replaced", lambda q, d: right(q.replace("\n", " "), d.replace("\n", " "))),
+        ("white-space-stripped", lambda q, d: right(q.strip(), d.strip())),
         ("lower-cased", lambda q, d: right(q.lower(), d.lower())),
     ]
     changes: list[tuple[str, Callable[[str], str]]] = [

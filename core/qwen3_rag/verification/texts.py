@@ -1,8 +1,8 @@
 """The fixed texts, in several scripts and lengths, each chosen to show some fault.
 
-Capitals show lower-casing, newlines their replacement by spaces, long texts a limit on length. No text looks
-like a
-special token: servers that take text would read it as one, which is a question of safety, not of right numbers.
+Capitals show lower-casing, newlines their replacement by spaces, one at a text's end that it is stripped, long
+texts a limit on length. No text looks like a special token: servers that take text would read it as one, which
+is a question of safety, not of right numbers.
 """
 
 from __future__ import annotations
