@@ -117,7 +117,8 @@ class JsonlRows(Rows):
                 )
             text = record[self.field]
             if not isinstance(text, str):
-                raise self.row_error(number, f"has a {type(text).__name__} in {self.field!r}, not a string")
+                shown = "null" if text is None else f"{text!r:.40}"
+                raise self.row_error(number, f"has {shown} in {self.field!r}, not a string")
             if not text.isascii():
                 try:
                     text.encode()
